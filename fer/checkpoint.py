@@ -1,0 +1,231 @@
+"""Weights, architecture, classes, preprocessing and provenance in one folder, without pickles."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from fer import storage
+from fer.emotions import EMOTIONS
+from fer.errors import InputError
+from fer.images import IMAGE_SIZE
+from fer.models import MODELS, build_model, count_parameters
+from fer.transforms import NORMALISATION
+
+SCHEMA_VERSION = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What ``config.json`` says of a network.
+
+    Attributes:
+        id: Name of the architecture and the first digits of the SHA-256 of the weights.
+        architecture: ``name``, a key of ``MODELS``, and the ``arguments`` of ``build_model``.
+        class_names: Name of each logit.
+        image_size: Side of the square input in pixels.
+        normalisation: How a uint8 image becomes the network's input.
+        temperature: What the logits are divided by before the softmax (Guo et al. 2017, arXiv
+            1706.04599), above 0.
+        parameters: Number of trainable parameters.
+        training: How it was trained: the flags, the epoch, the versions of the libraries.
+        data: What it was trained on: location and fingerprint of the dataset.
+        scores: What it scored on ``val``.
+        schema_version: Version of this list.
+    """
+
+    id: str
+    architecture: dict[str, Any]
+    class_names: tuple[str, ...] = EMOTIONS
+    image_size: int = IMAGE_SIZE
+    normalisation: str = NORMALISATION
+    temperature: float = 1.0
+    parameters: int = 0
+    training: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Return the content of ``config.json``."""
+        return json.dumps(vars(self), indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network that can be run: one member, or a committee of several.
+
+    Attributes:
+        id: The network's id; a committee's names its members.
+        class_names: Name of each probability.
+        models: The members, in evaluation mode.
+        configs: What is known of each member.
+        weights: Share of each member in the committee's probabilities, summing to 1.
+    """
+
+    id: str
+    class_names: tuple[str, ...]
+    models: tuple[nn.Module, ...]
+    configs: tuple[CheckpointConfig, ...]
+    weights: tuple[float, ...]
+
+
+def pack_checkpoint(
+    model: nn.Module, architecture: dict[str, Any], **provenance: Any  # noqa: ANN401
+) -> dict[str, bytes]:
+    """Return a checkpoint's files by name.
+
+    Args:
+        model: What ``build_model(architecture["name"], **architecture["arguments"])`` built.
+        architecture: ``name`` and ``arguments``.
+        provenance: Further fields of ``CheckpointConfig``.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    weights = save_tensors(tensors)
+    config = CheckpointConfig(
+        id=f"{architecture['name']}-{hashlib.sha256(weights).hexdigest()[:12]}",
+        architecture=architecture,
+        parameters=count_parameters(model),
+        **provenance,
+    )
+    return {WEIGHTS: weights, CONFIG: config.to_json().encode()}
+
+
+def read_config(location: str) -> CheckpointConfig:
+    """Read what ``config.json`` says of a single network.
+
+    Raises:
+        InputError: The folder is no checkpoint, or one that this version can't run.
+    """
+    content = _read_json(location)
+    try:
+        fields = {**content, "class_names": tuple(content["class_names"])}
+        config = CheckpointConfig(**fields)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{location}/{CONFIG} is not a checkpoint's: {error}.") from error
+    _check_config(location, config)
+    return config
+
+
+def load_checkpoint(location: str) -> Checkpoint:
+    """Load a network, or a committee of networks that share their classes.
+
+    Raises:
+        InputError: The folder is no checkpoint, its weights do not fit, or its members disagree.
+    """
+    content = _read_json(location)
+    if "members" not in content:
+        config = read_config(location)
+        model = _load_model(location, config)
+        return Checkpoint(config.id, config.class_names, (model,), (config,), (1.0,))
+    members = [load_checkpoint(storage.join(location, name)) for name in content["members"]]
+    class_names = {member.class_names for member in members}
+    if len(class_names) != 1 or len(content["weights"]) != len(members):
+        raise InputError(f"{location} is a committee whose members do not fit together.")
+    return Checkpoint(
+        id=content.get("id", "+".join(member.id for member in members)),
+        class_names=class_names.pop(),
+        models=tuple(member.models[0] for member in members),
+        configs=tuple(member.configs[0] for member in members),
+        weights=tuple(weight / sum(content["weights"]) for weight in content["weights"]),
+    )
+
+
+def check_classes(location: str, class_names: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    """Refuse a checkpoint whose classes are not those of the data that it is to be used on.
+
+    Raises:
+        InputError: They differ, in name or in order.
+    """
+    if class_names != expected:
+        raise InputError(
+            f"{location} knows the classes {', '.join(class_names)}; expected "
+            f"{', '.join(expected)}: use a checkpoint that was trained on these."
+        )
+
+
+def _read_json(location: str) -> dict[str, Any]:
+    try:
+        content = json.loads(storage.read_bytes(storage.join(location, CONFIG)))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{location} is not a checkpoint: expected a folder with {CONFIG} and {WEIGHTS}, as "
+            "`fer train` writes it."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{location}/{CONFIG} is not a checkpoint's: expected a JSON object.")
+    return content
+
+
+def _check_config(location: str, config: CheckpointConfig) -> None:
+    expected = {
+        "schema_version": SCHEMA_VERSION,
+        "image_size": IMAGE_SIZE,
+        "normalisation": NORMALISATION,
+    }
+    for name, value in expected.items():
+        if getattr(config, name) != value:
+            raise InputError(
+                f"{location} has the {name} {getattr(config, name)!r}: this version runs {value!r}."
+            )
+    if config.architecture.get("name") not in MODELS:
+        raise InputError(
+            f"{location} is a {config.architecture.get('name')!r} network: this version knows "
+            f"{', '.join(MODELS)}."
+        )
+
+
+def _load_model(location: str, config: CheckpointConfig) -> nn.Module:
+    model = build_model(config.architecture["name"], **config.architecture["arguments"])
+    try:
+        model.load_state_dict(load_tensors(storage.read_bytes(storage.join(location, WEIGHTS))))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{location}/{WEIGHTS} can't be read: {error}.") from error
+    except RuntimeError as error:
+        raise InputError(
+            f"{location}/{WEIGHTS} does not fit a {config.architecture['name']} network of "
+            f"{len(config.class_names)} classes: it belongs to another checkpoint."
+        ) from error
+    return model.eval()
+
+
+# What training needs beside the network to go on where it stopped.
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
+    """Return an optimizer's tensors; its numbers are those of the recipe."""
+    state = optimizer.state_dict()["state"]
+    return save_tensors(
+        {f"{index}.{key}": value for index, values in state.items() for key, value in values.items()}
+    )
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, content: bytes) -> None:
+    """Give an optimizer of the same network the tensors that ``pack_optimizer`` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in load_tensors(content).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+@contextmanager
+def temporary_folder(files: Mapping[str, bytes]) -> Iterator[str]:
+    """Yield a folder of the local disk that holds files, by name, and goes away again."""
+    with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        yield folder

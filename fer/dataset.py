@@ -1,0 +1,279 @@
+"""The Parquet schema of a dataset: writing its parts, its summary, reading its splits."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from fer import storage
+from fer.emotions import EMOTIONS, OFFICIAL_COUNTS, SPLITS
+from fer.errors import InputError
+from fer.images import IMAGE_SIZE
+
+SCHEMA_VERSION = 1
+NUM_VOTES = 10
+"""FER+ votes of an example: eight emotions, unknown, and not a face (arXiv 1608.01041)."""
+
+ROWS_PER_FILE = 4096
+"""Examples a Parquet file: about 9.5 MB, a good size for one request to an object store."""
+
+SAMPLES_PER_CLASS = 10
+"""Examples of each class in the picture of samples."""
+
+_EXAMPLE_FIELDS = (
+    pa.field("image", pa.list_(pa.uint8(), IMAGE_SIZE * IMAGE_SIZE), nullable=False),
+    pa.field("label", pa.int8(), nullable=False),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("sha256", pa.string(), nullable=False),
+)
+_VOTES_FIELD = pa.field("votes", pa.list_(pa.int8(), NUM_VOTES))
+
+REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())])
+
+
+def example_schema(class_names: Sequence[str] = EMOTIONS, *, with_votes: bool = False) -> pa.Schema:
+    """Return the schema of ``examples``, its version and class names in the metadata."""
+    metadata = {"schema_version": str(SCHEMA_VERSION), "class_names": json.dumps(class_names)}
+    fields = [*_EXAMPLE_FIELDS, *([_VOTES_FIELD] if with_votes else [])]
+    return pa.schema(fields, metadata=metadata)
+
+
+# Writing.
+
+
+def write_part(location: str, folder: str, table: pa.Table) -> str:
+    """Write a table as one file of a folder and return the file's name in ``location``.
+
+    The name is a digest of the rows' sources, so that work which is done twice, since the machine
+    that did it first was lost, leaves one file.
+    """
+    digest = hashlib.sha256("\n".join(table["source"].to_pylist()).encode())
+    name = f"{folder}/{digest.hexdigest()[:20]}.parquet"
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=1)
+    storage.write_bytes(storage.join(location, name), sink.getvalue().to_pybytes())
+    return name
+
+
+@dataclass
+class Tally:
+    """What is counted while the parts of a dataset are written; 34 bytes an example.
+
+    Attributes:
+        digests: SHA-256 of each example's pixels, 32 bytes each, a part after another.
+        labels: Label of each example, a byte each.
+        splits: Index into ``SPLITS`` of each example, a byte each.
+        split_from: How many examples got their split from where.
+        reasons: How many were rejected for each reason, without what differs from one to the next.
+        ignored: Files that are neither images nor tables nor archives.
+        last_row: Number of the last row that a CSV file held.
+        files: The parts that belong to the dataset.
+        samples: Some examples of each label, as pairs of digest and pixels.
+    """
+
+    digests: bytearray = field(default_factory=bytearray)
+    labels: bytearray = field(default_factory=bytearray)
+    splits: bytearray = field(default_factory=bytearray)
+    split_from: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    ignored: int = 0
+    last_row: int = 0
+    files: set[str] = field(default_factory=set)
+    samples: dict[int, list[tuple[bytes, bytes]]] = field(default_factory=dict)
+
+    def add(self, other: "Tally") -> None:
+        """Add what was counted elsewhere."""
+        self.digests += other.digests
+        self.labels += other.labels
+        self.splits += other.splits
+        self.split_from += other.split_from
+        self.reasons += other.reasons
+        self.ignored += other.ignored
+        self.last_row = max(self.last_row, other.last_row)
+        self.files |= other.files
+        for label, samples in other.samples.items():
+            kept = sorted({*self.samples.get(label, []), *samples})
+            self.samples[label] = kept[:SAMPLES_PER_CLASS]
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples so far."""
+        return len(self.labels)
+
+    @property
+    def num_rejects(self) -> int:
+        """Number of rejects so far."""
+        return self.reasons.total()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of examples by split and class name."""
+        splits, labels = (np.frombuffer(column, np.uint8) for column in (self.splits, self.labels))
+        cells = np.bincount(splits * len(EMOTIONS) + labels, minlength=len(SPLITS) * len(EMOTIONS))
+        return {
+            split: dict(zip(EMOTIONS, row.tolist(), strict=True))
+            for split, row in zip(SPLITS, cells.reshape(len(SPLITS), -1), strict=True)
+        }
+
+    def duplicates(self) -> dict[str, int]:
+        """Count the images whose pixels stand in the dataset more than once.
+
+        Returns:
+            ``images``: examples beyond the first of the same pixels; ``within_splits`` and
+            ``across_splits``: different images that stand twice in one split, or in several;
+            ``conflicting_labels``: those whose examples do not have the same label.
+        """
+        digests = np.frombuffer(self.digests, "V32")
+        _, first, image, times = np.unique(
+            digests, return_index=True, return_inverse=True, return_counts=True
+        )
+        splits, labels = (np.frombuffer(column, np.uint8) for column in (self.splits, self.labels))
+        per_split = np.zeros((len(first), len(SPLITS)), np.int32)
+        np.add.at(per_split, (image, splits), 1)
+        conflicting = np.zeros(len(first), bool)
+        conflicting[image[labels != labels[first][image]]] = True
+        return {
+            "images": int((times - 1).sum()),
+            "within_splits": int((per_split > 1).any(axis=1).sum()),
+            "across_splits": int(((per_split > 0).sum(axis=1) > 1).sum()),
+            "conflicting_labels": int(conflicting.sum()),
+        }
+
+    def fingerprint(self) -> str:
+        """Return a digest of all pixels, labels and splits, whatever the order of the files."""
+        columns = [("sha256", "V32"), ("label", "u1"), ("split", "u1")]
+        rows = np.empty(self.num_examples, columns)
+        rows["sha256"] = np.frombuffer(self.digests, "V32")
+        rows["label"] = np.frombuffer(self.labels, np.uint8)
+        rows["split"] = np.frombuffer(self.splits, np.uint8)
+        return hashlib.sha256(np.sort(rows.view("V34")).tobytes()).hexdigest()
+
+
+def official_fer2013(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Compare counts with those of the official FER2013.
+
+    Returns:
+        ``complete``: whether every class of every split has the official number of examples;
+        ``differences``: for each split that does not, the number found less the official one by
+        class.
+    """
+    differences: dict[str, dict[str, int]] = {}
+    for split, official in OFFICIAL_COUNTS.items():
+        found = counts[split]
+        gaps = {
+            emotion: found[emotion] - number
+            for emotion, number in zip(EMOTIONS, official, strict=True)
+            if found[emotion] != number
+        }
+        if gaps:
+            differences[split] = gaps
+    return {"complete": not differences, "differences": differences}
+
+
+# Reading.
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of one split in a fixed order, that of their digests.
+
+    Attributes:
+        images: uint8 (N, 48, 48).
+        labels: int64 (N,).
+        sources: Where each came from, N strings.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    sources: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A finished dataset.
+
+    Attributes:
+        location: Its folder.
+        class_names: Name of each label.
+        summary: The content of ``summary.json``.
+    """
+
+    location: str
+    class_names: tuple[str, ...]
+    summary: dict[str, Any]
+
+    def counts(self, split: str) -> dict[str, int]:
+        """Return the number of examples of a split by class name."""
+        counts: dict[str, int] = self.summary["counts"].get(split, {})
+        return counts
+
+    def check_split(self, split: str, *, every_class: bool = False) -> None:
+        """Refuse a split that has no examples, or none of some class.
+
+        Raises:
+            InputError: It is one of those.
+        """
+        counts = self.counts(split)
+        if not any(counts.values()):
+            held = [name for name in SPLITS if any(self.counts(name).values())]
+            raise InputError(
+                f"{self.location} has no {split} examples: it holds {', '.join(held) or 'none'}; "
+                "ingest a source that has some, or with --split-from hash."
+            )
+        absent = [name for name in self.class_names if not counts.get(name)]
+        if every_class and absent:
+            raise InputError(
+                f"{self.location} has no {split} examples of {', '.join(absent)}: "
+                "a network can't learn a class that it never sees; add some."
+            )
+
+    def read_split(self, split: str) -> Examples:
+        """Read all examples of a split into memory, 2.3 kB each.
+
+        Raises:
+            InputError: The split is empty.
+        """
+        self.check_split(split)
+        store, path = storage.filesystem(storage.join(self.location, "examples"))
+        files = pads.dataset(path, filesystem=store, format="parquet")
+        table = files.to_table(
+            ["image", "label", "source", "sha256"], filter=pads.field("split") == split
+        ).sort_by([("sha256", "ascending"), ("source", "ascending")])
+        pixels = table["image"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return Examples(
+            images=pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE),
+            labels=table["label"].to_numpy().astype(np.int64),
+            sources=table["source"].to_pylist(),
+        )
+
+
+def open_dataset(location: str) -> Dataset:
+    """Open a dataset that ``ingest`` finished.
+
+    Raises:
+        InputError: The folder is not one, or of another schema version.
+    """
+    try:
+        summary = json.loads(storage.read_bytes(storage.join(location, "summary.json")))
+        version, class_names = summary["schema_version"], tuple(summary["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{location} is not a finished dataset: expected summary.json and examples/ as "
+            "`fer ingest` writes them."
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{location} has the dataset schema {version}: this version reads {SCHEMA_VERSION}; "
+            "ingest it again."
+        )
+    return Dataset(location, class_names, summary)

@@ -1,0 +1,156 @@
+"""Checkpoint to probabilities; shared by evaluate, label and serve."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer import storage
+from fer.checkpoint import Checkpoint, load_checkpoint
+from fer.errors import InputError
+from fer.images import IMAGE_SIZE, decode_image
+from fer.transforms import mirror, standardize
+
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The apparent expression of one face.
+
+    Attributes:
+        emotion: The most probable class.
+        confidence: Its probability, in [0, 1].
+        probabilities: Probability of each class; they sum to 1.
+    """
+
+    emotion: str
+    confidence: float
+    probabilities: dict[str, float]
+
+
+class Predictor:
+    """A checkpoint, ready to say how probable each emotion is.
+
+    Example:
+        >>> predictor = Predictor.load("runs/deep")  # doctest: +SKIP
+        >>> predictor.predict(["face.jpg"])[0].emotion  # doctest: +SKIP
+        'happy'
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
+        self.checkpoint = checkpoint
+        self.device = torch.device(device)
+        self.models = [
+            model.to(self.device, memory_format=torch.channels_last) for model in checkpoint.models
+        ]
+
+    @classmethod
+    def load(cls, checkpoint: str, device: str | torch.device | None = None) -> "Predictor":
+        """Load a checkpoint.
+
+        Args:
+            checkpoint: A folder, or its URI.
+            device: Where to run it; by default a GPU where there is one.
+
+        Raises:
+            InputError: The folder is not a checkpoint that this version can run.
+        """
+        location = resolve_checkpoint(checkpoint)
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(load_checkpoint(location), device or default)
+
+    @property
+    def id(self) -> str:
+        """Id of the checkpoint."""
+        return self.checkpoint.id
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each column of the probabilities."""
+        return self.checkpoint.class_names
+
+    def predict(
+        self, images: Iterable[np.ndarray | bytes | str | Path], *, tta: bool = False
+    ) -> list[Prediction]:
+        """Say which emotion each face seems to express.
+
+        Args:
+            images: Faces cropped as FER2013 crops them: uint8 arrays (48, 48), the bytes of image
+                files, or their paths or URIs.
+            tta: Whether to average over each image and its mirror image.
+
+        Raises:
+            ImageError: An image can't be decoded.
+        """
+        crops = [_to_crop(image) for image in images]
+        if not crops:
+            return []
+        return [self._prediction(probs) for probs in self.predict_probs(np.stack(crops), tta=tta)]
+
+    def predict_probs(self, images: np.ndarray, *, tta: bool = False) -> np.ndarray:
+        """Return probabilities float32 (N, C) for images uint8 (N, 48, 48).
+
+        Args:
+            images: Faces, 0 to 255.
+            tta: Whether to average over each image and its mirror image.
+        """
+        probs = [self._batch_probs(batch, tta) for batch in _batches(images)]
+        return np.concatenate(probs) if probs else np.empty((0, len(self.class_names)), np.float32)
+
+    @torch.inference_mode()
+    def _batch_probs(self, images: np.ndarray, tta: bool) -> np.ndarray:
+        batch = standardize(torch.tensor(images).to(self.device))
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        probs = self._committee(batch)
+        if tta:
+            probs = (probs + self._committee(mirror(batch))) / 2
+        return probs.float().cpu().numpy()
+
+    def _committee(self, batch: Tensor) -> Tensor:
+        """Average the members' softmax, each at its own temperature, by weight."""
+        members = zip(self.models, self.checkpoint.configs, self.checkpoint.weights, strict=True)
+        probs = [
+            weight * (model(batch) / config.temperature).softmax(dim=1)
+            for model, config, weight in members
+        ]
+        return torch.stack(probs).sum(dim=0)
+
+    def _prediction(self, probs: np.ndarray) -> Prediction:
+        best = int(probs.argmax())
+        by_name = dict(zip(self.class_names, probs.tolist(), strict=True))
+        return Prediction(self.class_names[best], float(probs[best]), by_name)
+
+
+def resolve_checkpoint(checkpoint: str) -> str:
+    """Return the location of a checkpoint that a person named.
+
+    Raises:
+        InputError: It is ``bundled``, and this version ships no weights.
+    """
+    if checkpoint == "bundled":
+        raise InputError(
+            "This version ships no weights: train a network with `fer train` and name its folder "
+            "with --checkpoint."
+        )
+    return storage.resolve(checkpoint)
+
+
+def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        if image.shape != (IMAGE_SIZE, IMAGE_SIZE) or image.dtype != np.uint8:
+            raise InputError(
+                f"A face is a uint8 array of ({IMAGE_SIZE}, {IMAGE_SIZE}): "
+                f"found {image.dtype} {image.shape}."
+            )
+        return image
+    data = image if isinstance(image, bytes) else storage.read_bytes(storage.resolve(str(image)))
+    return decode_image(data).pixels
+
+
+def _batches(images: Sequence[np.ndarray] | np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), BATCH_SIZE):
+        yield np.asarray(images[start : start + BATCH_SIZE])

@@ -1,0 +1,231 @@
+"""What every job asks of a cluster: connect, pre-flight check, locations, progress, clean output."""
+
+import dataclasses
+import logging
+import os
+import sys
+import threading
+import time
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.util.queue import Empty, Queue
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fer import storage
+from fer.errors import InputError, JobError
+from ray_jobs.config import BUNDLED, Location, Locations
+
+Config = TypeVar("Config")
+Advance = Callable[..., None]
+
+LOG_EVERY_SECONDS = 10.0
+_IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def connect() -> None:
+    """Join the cluster that ``RAY_ADDRESS`` names, or start one inside this process."""
+    if ray.is_initialized():
+        return
+    # Ray reads these when it starts; a person's own setting goes before ours.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(**quiet)
+    else:
+        ray.init(address="local", **quiet)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+
+def require_resources(needed: dict[str, float], purpose: str) -> None:
+    """Refuse what this cluster can't schedule, rather than wait for it for ever.
+
+    Args:
+        needed: Number of ``CPU`` and ``GPU`` that must be there at the same time.
+        purpose: What they are for, to be read after "for".
+
+    Raises:
+        InputError: The cluster has fewer.
+    """
+    held = ray.cluster_resources()
+    for resource, number in needed.items():
+        if number > held.get(resource, 0):
+            raise InputError(
+                f"{number:g} {resource}s are needed for {purpose}, but the cluster has "
+                f"{held.get(resource, 0):g}: ask for fewer workers or add nodes."
+            )
+
+
+def resolve_locations(config: Config) -> Config:
+    """Make every location of a job's configuration absolute.
+
+    Raises:
+        InputError: A scheme is unknown, or the location is relative in a submitted job.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    resolved: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type] # configs are dataclasses
+        value, hint = getattr(config, field.name), hints[field.name]
+        if hint == Locations:
+            resolved[field.name] = tuple(_resolve(location, field.name) for location in value)
+        elif hint in (Location, Location | None) and value not in (None, BUNDLED):
+            resolved[field.name] = _resolve(value, field.name)
+    return dataclasses.replace(config, **resolved)  # type: ignore[type-var]
+
+
+def _resolve(location: str, field: str) -> str:
+    if _IN_JOB in os.environ and not storage.is_uri(location) and not Path(location).is_absolute():
+        raise InputError(
+            f"--{field.replace('_', '-')} {location} is relative, and a submitted job's folder is "
+            "thrown away: give an absolute path or a URI that every node sees."
+        )
+    return storage.resolve(location)
+
+
+def claim_output(output: str, finished: str, parts: tuple[str, ...], *, overwrite: bool) -> None:
+    """Make a folder ready to be written, and leave alone what is not ours.
+
+    Args:
+        output: The folder.
+        finished: The file that is written last: where it is, a result is complete.
+        parts: What else a result consists of, left over perhaps by a run that did not finish.
+        overwrite: Whether a complete result may go.
+
+    Raises:
+        InputError: A result is there, or something else.
+    """
+    if storage.exists(storage.join(output, finished)):
+        if not overwrite:
+            raise InputError(f"{output} already holds a result: name another, or --overwrite it.")
+        storage.delete(storage.join(output, finished))
+    # What marks a result as complete goes first and comes last.
+    for part in parts:
+        storage.delete(storage.join(output, part))
+    if storage.exists(output) and not storage.is_folder(output):
+        raise InputError(f"{output} is a file: expected a folder to write to.")
+    if other := next(storage.walk(output), None):
+        raise InputError(f"{output} holds {other.name}, which is not ours: name an empty folder.")
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Raise a mistake that a worker found as the sentence it is, without the cluster's traceback."""
+    try:
+        yield
+    except (InputError, JobError):
+        raise
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, InputError | JobError):
+                raise cause from None
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, BaseException) and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            failures = getattr(current, "worker_failures", {})
+            pending += [getattr(current, "cause", None), current.__cause__, *failures.values()]
+
+
+@contextmanager
+def progress(doing: str, unit: str, total: float | None = None) -> Iterator[Advance]:
+    """Show how far long work is: a bar on a terminal, a line every ten seconds elsewhere.
+
+    Args:
+        doing: What is being done.
+        unit: What is counted.
+        total: How many there will be, if that is known.
+
+    Yields:
+        A function that takes the number done so far and, by keyword, what else is worth saying.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _log_lines(doing, unit, total)
+        return
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]} {task.fields[rate]} {task.fields[said]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console) as bars:
+        bar = bars.add_task(doing, total=total, unit=unit, rate="", said="")
+        start = time.monotonic()
+
+        def advance(done: float, **said: object) -> None:
+            rate = f"{done / max(time.monotonic() - start, 1e-9):,.0f}/s"
+            bars.update(bar, completed=done, rate=rate, said=_said(said))
+
+        yield advance
+
+
+def _log_lines(doing: str, unit: str, total: float | None) -> Advance:
+    start = last = time.monotonic()
+
+    def advance(done: float, **said: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < LOG_EVERY_SECONDS and done != total:
+            return
+        last = now
+        of = f" of {total:,.0f}" if total else ""
+        rate = f"{done / max(now - start, 1e-9):,.0f}/s"
+        print(f"{doing}: {done:,.0f}{of} {unit}, {rate} {_said(said)}".rstrip(), file=sys.stderr)
+
+    return advance
+
+
+def _said(said: dict[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
+
+
+@contextmanager
+def progress_from_workers(doing: str, unit: str, total: float) -> Iterator[Queue]:
+    """Show the progress that workers put into the yielded queue: pairs of done and said."""
+    queue = Queue(actor_options={"num_cpus": 0})
+    finished = threading.Event()
+    with progress(doing, unit, total) as advance:
+        thread = threading.Thread(target=_relay, args=(queue, advance, finished), daemon=True)
+        thread.start()
+        try:
+            yield queue
+        finally:
+            finished.set()
+            thread.join()
+            queue.shutdown(force=True)
+
+
+def _relay(queue: Queue, advance: Advance, finished: threading.Event) -> None:
+    while not finished.is_set():
+        try:
+            done, said = queue.get(timeout=0.5)
+            advance(done, **said)
+        except Empty:
+            continue
+        except ray.exceptions.RayError:
+            return

@@ -1,0 +1,188 @@
+"""One frozen dataclass per job: every flag, its unit, its default, its check."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from fer.errors import InputError
+
+Location = Annotated[str, tyro.conf.arg(metavar="LOCATION")]
+"""A path or URI, which ``cluster.resolve_locations`` makes absolute before a job begins."""
+
+Locations = Annotated[tuple[Location, ...], tyro.conf.UseAppendAction]
+"""One or more of them: ``--source a b`` and ``--source a --source b`` are the same."""
+
+
+BUNDLED = "bundled"
+"""Names the checkpoint that the package ships, where a location could stand."""
+
+
+def _require(condition: bool, flag: str, expected: str, found: object) -> None:
+    if not condition:
+        raise InputError(f"{flag} must be {expected}, but is {found}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """FER2013 and image archives to a dataset in Parquet."""
+
+    source: Locations
+    """CSV files (fer2013.csv, icml_face_data.csv, train.csv), folders of images by class, and zip
+    and tar archives of these: paths or URIs."""
+    output: Location
+    """Folder or URI of the dataset to make."""
+    split_from: Literal["auto", "usage", "filename", "folder", "hash"] = "auto"
+    """Where an example's split is read from: the Usage column, the file's name, its folders, or a
+    hash of its pixels; auto takes the first of these that knows it."""
+    votes: Location | None = None
+    """FER+ votes (fer2013new.csv) for the rows of FER2013's CSV file."""
+    max_reject_fraction: float = 0.05
+    """Largest share of rejects, 0 to 1, with which the job still succeeds."""
+    overwrite: bool = False
+    """Replace a dataset that the output already holds."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.source), "--source", "one location or more", "missing")
+        fraction = self.max_reject_fraction
+        _require(0 <= fraction <= 1, "--max-reject-fraction", "between 0 and 1", fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A dataset to a checkpoint, data-parallel over any number of workers."""
+
+    dataset: Location
+    """Folder or URI of the dataset."""
+    output: Location
+    """Folder or URI of the checkpoint to make."""
+    model: Literal["shallow", "deep"] = "deep"
+    """The paper's network of two convolutions, or of four."""
+    num_workers: str = "1"
+    """Processes that share each batch: N, or MIN:MAX to take what the cluster has."""
+    cpus_per_worker: int | None = None
+    """CPUs and threads of each worker; by default an even share of the cluster's."""
+    use_gpu: bool = False
+    """Give each worker a GPU."""
+    num_epochs: int = 30
+    """Passes over the training split."""
+    batch_size: int = 128
+    """Examples a step, all workers together."""
+    lr: float = 0.05
+    """Highest learning rate of the schedule."""
+    weight_decay: float = 5e-4
+    """Factor of the squared weights in the loss."""
+    dropout: float = 0.25
+    """Fraction of activations dropped after every block, 0 to 1."""
+    label_smoothing: float = 0.1
+    """Share of the target spread evenly over the classes, 0 to 1."""
+    augment: bool = True
+    """Mirror, turn, zoom and shift the training images at random."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the network computes in; auto takes bfloat16 where the processor is fast at it."""
+    select_by: Literal["val_macro_f1", "val_accuracy"] = "val_macro_f1"
+    """Which score on val says what the best epoch is."""
+    seed: int = 0
+    """Of the weights, the order of the examples and the augmentation."""
+    from_checkpoint: Location | None = None
+    """Checkpoint whose weights training starts from."""
+    resume: bool = False
+    """Go on with the unfinished run that the output holds."""
+    overwrite: bool = False
+    """Replace a checkpoint that the output already holds."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
+        _require(self.batch_size > 1, "--batch-size", "at least 2", self.batch_size)
+        _require(self.lr > 0, "--lr", "above 0", self.lr)
+        _require(self.weight_decay >= 0, "--weight-decay", "at least 0", self.weight_decay)
+        _require(0 <= self.dropout < 1, "--dropout", "in [0, 1)", self.dropout)
+        smoothing = self.label_smoothing
+        _require(0 <= smoothing < 1, "--label-smoothing", "in [0, 1)", smoothing)
+        _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
+        low, high = self.worker_range
+        _require(1 <= low <= high, "--num-workers", "N or MIN:MAX, at least 1", self.num_workers)
+        _require(high <= self.batch_size, "--num-workers", "at most --batch-size", high)
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Smallest and largest number of workers."""
+        low, _, high = self.num_workers.partition(":")
+        if not (low.isdecimal() and (high or low).isdecimal()):
+            return 0, 0
+        return int(low), int(high or low)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Checkpoints and a dataset to a report: the paper's tables and figures."""
+
+    dataset: Location
+    """Folder or URI of the dataset."""
+    checkpoint: Locations
+    """Folders or URIs of the checkpoints to compare."""
+    output: Location
+    """Folder or URI of the report to make."""
+    split: Literal["train", "val", "test"] = "val"
+    """Which examples to score on; choose on val, look at test once."""
+    tta: bool = False
+    """Average over each image and its mirror image."""
+    committee: bool = False
+    """Score the checkpoints' averaged probabilities as one more network."""
+    overwrite: bool = False
+    """Replace a report that the output already holds."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.checkpoint), "--checkpoint", "one location or more", "missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Images to a table of faces and the emotions that they seem to express."""
+
+    images: Location
+    """Folder, archive, image or s3:// prefix."""
+    output: Location
+    """Folder or URI of the labels to make."""
+    detector: Literal["none"]
+    """none: each image is one face, cropped as FER2013 crops it."""
+    checkpoint: Location = BUNDLED
+    """Folder or URI of the checkpoint."""
+    min_confidence: float = 0.0
+    """Rows whose confidence is below, 0 to 1, are marked uncertain and name no emotion."""
+    limit: int | None = None
+    """Label only the first so many images."""
+    overwrite: bool = False
+    """Replace labels that the output already holds."""
+
+    def __post_init__(self) -> None:
+        confidence = self.min_confidence
+        _require(0 <= confidence <= 1, "--min-confidence", "between 0 and 1", confidence)
+        _require(self.limit is None or self.limit > 0, "--limit", "at least 1", self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Everything once on drawn faces: ingest, train, evaluate and label, in minutes."""
+
+    output: Location = "demo"
+    """Folder to work in."""
+    num_faces: int = 2000
+    """How many faces to draw."""
+    num_epochs: int = 6
+    """Passes over the training split, for each network."""
+    overwrite: bool = False
+    """Replace a demo that the folder already holds."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_faces >= 100, "--num-faces", "at least 100", self.num_faces)
+        _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
+
+
+JobConfig = (
+    Annotated[IngestConfig, tyro.conf.subcommand("ingest")]
+    | Annotated[TrainConfig, tyro.conf.subcommand("train")]
+    | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+    | Annotated[LabelConfig, tyro.conf.subcommand("label")]
+    | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
+)
