@@ -1,0 +1,186 @@
+"""Plots of data, training and scores as PNG bytes; no display, no global state."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fer.metrics import Scores
+
+DPI = 110
+INK, PALE = "#1f2933", "#d9dee3"
+COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#b83280", "#718096")
+"""Told apart by the colour-blind, too."""
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def class_counts(counts: Mapping[str, Mapping[str, int]]) -> bytes:
+    """Plot the number of examples of each class by split (the paper's Figure 2).
+
+    Args:
+        counts: Examples by split and class name; a split without any is left out.
+    """
+    shown = {split: row for split, row in counts.items() if any(row.values())}
+    class_names = list(next(iter(counts.values())))
+    figure = Figure(figsize=(8.5, 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / max(len(shown), 1)
+    for index, (split, row) in enumerate(shown.items()):
+        places = np.arange(len(class_names)) + (index - (len(shown) - 1) / 2) * width
+        label = f"{split} ({sum(row.values()):,})"
+        bars = axes.bar(places, list(row.values()), width * 0.92, color=COLOURS[index], label=label)
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=7, padding=2, color=INK)
+    axes.set_xticks(range(len(class_names)), class_names)
+    axes.set_ylabel("examples")
+    axes.set_title("Examples by class and split")
+    axes.legend(frameon=False)
+    _quiet(axes, "y")
+    return to_png(figure)
+
+
+def sample_grid(
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], columns: int
+) -> bytes:
+    """Show samples of each class, a class a row (the paper's Figure 1).
+
+    Args:
+        images: uint8 (N, 48, 48).
+        labels: int (N,).
+        class_names: Name of each label.
+        columns: Most samples of a class.
+    """
+    present = [label for label in range(len(class_names)) if (labels == label).any()]
+    figure = Figure(figsize=(columns * 0.8 + 1.2, max(len(present), 1) * 0.8), layout="constrained")
+    grid = figure.subplots(max(len(present), 1), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, label in zip(grid, present, strict=False):
+        for axes, image in zip(row, images[labels == label], strict=False):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        name = class_names[label]
+        row[0].text(-0.2, 0.5, name, transform=row[0].transAxes, ha="right", va="center", color=INK)
+    return to_png(figure)
+
+
+def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Plot loss, accuracy and macro-F1 by epoch.
+
+    Args:
+        history: For each epoch ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
+            ``val_accuracy`` and ``val_macro_f1``.
+    """
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for name, axes, colour, line in (
+        ("train_loss", loss, COLOURS[0], "--"),
+        ("val_loss", loss, COLOURS[0], "-"),
+        ("train_accuracy", accuracy, COLOURS[0], "--"),
+        ("val_accuracy", accuracy, COLOURS[0], "-"),
+        ("val_macro_f1", accuracy, COLOURS[1], "-"),
+    ):
+        values = [row[name] for row in history]
+        marker = "o" if len(epochs) < 20 else None
+        axes.plot(epochs, values, line, color=colour, marker=marker, ms=3, label=name)
+    for axes, title in ((loss, "Loss (nats)"), (accuracy, "Accuracy and macro-F1")):
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False)
+        _quiet(axes, "both")
+    return to_png(figure)
+
+
+def confusion_matrix(scores: Scores, title: str) -> bytes:
+    """Show which class was taken for which (the paper's Figures 5 and 6): counts and shares."""
+    confusion = scores.confusion
+    names = [part.name for part in scores.classes]
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(confusion.shape):
+        share = shares[row, column]
+        text = f"{share:.0%}\n{confusion[row, column]:,}"
+        colour = "white" if share > 0.55 else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
+    return to_png(figure)
+
+
+def recall_by_class(scored: Mapping[str, Scores]) -> bytes:
+    """Compare the recall of each class, with 95 % intervals, between networks."""
+    figure = Figure(figsize=(8.5, 3.8), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(scored)
+    for index, (name, scores) in enumerate(scored.items()):
+        recalls = [part.recall for part in scores.classes]
+        values = np.array([recall.value for recall in recalls])
+        spread = [values - [r.low for r in recalls], [r.high for r in recalls] - values]
+        places = np.arange(len(values)) + (index - (len(scored) - 1) / 2) * width
+        colour = COLOURS[index % len(COLOURS)]
+        axes.bar(places, values, width * 0.92, color=colour, label=name)
+        axes.errorbar(places, values, np.nan_to_num(spread), fmt="none", ecolor=INK, lw=1, capsize=2)
+    axes.set_xticks(range(len(values)), [part.name for part in scores.classes])
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("recall")
+    axes.set_title("Recall by class, with 95 % intervals")
+    axes.legend(frameon=False, ncols=3, fontsize=8)
+    _quiet(axes, "y")
+    return to_png(figure)
+
+
+def reliability(scores: Scores, title: str) -> bytes:
+    """Plot how often a network is right against how sure it is (Guo et al. 2017)."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    largest = max(part.count for part in scores.bins)
+    for part in scores.bins:
+        opacity = 0.25 + 0.75 * part.count / largest
+        axes.bar(
+            part.low, part.accuracy, part.high - part.low, align="edge", color=COLOURS[0],
+            alpha=opacity, edgecolor="white",
+        )  # fmt: skip
+    axes.plot([0, 1], [0, 1], "--", color=INK, lw=1)
+    confidences, accuracies = zip(*((p.confidence, p.accuracy) for p in scores.bins), strict=True)
+    axes.plot(confidences, accuracies, "o", color=COLOURS[1], ms=4)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
+    axes.set_title(f"{title}: calibration error {scores.calibration_error:.3f}", fontsize=10)
+    _quiet(axes, "both")
+    return to_png(figure)
+
+
+def mistakes(
+    images: np.ndarray, captions: Sequence[str], columns: int = 8
+) -> bytes:
+    """Show faces uint8 (N, 48, 48) that were mistaken, each with a caption of two lines."""
+    rows = max(1, -(-len(images) // columns))
+    figure = Figure(figsize=(columns * 1.15, rows * 1.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(caption, fontsize=7, color=INK)
+    return to_png(figure)
+
+
+def _quiet(axes: Axes, grid: str) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color=PALE, linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
