@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 
 from fer import storage
 from fer.emotions import EMOTIONS, OFFICIAL_COUNTS, SPLITS
@@ -47,20 +46,6 @@ def example_schema(class_names: Sequence[str] = EMOTIONS, *, with_votes: bool = 
 
 
 # Writing.
-
-
-def write_part(location: str, folder: str, table: pa.Table) -> str:
-    """Write a table as one file of a folder and return the file's name in ``location``.
-
-    The name is a digest of the rows' sources, so that work which is done twice, since the machine
-    that did it first was lost, leaves one file.
-    """
-    digest = hashlib.sha256("\n".join(table["source"].to_pylist()).encode())
-    name = f"{folder}/{digest.hexdigest()[:20]}.parquet"
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=1)
-    storage.write_bytes(storage.join(location, name), sink.getvalue().to_pybytes())
-    return name
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """The Parquet schema of labels: one row a face, and at least one row an image."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,13 @@ LABEL_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Labeller:
-    """What turns probabilities into labels.
+    """What turns probabilities into rows of labels.
 
     Attributes:
         class_names: Name of each probability.
         model: Id of the checkpoint.
         detector: Id of the detector.
-        min_confidence: Below it a row is uncertain and names no emotion.
+        min_confidence: Below it a row is uncertain and names no emotion, in [0, 1].
     """
 
     class_names: Sequence[str]
@@ -51,16 +51,26 @@ class Labeller:
     detector: str
     min_confidence: float
 
-    def face_columns(self, probs: np.ndarray) -> dict[str, Any]:
-        """Return the columns that follow from the probabilities (N, C) of N faces."""
-        best, confidence = probs.argmax(axis=1), probs.max(axis=1)
-        certain = confidence >= self.min_confidence
-        names = np.asarray(self.class_names, object)[best]
+    def row(self, image: dict[str, Any], probs: np.ndarray | None) -> dict[str, Any]:
+        """Return the row of an image that is one face, or that could not be read.
+
+        Args:
+            image: Columns of ``LABEL_SCHEMA`` that are known of the image.
+            probs: Probability of each class, float32 (C,); None if it could not be read.
+        """
+        named = {"model": self.model, "detector": self.detector}
+        if probs is None:
+            return {**image, **named}
+        best = int(probs.argmax())
+        certain = probs[best] >= self.min_confidence
         return {
-            "emotion": np.where(certain, names, None),
-            "confidence": confidence,
-            "probabilities": list(probs),
-            "status": np.where(certain, "ok", "uncertain"),
+            **image,
+            **named,
+            "face": 0,
+            "emotion": self.class_names[best] if certain else None,
+            "confidence": probs[best],
+            "probabilities": probs,
+            "status": "ok" if certain else "uncertain",
         }
 
 
@@ -70,7 +80,6 @@ class LabelTally:
 
     Attributes:
         images: Images that have rows.
-        faces: Rows that have probabilities.
         statuses: Rows by status.
         emotions: Rows by emotion.
         ignored: Files that are not images.
@@ -78,8 +87,25 @@ class LabelTally:
     """
 
     images: int = 0
-    faces: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     emotions: Counter[str] = field(default_factory=Counter)
     ignored: int = 0
     files: set[str] = field(default_factory=set)
+
+    def add(self, other: "LabelTally") -> None:
+        """Add what was counted elsewhere."""
+        self.images += other.images
+        self.statuses += other.statuses
+        self.emotions += other.emotions
+        self.ignored += other.ignored
+        self.files |= other.files
+
+    @property
+    def faces(self) -> int:
+        """Faces that the network was asked about."""
+        return self.statuses["ok"] + self.statuses["uncertain"]
+
+    @property
+    def failed(self) -> int:
+        """Images that could not be used."""
+        return sum(self.statuses[status] for status in ("unreadable", "too_large", "missing"))

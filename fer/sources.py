@@ -12,7 +12,7 @@ import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, BinaryIO, Literal, cast
@@ -435,20 +435,13 @@ def _example(  # noqa: PLR0913, PLR0917 - the parts that an example is made of
     row: int = 0,
 ) -> Example:
     sha256 = hashlib.sha256(pixels).digest()
-    candidates: dict[SplitSource, str | None] = {
-        "usage": split_from_usage(usage),
-        "filename": split_from_file_name(piece.path),
-        "folder": split_from_folders(piece.path),
-        "hash": split_from_sha256(sha256),
+    finders: dict[SplitSource, Callable[[], str | None]] = {
+        "usage": lambda: split_from_usage(usage),
+        "filename": lambda: split_from_file_name(piece.path),
+        "folder": lambda: split_from_folders(piece.path),
+        "hash": lambda: split_from_sha256(sha256),
     }
-    found_in, split = _first_split(candidates, split_from)
-    return Example(pixels, label, split, found_in, source or piece.source, sha256, row)
-
-
-def _first_split(
-    candidates: dict[SplitSource, str | None], split_from: SplitSource | Literal["auto"]
-) -> tuple[SplitSource, str]:
-    for source, split in candidates.items():
-        if split is not None and split_from in ("auto", source):
-            return source, split
+    for found_in, find in finders.items():
+        if split_from in ("auto", found_in) and (split := find()):
+            return Example(pixels, label, split, found_in, source or piece.source, sha256, row)
     raise _Rejection(f"names no split in its {split_from}: expected train, val or test")

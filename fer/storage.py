@@ -1,5 +1,6 @@
 """Local paths and object-store URIs: open, list, read, write atomically, delete."""
 
+import io
 import os
 import posixpath
 import re
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pyarrow.fs as pafs
 from pyarrow.lib import ArrowInvalid
@@ -226,14 +227,11 @@ def read_bytes(location: str, max_bytes: int | None = None) -> bytes:
 def open_stream(location: str) -> BinaryIO:
     """Open a file to be read once, from its start, with read-ahead."""
     store, path = filesystem(location)
-    opened = store.open_input_stream(path, compression=None, buffer_size=READ_AHEAD_BYTES)
-    return cast(BinaryIO, opened)
+    return io.BufferedReader(store.open_input_stream(path, compression=None), READ_AHEAD_BYTES)
 
 
 def open_seekable(location: str) -> BinaryIO:
     """Open a file to be read anywhere; neighbouring reads share one request."""
-    import io  # noqa: PLC0415
-
     store, path = filesystem(location)
     return io.BufferedReader(store.open_input_file(path), READ_AHEAD_BYTES)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+import ray.data
 from ray.util.queue import Empty, Queue
 from rich.console import Console
 from rich.progress import (
@@ -48,8 +49,10 @@ def connect() -> None:
         ray.init(**quiet)
     else:
         ray.init(address="local", **quiet)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    # Jobs show their own progress, in the words of what they do.
+    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def require_resources(needed: dict[str, float], purpose: str) -> None:

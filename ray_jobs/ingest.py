@@ -11,41 +11,24 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
-from fer import dataset, storage
+from fer import dataset, parts, storage
 from fer.dataset import SAMPLES_PER_CLASS, Tally
 from fer.emotions import EMOTIONS, SPLITS
 from fer.errors import InputError, JobError
 from fer.images import IMAGE_SIZE
-from fer.reports import figures
-from fer.sources import NUM_PIXELS, Example, Piece, Reject, check_source, parse_piece, read_pieces
+from fer.sources import NUM_PIXELS, Example, Piece, check_source, parse_piece
 from fer.votes import Votes, read_votes
-from ray_jobs import cluster
+from ray_jobs import cluster, stages
 from ray_jobs.config import IngestConfig
 
-BLOCK_BYTES = 16 * 2**20
-"""Size of the blocks of pieces that a task parses at once: some 1,800 rows of FER2013's CSV."""
-
-PIECE_SCHEMA = pa.schema(
-    [
-        ("kind", pa.string()),
-        ("source", pa.string()),
-        ("path", pa.string()),
-        ("data", pa.binary()),
-        ("first_row", pa.int64()),
-        ("size_bytes", pa.int64()),
-        ("etag", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
 PARSED_SCHEMA = pa.schema(
     [
         ("pixels", pa.binary(NUM_PIXELS)),
@@ -77,8 +60,8 @@ def run(config: IngestConfig) -> dict[str, Any]:
     for source in config.source:
         check_source(source)
     votes = _read_votes(config)
-    parts = ("examples", "rejects", "class_counts.png", "samples.png")
-    cluster.claim_output(config.output, "summary.json", parts, overwrite=config.overwrite)
+    made = ("examples", "rejects", "class_counts.png", "samples.png")
+    cluster.claim_output(config.output, "summary.json", made, overwrite=config.overwrite)
     cluster.connect()
     with cluster.sentences():
         tally = _write_parts(config, votes)
@@ -116,12 +99,8 @@ def _write_parts(config: IngestConfig, votes: Votes | None) -> Tally:
 
 def _parts(config: IngestConfig, votes: Votes | None) -> Iterator[Tally]:
     """Read, parse and write as one stream, and yield what was counted a file at a time."""
-    sources = ray.data.from_arrow(pa.table({"location": config.source}))
-    sources.context.target_max_block_size = BLOCK_BYTES
-    tallies = (
-        # Different needs keep the stages apart: readers and writers wait, parsers compute.
-        sources.repartition(len(config.source))
-        .map_batches(read, batch_format="pyarrow", batch_size=1, num_cpus=0)
+    counted = (
+        stages.read(config.source)
         .map_batches(
             partial(parse, split_from=config.split_from, votes=votes),
             batch_format="pyarrow",
@@ -132,31 +111,11 @@ def _parts(config: IngestConfig, votes: Votes | None) -> Iterator[Tally]:
             partial(write, output=config.output, with_votes=votes is not None),
             batch_format="pyarrow",
             batch_size=dataset.ROWS_PER_FILE,
+            # A writer waits more than it computes, and another need keeps it apart.
             num_cpus=0,
         )
     )
-    for batch in tallies.iter_batches(batch_size=None, batch_format="numpy"):
-        yield from batch["tally"]
-
-
-def read(sources: pa.Table) -> Iterator[pa.Table]:
-    """Read sources: tables of ``location`` to tables of ``PIECE_SCHEMA``."""
-    for location in sources["location"].to_pylist():
-        for pieces in _batched(read_pieces(location), max_pieces=256, max_bytes=BLOCK_BYTES // 4):
-            yield pa.Table.from_pylist([vars(piece) for piece in pieces], PIECE_SCHEMA)
-
-
-def _batched(pieces: Iterable[Piece], max_pieces: int, max_bytes: int) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
-    size_bytes = 0
-    for piece in pieces:
-        batch.append(piece)
-        size_bytes += len(piece.data or b"")
-        if len(batch) >= max_pieces or size_bytes >= max_bytes:
-            yield batch
-            batch, size_bytes = [], 0
-    if batch:
-        yield batch
+    yield from stages.tallies(counted)
 
 
 def parse(table: pa.Table, split_from: Any, votes: Votes | None) -> pa.Table:  # noqa: ANN401
@@ -190,12 +149,10 @@ def write(parsed: pa.Table, output: str, *, with_votes: bool) -> dict[str, np.nd
     tally.last_row = pc.max(parsed["row"]).as_py() or 0
     if len(examples):
         table = _to_examples(examples, with_votes=with_votes)
-        tally.files.add(dataset.write_part(output, "examples", table))
+        tally.files.add(parts.write_part(output, "examples", table, key="source"))
     if len(rejects):
-        tally.files.add(dataset.write_part(output, "rejects", rejects))
-    column = np.empty(1, object)
-    column[0] = tally
-    return {"tally": column}
+        tally.files.add(parts.write_part(output, "rejects", rejects, key="source"))
+    return stages.tally_batch(tally)
 
 
 def _to_examples(parsed: pa.Table, *, with_votes: bool) -> pa.Table:
@@ -252,12 +209,11 @@ def _check(tally: Tally, config: IngestConfig, votes: Votes | None) -> None:
 
 def _finish(tally: Tally, config: IngestConfig, seconds: float) -> dict[str, Any]:
     """Drop what a lost worker wrote in vain, draw the pictures, and write the summary last."""
-    for folder in ("examples", "rejects"):
-        for entry in storage.walk(storage.join(config.output, folder)):
-            if f"{folder}/{entry.name}" not in tally.files:
-                storage.delete(entry.location)
+    parts.keep_only(config.output, ("examples", "rejects"), tally.files)
+    from fer.reports import figures  # noqa: PLC0415 - every reader and writer would wait for it
+
     counts = tally.counts()
-    pictures = {"class_counts.png": figures.class_counts(counts), "samples.png": _samples(tally)}
+    pictures = {"class_counts.png": figures.class_counts(counts), "samples.png": figures.sample_grid(*_samples(tally), EMOTIONS, SAMPLES_PER_CLASS)}
     for name, png in pictures.items():
         storage.write_bytes(storage.join(config.output, name), png)
     summary = {
@@ -280,9 +236,8 @@ def _finish(tally: Tally, config: IngestConfig, seconds: float) -> dict[str, Any
     return summary
 
 
-def _samples(tally: Tally) -> bytes:
+def _samples(tally: Tally) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(label, pixels) for label in tally.samples for _, pixels in tally.samples[label]]
     images = np.frombuffer(b"".join(pixels for _, pixels in pairs), np.uint8)
     labels = np.array([label for label, _ in pairs])
-    shaped = images.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
-    return figures.sample_grid(shaped, labels, EMOTIONS, SAMPLES_PER_CLASS)
+    return images.reshape(-1, IMAGE_SIZE, IMAGE_SIZE), labels

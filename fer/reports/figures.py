@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fer.metrics import Scores
+if TYPE_CHECKING:
+    from fer.metrics import Scores
 
 DPI = 110
 INK, PALE = "#1f2933", "#d9dee3"
@@ -100,7 +101,7 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     return to_png(figure)
 
 
-def confusion_matrix(scores: Scores, title: str) -> bytes:
+def confusion_matrix(scores: "Scores", title: str) -> bytes:
     """Show which class was taken for which (the paper's Figures 5 and 6): counts and shares."""
     confusion = scores.confusion
     names = [part.name for part in scores.classes]
@@ -123,7 +124,7 @@ def confusion_matrix(scores: Scores, title: str) -> bytes:
     return to_png(figure)
 
 
-def recall_by_class(scored: Mapping[str, Scores]) -> bytes:
+def recall_by_class(scored: "Mapping[str, Scores]") -> bytes:
     """Compare the recall of each class, with 95 % intervals, between networks."""
     figure = Figure(figsize=(8.5, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -145,7 +146,7 @@ def recall_by_class(scored: Mapping[str, Scores]) -> bytes:
     return to_png(figure)
 
 
-def reliability(scores: Scores, title: str) -> bytes:
+def reliability(scores: "Scores", title: str) -> bytes:
     """Plot how often a network is right against how sure it is (Guo et al. 2017)."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()

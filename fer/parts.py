@@ -1,0 +1,34 @@
+"""Tables written a part at a time, so that work which is done twice leaves one file."""
+
+import hashlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fer import storage
+
+
+def write_part(location: str, folder: str, table: pa.Table, key: str) -> str:
+    """Write a table as one Parquet file of a folder and return the file's name in ``location``.
+
+    Args:
+        location: What the folder is in.
+        folder: Its name.
+        table: The rows.
+        key: Column of strings that tell these rows from all others. The file is named after their
+            digest: the same rows, written again since a machine was lost, replace themselves.
+    """
+    digest = hashlib.sha256("\n".join(table[key].to_pylist()).encode())
+    name = f"{folder}/{digest.hexdigest()[:20]}.parquet"
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=1)
+    storage.write_bytes(storage.join(location, name), sink.getvalue().to_pybytes())
+    return name
+
+
+def keep_only(location: str, folders: tuple[str, ...], names: set[str]) -> None:
+    """Delete the parts in some folders that a lost machine wrote in vain: all but ``names``."""
+    for folder in folders:
+        for entry in storage.walk(storage.join(location, folder)):
+            if f"{folder}/{entry.name}" not in names:
+                storage.delete(entry.location)
