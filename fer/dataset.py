@@ -165,6 +165,13 @@ def official_fer2013(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
 # Reading.
 
 
+def images_of(examples: pa.Table) -> np.ndarray:
+    """Return the column ``image`` of a table of examples as uint8 (N, 48, 48)."""
+    pixels = examples["image"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    images: np.ndarray = pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+    return images
+
+
 @dataclass(frozen=True)
 class Examples:
     """The examples of one split in a fixed order, that of their digests.
@@ -229,17 +236,26 @@ class Dataset:
             InputError: The split is empty.
         """
         self.check_split(split)
-        store, path = storage.filesystem(storage.join(self.location, "examples"))
-        files = pads.dataset(path, filesystem=store, format="parquet")
-        table = files.to_table(
-            ["image", "label", "source", "sha256"], filter=pads.field("split") == split
-        ).sort_by([("sha256", "ascending"), ("source", "ascending")])
-        pixels = table["image"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        columns = ["image", "label", "source", "sha256"]
+        table = self._files().to_table(columns, filter=pads.field("split") == split)
+        table = table.sort_by([("sha256", "ascending"), ("source", "ascending")])
         return Examples(
-            images=pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE),
+            images=images_of(table),
             labels=table["label"].to_numpy().astype(np.int64),
             sources=table["source"].to_pylist(),
         )
+
+    def read_images(self, digests: Sequence[str]) -> np.ndarray:
+        """Return the images uint8 (N, 48, 48) whose pixels have these digests, in their order."""
+        wanted = pads.field("sha256").isin(list(digests))
+        table = self._files().to_table(["image", "sha256"], filter=wanted)
+        by_digest = dict(zip(table["sha256"].to_pylist(), images_of(table), strict=True))
+        faces = [by_digest[digest] for digest in digests]
+        return np.stack(faces) if faces else np.empty((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+
+    def _files(self) -> pads.Dataset:
+        store, path = storage.filesystem(storage.join(self.location, "examples"))
+        return pads.dataset(path, filesystem=store, format="parquet")
 
 
 def open_dataset(location: str) -> Dataset:

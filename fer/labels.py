@@ -51,17 +51,17 @@ class Labeller:
     detector: str
     min_confidence: float
 
-    def row(self, image: dict[str, Any], probs: np.ndarray | None) -> dict[str, Any]:
+    def row(self, image: dict[str, Any], probs: Sequence[float] | None) -> dict[str, Any]:
         """Return the row of an image that is one face, or that could not be read.
 
         Args:
             image: Columns of ``LABEL_SCHEMA`` that are known of the image.
-            probs: Probability of each class, float32 (C,); None if it could not be read.
+            probs: Probability of each class, C of them; None if it could not be read.
         """
         named = {"model": self.model, "detector": self.detector}
         if probs is None:
             return {**image, **named}
-        best = int(probs.argmax())
+        best = int(np.argmax(probs))
         certain = probs[best] >= self.min_confidence
         return {
             **image,

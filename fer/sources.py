@@ -134,6 +134,11 @@ def _is_readable(name: str) -> bool:
     return lower.endswith((".csv", *ARCHIVE_SUFFIXES, *IMAGE_SUFFIXES)) or is_archive(name)
 
 
+def is_csv(name: str) -> bool:
+    """Tell whether a file's name is that of a table, packed or not."""
+    return name.lower().removesuffix(".gz").endswith(".csv")
+
+
 def is_archive(name: str) -> bool:
     """Tell whether a file's name is that of an archive that can be read."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)

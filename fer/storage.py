@@ -147,6 +147,13 @@ def is_empty(location: str) -> bool:
     return next(walk(location), None) is None
 
 
+def names(location: str) -> set[str]:
+    """Return the names of what is in a folder, hidden files aside; none if it is not there."""
+    store, path = filesystem(location)
+    found = store.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return {info.base_name for info in found if not is_hidden(info.base_name)}
+
+
 def describe(location: str) -> Entry:
     """Return the entry of one file.
 

@@ -1,13 +1,14 @@
 """What every job asks of a cluster: connect, pre-flight check, locations, progress, clean output."""
 
 import dataclasses
+import json
 import logging
 import os
 import sys
 import threading
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ def connect() -> None:
         return
     # Ray reads these when it starts; a person's own setting goes before ours.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
@@ -100,29 +102,40 @@ def _resolve(location: str, field: str) -> str:
     return storage.resolve(location)
 
 
-def claim_output(output: str, finished: str, parts: tuple[str, ...], *, overwrite: bool) -> None:
-    """Make a folder ready to be written, and leave alone what is not ours.
+JOB = "job.json"
+"""The flags of the job that began an output: where it lies, the rest may be ours."""
+
+
+def claim_output(
+    config: Any,  # noqa: ANN401 - any job's
+    finished: str,
+    parts: Collection[str],
+) -> None:
+    """Make a job's output ready to be written, and leave alone what is not ours.
 
     Args:
-        output: The folder.
+        config: The job's, with ``output`` and ``overwrite``.
         finished: The file that is written last: where it is, a result is complete.
         parts: What else a result consists of, left over perhaps by a run that did not finish.
-        overwrite: Whether a complete result may go.
 
     Raises:
         InputError: A result is there, or something else.
     """
-    if storage.exists(storage.join(output, finished)):
-        if not overwrite:
-            raise InputError(f"{output} already holds a result: name another, or --overwrite it.")
-        storage.delete(storage.join(output, finished))
-    # What marks a result as complete goes first and comes last.
-    for part in parts:
-        storage.delete(storage.join(output, part))
+    output = config.output
     if storage.exists(output) and not storage.is_folder(output):
         raise InputError(f"{output} is a file: expected a folder to write to.")
-    if other := next(storage.walk(output), None):
-        raise InputError(f"{output} holds {other.name}, which is not ours: name an empty folder.")
+    found = storage.names(output)
+    is_begun, is_complete = JOB in found, finished in found
+    if is_complete and not config.overwrite:
+        raise InputError(f"{output} already holds a result: name another, or --overwrite it.")
+    ours = {JOB, finished, *parts} if is_begun else set()
+    if others := sorted(found - ours):
+        raise InputError(f"{output} holds {others[0]}, which is not ours: name an empty folder.")
+    # What marks a result as complete goes first and comes last.
+    for name in (finished, *sorted(found - {finished, JOB})):
+        storage.delete(storage.join(output, name))
+    flags = json.dumps(dataclasses.asdict(config), indent=2)
+    storage.write_bytes(storage.join(output, JOB), flags.encode())
 
 
 @contextmanager

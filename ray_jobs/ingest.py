@@ -29,6 +29,8 @@ from fer.votes import Votes, read_votes
 from ray_jobs import cluster, stages
 from ray_jobs.config import IngestConfig
 
+PARTS = ("examples", "rejects", "class_counts.png", "samples.png")
+
 PARSED_SCHEMA = pa.schema(
     [
         ("pixels", pa.binary(NUM_PIXELS)),
@@ -60,8 +62,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
     for source in config.source:
         check_source(source)
     votes = _read_votes(config)
-    made = ("examples", "rejects", "class_counts.png", "samples.png")
-    cluster.claim_output(config.output, "summary.json", made, overwrite=config.overwrite)
+    cluster.claim_output(config, "summary.json", PARTS)
     cluster.connect()
     with cluster.sentences():
         tally = _write_parts(config, votes)

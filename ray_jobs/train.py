@@ -43,12 +43,9 @@ from ray_jobs.config import TrainConfig
 LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""
 
-RUN = "run.json"
-"""The flags that the run in the output began with."""
-
 METRICS = "metrics.jsonl"
 OPTIMIZER = "optimizer.safetensors"
-PARTS = (checkpoint.WEIGHTS, METRICS, "curves.png", RUN, LAST)
+PARTS = (checkpoint.WEIGHTS, METRICS, "curves.png", LAST)
 
 EVALUATION_BATCH = 256
 MAX_FAILURES = 3
@@ -98,7 +95,7 @@ def _check_start(config: TrainConfig, data: Dataset) -> None:
 
 
 def _claim_output(config: TrainConfig) -> None:
-    begun = storage.join(config.output, RUN)
+    begun = storage.join(config.output, cluster.JOB)
     if config.resume:
         _check_same_run(config, begun)
         return
@@ -107,8 +104,7 @@ def _claim_output(config: TrainConfig) -> None:
             f"{config.output} already holds a run: --resume goes on with it, --overwrite replaces "
             "it, or name another folder."
         )
-    cluster.claim_output(config.output, checkpoint.CONFIG, PARTS, overwrite=config.overwrite)
-    storage.write_bytes(begun, json.dumps(dataclasses.asdict(config), indent=2).encode())
+    cluster.claim_output(config, checkpoint.CONFIG, PARTS)
 
 
 def _check_same_run(config: TrainConfig, begun: str) -> None:

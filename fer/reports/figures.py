@@ -48,6 +48,23 @@ def class_counts(counts: Mapping[str, Mapping[str, int]]) -> bytes:
     return to_png(figure)
 
 
+def emotion_counts(emotions: Mapping[str, int], statuses: Mapping[str, int]) -> bytes:
+    """Plot how many faces seem to express each emotion, and what became of the images."""
+    figure = Figure(figsize=(8.5, 3.6), layout="constrained")
+    named, became = figure.subplots(1, 2, width_ratios=(2, 1))
+    for axes, counts, colour, title in (
+        (named, emotions, COLOURS[0], "Faces by apparent expression"),
+        (became, statuses, COLOURS[5], "Rows by status"),
+    ):
+        bars = axes.barh(list(counts), list(counts.values()), color=colour)
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=3, color=INK)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_title(title)
+        _quiet(axes, "x")
+    return to_png(figure)
+
+
 def sample_grid(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], columns: int
 ) -> bytes:
@@ -132,11 +149,13 @@ def recall_by_class(scored: "Mapping[str, Scores]") -> bytes:
     for index, (name, scores) in enumerate(scored.items()):
         recalls = [part.recall for part in scores.classes]
         values = np.array([recall.value for recall in recalls])
-        spread = [values - [r.low for r in recalls], [r.high for r in recalls] - values]
+        bounds = [values - [r.low for r in recalls], [r.high for r in recalls] - values]
+        # Rounding puts a bound of 0 or 1 a hair inside the value.
+        spread = np.nan_to_num(np.maximum(bounds, 0))
         places = np.arange(len(values)) + (index - (len(scored) - 1) / 2) * width
         colour = COLOURS[index % len(COLOURS)]
         axes.bar(places, values, width * 0.92, color=colour, label=name)
-        axes.errorbar(places, values, np.nan_to_num(spread), fmt="none", ecolor=INK, lw=1, capsize=2)
+        axes.errorbar(places, values, spread, fmt="none", ecolor=INK, lw=1, capsize=2)
     axes.set_xticks(range(len(values)), [part.name for part in scores.classes])
     axes.set_ylim(0, 1)
     axes.set_ylabel("recall")

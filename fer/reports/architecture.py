@@ -1,0 +1,101 @@
+"""A drawing of a network, made from the network itself (the paper's Figures 3 and 4)."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor, nn
+
+from fer.images import IMAGE_SIZE
+from fer.models import count_parameters
+from fer.reports.figures import COLOURS, INK, to_png
+
+
+@dataclass
+class Block:
+    """A layer with weights, and what follows it without any.
+
+    Attributes:
+        name: What it computes.
+        shape: Of its output for one image: (channels, height, width) or (neurons,).
+        followed_by: The layers after it, in order.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    followed_by: list[str] = field(default_factory=list)
+
+
+def trace_blocks(model: nn.Module) -> list[Block]:
+    """Return a network's blocks in the order in which an image passes through them."""
+    blocks = [Block("image", (1, IMAGE_SIZE, IMAGE_SIZE))]
+
+    def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            blocks.append(Block(_describe(module), tuple(output.shape[1:])))
+        elif not isinstance(module, nn.Flatten):
+            blocks[-1].followed_by.append(_describe(module))
+
+    leaves = [module for module in model.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
+    was_training = model.training
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=device))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return blocks
+
+
+def draw_architecture(model: nn.Module, title: str) -> bytes:
+    """Draw a network as a row of boxes, high as its maps are large and wide as they are many."""
+    blocks = trace_blocks(model)
+    widths = [0.25 + 0.13 * np.log2(block.shape[0]) for block in blocks]
+    gap = 1.25
+    figure = Figure(figsize=(1.55 * len(blocks) + 0.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    left = 0.0
+    for number, (block, width) in enumerate(zip(blocks, widths, strict=True)):
+        _draw_block(axes, block, left, width, is_last=number == len(blocks) - 1)
+        if number:
+            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1}
+            axes.annotate("", (left - 0.08, 0), (left - gap + 0.08, 0), arrowprops=arrow)
+        left += width + gap
+    axes.set(xlim=(-0.8, left - gap + 0.8), ylim=(-2.9, 1.9))
+    axes.set_title(f"{title}: {count_parameters(model):,} trainable parameters", fontsize=11)
+    return to_png(figure)
+
+
+def _draw_block(axes: Axes, block: Block, left: float, width: float, *, is_last: bool) -> None:
+    is_map = len(block.shape) == 3
+    height = 0.4 + 2.4 * block.shape[1] / IMAGE_SIZE if is_map else 1.4
+    colour = COLOURS[0] if is_map else COLOURS[2] if is_last else COLOURS[1]
+    axes.add_patch(Rectangle((left, -height / 2), width, height, fc=colour, ec=INK, alpha=0.75))
+    size = " × ".join(map(str, block.shape))
+    centre = left + width / 2
+    axes.text(centre, height / 2 + 0.12, size, ha="center", fontsize=9, color=INK)
+    lines = "\n".join([block.name, *block.followed_by])
+    axes.text(centre, -1.6, lines, ha="center", va="top", fontsize=8, color=INK, linespacing=1.4)
+
+
+def _describe(layer: nn.Module) -> str:
+    match layer:
+        case nn.Conv2d(out_channels=filters, kernel_size=(height, width), padding=padding):
+            return f"conv {height}×{width}, {filters}, {padding}"
+        case nn.Linear(out_features=neurons):
+            return f"fully connected {neurons}"
+        case nn.BatchNorm2d() | nn.BatchNorm1d():
+            return "batch norm"
+        case nn.MaxPool2d(kernel_size=size, stride=stride):
+            return f"max pool {size}×{size}, stride {stride}"
+        case nn.Dropout(p=share):
+            return f"dropout {share:g}"
+        case _:
+            return type(layer).__name__

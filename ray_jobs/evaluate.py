@@ -1,0 +1,221 @@
+"""Checkpoints and a dataset to a report: the paper's tables and figures.
+
+1. Read: the examples of the split.
+2. Classify: probabilities of every checkpoint, from one process a CPU.
+3. Write: the predictions of every example to Parquet.
+4. Report: scores, pictures and the page.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+
+from fer import parts, storage
+from fer.checkpoint import check_classes, read_summary
+from fer.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
+from fer.errors import InputError
+from fer.predictor import resolve_checkpoint
+from ray_jobs import cluster, stages
+from ray_jobs.config import EvaluateConfig
+
+COMMITTEE = "committee"
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        ("checkpoint", pa.string()),
+        ("source", pa.string()),
+        ("sha256", pa.string()),
+        ("label", pa.int8()),
+        ("emotion", pa.string()),
+        ("predicted", pa.string()),
+        ("confidence", pa.float32()),
+        ("probabilities", pa.list_(pa.float32())),
+    ]
+)
+"""One row an example and a checkpoint: the truth as ``label`` and ``emotion``, and the answer."""
+
+
+@dataclasses.dataclass
+class Predictions:
+    """What the networks said of a part of the split.
+
+    Attributes:
+        digests: SHA-256 of each example, N strings.
+        labels: int8 (N,).
+        probs: float32 (N, K, C) of K networks.
+        file: The part that holds them.
+    """
+
+    digests: list[str]
+    labels: np.ndarray
+    probs: np.ndarray
+    file: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate checkpoints.
+
+    Returns:
+        What the RESULT line says.
+
+    Raises:
+        InputError: The dataset, a checkpoint or the output is not as it must be.
+    """
+    start = time.monotonic()
+    config = cluster.resolve_locations(config)
+    data = open_dataset(config.dataset)
+    data.check_split(config.split)
+    locations = _check_checkpoints(config, data)
+    cluster.claim_output(config, "report.json", ("predictions", "pictures", "index.html"))
+    cluster.connect()
+    with cluster.sentences():
+        predictions = _predict(config, data, locations)
+    result = _report(config, data, locations, predictions)
+    return {**result, "seconds": round(time.monotonic() - start, 2)}
+
+
+def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
+    """Return the locations of the checkpoints by the names that the report gives them."""
+    if config.committee and len(config.checkpoint) < 2:
+        raise InputError("--committee averages several checkpoints: expected two or more.")
+    locations: dict[str, str] = {}
+    for checkpoint in config.checkpoint:
+        location = resolve_checkpoint(checkpoint)
+        model, class_names = read_summary(location)
+        check_classes(location, class_names, data.class_names)
+        name = f"{model.split('-')[0]} {storage.name(location)}"
+        if name in locations:
+            name = f"{name} {len(locations) + 1}"
+        locations[name] = location
+    return locations
+
+
+def _predict(config: EvaluateConfig, data: Dataset, locations: dict[str, str]) -> list[Predictions]:
+    total = sum(data.counts(config.split).values())
+    predictions, done = [], 0
+    with cluster.progress("Evaluating", "examples", total) as advance:
+        for part in _parts(config, data, locations):
+            predictions.append(part)
+            done += len(part)
+            advance(done)
+    parts.keep_only(config.output, ("predictions",), {part.file for part in predictions})
+    return predictions
+
+
+def _parts(
+    config: EvaluateConfig, data: Dataset, locations: dict[str, str]
+) -> Iterator[Predictions]:
+    """Read, classify and write as one stream; yield what was predicted a file at a time."""
+    filesystem, path = storage.filesystem(storage.join(data.location, "examples"))
+    faces = (
+        ray.data.read_parquet(
+            path,
+            filesystem=filesystem,
+            columns=["image", "label", "split", "source", "sha256"],
+        )
+        .map_batches(
+            partial(choose, split=config.split), batch_format="pyarrow", batch_size=None
+        )
+        .repartition(target_num_rows_per_block=stages.BATCH_SIZE)
+    )
+    classified = stages.classify(faces, list(locations.values()), tta=config.tta)
+    names = [*locations, *([COMMITTEE] if config.committee else [])]
+    written = classified.map_batches(
+        partial(write, output=config.output, names=names, class_names=data.class_names),
+        batch_format="pyarrow",
+        batch_size=ROWS_PER_FILE,
+        num_cpus=0,
+    )
+    yield from stages.tallies(written)
+
+
+def choose(examples: pa.Table, split: str) -> pa.Table:
+    """Choose the examples of a split, their ``image`` as ``pixels`` of 2,304 bytes."""
+    chosen = examples.filter(pc.equal(examples["split"], split))
+    pixels = [image.tobytes() for image in images_of(chosen)]
+    rest = chosen.drop_columns(["image", "split"])
+    return rest.append_column("pixels", pa.array(pixels, pa.binary()))
+
+
+def write(
+    classified: pa.Table, output: str, names: list[str], class_names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Write predictions of every network, and of their committee where it has a name."""
+    columns = [name for name in classified.column_names if name.startswith("probs_")]
+    by_network = [np.array(classified[name].to_pylist(), np.float32) for name in columns]
+    if len(names) > len(columns):
+        by_network.append(np.mean(by_network, axis=0))
+    truth = classified.drop_columns(columns)
+    tables = [
+        _table(truth, name, probs, class_names)
+        for name, probs in zip(names, by_network, strict=True)
+    ]
+    file = parts.write_part(output, "predictions", pa.concat_tables(tables), key="source")
+    digests, labels = (truth[name].to_pylist() for name in ("sha256", "label"))
+    probs = np.stack(by_network, axis=1)
+    return stages.tally_batch(Predictions(digests, np.array(labels, np.int8), probs, file))
+
+
+def _table(
+    truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str, ...]
+) -> pa.Table:
+    names = np.asarray(class_names, object)
+    columns = {
+        "checkpoint": [name] * len(truth),
+        "source": truth["source"],
+        "sha256": truth["sha256"],
+        "label": truth["label"],
+        "emotion": names[truth["label"].to_numpy()],
+        "predicted": names[probs.argmax(axis=1)],
+        "confidence": probs.max(axis=1),
+        "probabilities": list(probs),
+    }
+    return pa.table(columns, schema=PREDICTION_SCHEMA)
+
+
+def _report(
+    config: EvaluateConfig,
+    data: Dataset,
+    locations: dict[str, str],
+    predictions: list[Predictions],
+) -> dict[str, Any]:
+    """Score, draw, and write the report, ``report.json`` last."""
+    from fer.reports import evaluation  # noqa: PLC0415 - every worker would wait for its plots
+
+    networks = [evaluation.Network.load(*named) for named in locations.items()]
+    if config.committee:
+        ids = "+".join(network.id for network in networks)
+        networks.append(evaluation.Network(COMMITTEE, None, ids))
+    probs = np.concatenate([part.probs for part in predictions])
+    truth = evaluation.Truth(
+        labels=np.concatenate([part.labels for part in predictions]).astype(int),
+        digests=[digest for part in predictions for digest in part.digests],
+    )
+    evaluations = [
+        evaluation.evaluate(network, truth, probs[:, index], data)
+        for index, network in enumerate(networks)
+    ]
+    circumstances = evaluation.Circumstances(
+        dataset=config.dataset,
+        fingerprint=data.summary["fingerprint"],
+        split=config.split,
+        tta=config.tta,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    for name, content in evaluation.evaluation_report(evaluations, circumstances).items():
+        storage.write_bytes(storage.join(config.output, name), content)
+    report = storage.join(config.output, "index.html")
+    checkpoints = [each.headline() for each in evaluations]
+    return {"report": report, "split": config.split, "checkpoints": checkpoints}
+
