@@ -171,6 +171,8 @@ class DemoConfig:
     """How many faces to draw."""
     num_epochs: int = 6
     """Passes over the training split, for each network."""
+    seed: int = 0
+    """Of the faces and of the training."""
     overwrite: bool = False
     """Replace a demo that the folder already holds."""
 

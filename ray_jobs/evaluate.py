@@ -94,10 +94,9 @@ def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
         location = resolve_checkpoint(checkpoint)
         model, class_names = read_summary(location)
         check_classes(location, class_names, data.class_names)
-        name = f"{model.split('-')[0]} {storage.name(location)}"
-        if name in locations:
-            name = f"{name} {len(locations) + 1}"
-        locations[name] = location
+        # "shallow-C1" for runs/C1, and no more than "shallow" for runs/shallow.
+        name = "-".join(dict.fromkeys((model.partition("-")[0], storage.name(location))))
+        locations[f"{name}-{len(locations) + 1}" if name in locations else name] = location
     return locations
 
 
