@@ -83,7 +83,9 @@ class Checkpoint:
 
 
 def pack_checkpoint(
-    model: nn.Module, architecture: dict[str, Any], **provenance: Any  # noqa: ANN401
+    model: nn.Module,
+    architecture: dict[str, Any],
+    **provenance: Any,  # noqa: ANN401
 ) -> dict[str, bytes]:
     """Return a checkpoint's files by name.
 

@@ -160,19 +160,30 @@ def _draw_eyes(
         x, height = side * apart, max(0.03, 0.13 * openness)
         white = min(255, head.skin + 60)
         draw.ellipse(head.box(x, -lift, 0.19, height), fill=white, outline=head.ink, width=2)
-        draw.ellipse(head.box(x + gaze, -lift, min(0.09, height), min(0.1, height)), fill=head.ink // 3)
-        brow = [head.at(x - side * 0.2, -lift - 0.27 - inner), head.at(x + side * 0.22, -lift - 0.27 - outer)]
+        draw.ellipse(
+            head.box(x + gaze, -lift, min(0.09, height), min(0.1, height)), fill=head.ink // 3
+        )
+        brow = [
+            head.at(x - side * 0.2, -lift - 0.27 - inner),
+            head.at(x + side * 0.22, -lift - 0.27 - outer),
+        ]
         draw.line(brow, fill=head.ink // 2, width=round(1.6 * head.line))
         if has_glasses:
             draw.ellipse(head.box(x, -lift, 0.27, 0.25), outline=30, width=head.line)
 
 
 def _draw_nose(draw: ImageDraw.ImageDraw, head: _Head, expression: Expression) -> None:
-    draw.line([head.at(0, -0.05), head.at(-0.1, 0.3), head.at(0.08, 0.3)], fill=head.ink, width=head.line)
+    draw.line(
+        [head.at(0, -0.05), head.at(-0.1, 0.3), head.at(0.08, 0.3)], fill=head.ink, width=head.line
+    )
     sneer = expression.sneer * head.strength
     if sneer > 0:
         for height in (-0.06, 0.02):
-            draw.line([head.at(-0.12, height - sneer / 2), head.at(0.12, height)], fill=head.ink, width=head.line)
+            draw.line(
+                [head.at(-0.12, height - sneer / 2), head.at(0.12, height)],
+                fill=head.ink,
+                width=head.line,
+            )
 
 
 def _draw_mouth(draw: ImageDraw.ImageDraw, head: _Head, expression: Expression) -> None:
@@ -186,7 +197,10 @@ def _draw_mouth(draw: ImageDraw.ImageDraw, head: _Head, expression: Expression) 
     lower = bend + opening * (1 - across**2) / 2
     points = [
         head.at(x * half_width, y)
-        for x, y in [*zip(across, upper, strict=True), *reversed([*zip(across, lower, strict=True)])]
+        for x, y in [
+            *zip(across, upper, strict=True),
+            *reversed([*zip(across, lower, strict=True)]),
+        ]
     ]
     if opening > 0.02:
         draw.polygon(points, fill=head.ink // 3)
@@ -201,4 +215,3 @@ def _expose(drawn: Image.Image, rng: np.random.Generator) -> np.ndarray:
     light = 1 + rng.uniform(-0.6, 0.6) * steps[:, None] + rng.uniform(-0.6, 0.6) * steps
     face = face * light * rng.uniform(0.6, 1.1) + rng.normal(0, rng.uniform(3, 16), face.shape)
     return face.clip(0, 255).round().astype(np.uint8)
-

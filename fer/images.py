@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 pillow_heif.register_heif_opener()
 Image.init()
@@ -16,8 +16,10 @@ IMAGE_SIZE = 48
 """Side of FER2013's images in pixels."""
 
 IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".avif")
-    + (".heic", ".heif", ".gif", ".pgm", ".ppm")
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
+        *(".webp", ".avif", ".heic", ".heif", ".gif", ".pgm", ".ppm"),
+    )
 )
 """How the name of an image file ends, in lower case."""
 
@@ -86,9 +88,11 @@ def decode_image(data: bytes) -> DecodedImage:
         raise
     except Image.DecompressionBombError as error:
         raise _too_many_pixels() from error
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
+    except (
+        Exception
+    ) as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
         told = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        if isinstance(error, Image.UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             told = "its bytes are those of no known format"
         raise ImageError("unreadable", f"The image can't be decoded: {told}.") from error
 

@@ -1,6 +1,7 @@
 """The paper's two networks, shallow and deep, as one family of convolutional nets."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class ConvNet(nn.Module):
         widths = (channels * size * size, *architecture.hidden)
         self.hidden = nn.Sequential(
             nn.Flatten(),
-            *(_fully_connected(*pair, dropout) for pair in zip(widths, widths[1:], strict=False)),
+            *(_fully_connected(*pair, dropout) for pair in pairwise(widths)),
         )
         self.output = nn.Linear(widths[-1], num_classes)
 

@@ -44,9 +44,9 @@ class Predictor:
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
-        self.models = [
-            model.to(self.device, memory_format=torch.channels_last) for model in checkpoint.models
-        ]
+        self.models = [model.to(self.device) for model in checkpoint.models]
+        for model in self.models:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, checkpoint: str, device: str | torch.device | None = None) -> "Predictor":

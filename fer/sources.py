@@ -104,7 +104,7 @@ class Reject:
     reason: str
 
 
-class _Rejection(ValueError):
+class _RejectedError(ValueError):
     """The reason why an example can't be made."""
 
 
@@ -181,8 +181,8 @@ class _Place:
     depth: int = 0
 
     def member(self, name: str) -> "_Place":
-        inner = (place + MEMBER + name for place in (self.source, self.path))
-        return _Place(*inner, self.etag, self.depth + 1)
+        inner = MEMBER + name
+        return _Place(self.source + inner, self.path + inner, self.etag, self.depth + 1)
 
     def without_suffix(self, suffix: str) -> "_Place":
         return _Place(self.source, self.path[: -len(suffix)], self.etag, self.depth)
@@ -266,7 +266,7 @@ def _read_csv(stream: IO[bytes], at: _Place) -> Iterator[Piece]:
     header = stream.readline(MAX_ROW_BYTES)
     try:
         _columns(header)
-    except _Rejection as rejection:
+    except _RejectedError as rejection:
         yield at.reject(str(rejection))
         return
     header, row, rest = header.rstrip(b"\r\n") + b"\n", 1, b""
@@ -331,10 +331,10 @@ def _parse_image(piece: Piece, split_from: SplitSource | Literal["auto"]) -> Exa
     try:
         label = label_from_folders(piece.path)
         if label is None:
-            raise _Rejection(f"no folder of {posixpath.dirname(piece.path)!r} names an emotion")
+            raise _RejectedError(f"no folder of {posixpath.dirname(piece.path)!r} names an emotion")
         pixels = decode_image(fetch_image(piece)).pixels.tobytes()
         return _example(pixels, label, "", piece, split_from)
-    except (_Rejection, ImageError, OSError) as error:
+    except (_RejectedError, ImageError, OSError) as error:
         return Reject(piece.source, _told(error))
 
 
@@ -350,13 +350,13 @@ def _parse_rows(
         source = f"{piece.source}#{number}"
         try:
             if len(row) != len(columns):
-                raise _Rejection(f"has {len(row)} fields: expected {len(columns)}")
+                raise _RejectedError(f"has {len(row)} fields: expected {len(columns)}")
             label = _row_label(row[columns["emotion"]])
             usage = row[columns["usage"]].decode(errors="replace") if "usage" in columns else ""
             if isinstance(pixels, str):
-                raise _Rejection(pixels)
+                raise _RejectedError(pixels)
             yield _example(pixels, label, usage, piece, split_from, source, number)
-        except _Rejection as rejection:
+        except _RejectedError as rejection:
             yield Reject(source, str(rejection))
 
 
@@ -365,7 +365,9 @@ def _columns(header: bytes) -> dict[str, int]:
     names = [name.strip().lower() for name in next(csv.reader([text]), [])]
     if not {"emotion", "pixels"} <= set(names):
         found = ", ".join(names)[:100]
-        raise _Rejection(f"has the columns {found!r}: expected emotion, pixels and perhaps Usage")
+        raise _RejectedError(
+            f"has the columns {found!r}: expected emotion, pixels and perhaps Usage"
+        )
     return {name: index for index, name in enumerate(names)}
 
 
@@ -380,7 +382,7 @@ def _fields(line: bytes) -> list[bytes]:
 def _row_label(text: bytes) -> int:
     label = label_from_name(text.decode(errors="replace"))
     if label is None:
-        raise _Rejection(f"unknown class {text.decode(errors='replace')[:40]!r}")
+        raise _RejectedError(f"unknown class {text.decode(errors='replace')[:40]!r}")
     return label
 
 
@@ -402,7 +404,10 @@ def _parse_clean_pixels(texts: Sequence[bytes]) -> list[bytes] | None:
     text = np.frombuffer(b" ".join(texts) + b" ", np.uint8)
     ends = np.flatnonzero(text == ord(" "))
     row_ends = np.cumsum([len(text) + 1 for text in texts]) - 1
-    if len(ends) != NUM_PIXELS * len(texts) or (ends[NUM_PIXELS - 1 :: NUM_PIXELS] != row_ends).any():
+    if (
+        len(ends) != NUM_PIXELS * len(texts)
+        or (ends[NUM_PIXELS - 1 :: NUM_PIXELS] != row_ends).any()
+    ):
         return None
     num_digits = np.diff(ends, prepend=-1) - 1
     if num_digits.min() < 1 or num_digits.max() > 3:
@@ -430,7 +435,7 @@ def _parse_dirty_pixels(text: bytes) -> bytes | str:
     return bytes(map(int, words))
 
 
-def _example(  # noqa: PLR0913, PLR0917 - the parts that an example is made of
+def _example(
     pixels: bytes,
     label: int,
     usage: str,
@@ -449,4 +454,4 @@ def _example(  # noqa: PLR0913, PLR0917 - the parts that an example is made of
     for found_in, find in finders.items():
         if split_from in ("auto", found_in) and (split := find()):
             return Example(pixels, label, split, found_in, source or piece.source, sha256, row)
-    raise _Rejection(f"names no split in its {split_from}: expected train, val or test")
+    raise _RejectedError(f"names no split in its {split_from}: expected train, val or test")

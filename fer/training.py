@@ -168,7 +168,7 @@ def train_epoch(
         loss = cross_entropy_sum(logits.float(), batch.labels, recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         # Workers' gradients are averaged, so each counts for its share of the global batch.
-        (loss * (world_size / batch.global_size)).backward()
+        (loss * (world_size / batch.global_size)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
         optimizer.step()
         correct = (logits.argmax(dim=1) == batch.labels).sum()
@@ -177,7 +177,12 @@ def train_epoch(
 
 @torch.inference_mode()
 def evaluate_epoch(
-    model: nn.Module, examples: ResidentExamples, num_classes: int, batch_size: int, *, bfloat16: bool
+    model: nn.Module,
+    examples: ResidentExamples,
+    num_classes: int,
+    batch_size: int,
+    *,
+    bfloat16: bool,
 ) -> tuple[Tensor, Tensor]:
     """Evaluate on all examples.
 
@@ -207,5 +212,5 @@ def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Tell whether a device multiplies bfloat16 matrices faster than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))

@@ -56,7 +56,10 @@ class Augmentation:
         cos, sin = scale * angle.cos(), scale * angle.sin()
         # A shift of 0.1 of the side is one of 0.2 in coordinates that reach from -1 to 1.
         shift = 2 * MAX_SHIFT * torch.stack([shift_x, shift_y])
-        rows = [torch.stack([mirror * cos, -sin, shift[0]]), torch.stack([mirror * sin, cos, shift[1]])]
+        rows = [
+            torch.stack([mirror * cos, -sin, shift[0]]),
+            torch.stack([mirror * sin, cos, shift[1]]),
+        ]
         return cls(torch.stack(rows).permute(2, 0, 1).contiguous())
 
     def __getitem__(self, part: slice) -> "Augmentation":
@@ -65,7 +68,9 @@ class Augmentation:
 
     def apply(self, images: Tensor) -> Tensor:
         """Move standardised images (B, 1, 48, 48), repeating the border where nothing was."""
-        grid = F.affine_grid(self.matrices.to(images.device), list(images.shape), align_corners=False)
+        grid = F.affine_grid(
+            self.matrices.to(images.device), list(images.shape), align_corners=False
+        )
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 

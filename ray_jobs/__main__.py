@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = spread_repeatable(sys.argv[1:] if argv is None else argv)
     try:
         chosen = tyro.cli(
-            JobConfig,  # type: ignore[arg-type] # a union of subcommands is no single type
+            JobConfig,
             prog="fer",
             description="Facial emotion recognition as a cluster job.",
             args=arguments,

@@ -1,4 +1,4 @@
-"""What every job asks of a cluster: connect, pre-flight check, locations, progress, clean output."""
+"""What every job asks of a cluster: connect, pre-flight check, locations, output, progress."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,7 +57,7 @@ def connect() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def require_resources(needed: dict[str, float], purpose: str) -> None:
+def require_resources(needed: Mapping[str, float], purpose: str) -> None:
     """Refuse what this cluster can't schedule, rather than wait for it for ever.
 
     Args:
@@ -140,7 +140,7 @@ def claim_output(
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Raise a mistake that a worker found as the sentence it is, without the cluster's traceback."""
+    """Raise a mistake that a worker found as the sentence it is, without a traceback."""
     try:
         yield
     except (InputError, JobError):

@@ -123,9 +123,7 @@ def _parts(
             filesystem=filesystem,
             columns=["image", "label", "split", "source", "sha256"],
         )
-        .map_batches(
-            partial(choose, split=config.split), batch_format="pyarrow", batch_size=None
-        )
+        .map_batches(partial(choose, split=config.split), batch_format="pyarrow", batch_size=None)
         .repartition(target_num_rows_per_block=stages.BATCH_SIZE)
     )
     classified = stages.classify(faces, list(locations.values()), tta=config.tta)
@@ -166,9 +164,7 @@ def write(
     return stages.tally_batch(Predictions(digests, np.array(labels, np.int8), probs, file))
 
 
-def _table(
-    truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str, ...]
-) -> pa.Table:
+def _table(truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str, ...]) -> pa.Table:
     names = np.asarray(class_names, object)
     columns = {
         "checkpoint": [name] * len(truth),
@@ -217,4 +213,3 @@ def _report(
     report = storage.join(config.output, "index.html")
     checkpoints = [each.headline() for each in evaluations]
     return {"report": report, "split": config.split, "checkpoints": checkpoints}
-

@@ -158,20 +158,23 @@ def write(parsed: pa.Table, output: str, *, with_votes: bool) -> dict[str, np.nd
 
 def _to_examples(parsed: pa.Table, *, with_votes: bool) -> pa.Table:
     pixels = b"".join(parsed["pixels"].to_pylist())
-    images = pa.FixedSizeListArray.from_arrays(pa.array(np.frombuffer(pixels, np.uint8)), NUM_PIXELS)
+    images = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.frombuffer(pixels, np.uint8)), NUM_PIXELS
+    )
     hexes = pa.array([digest.hex() for digest in parsed["sha256"].to_pylist()])
     schema = dataset.example_schema(with_votes=with_votes)
     columns = {"image": images, "sha256": hexes}
     return pa.table(
-        [columns.get(name, parsed[name] if name in parsed.column_names else None) for name in schema.names],
+        [
+            columns.get(name, parsed[name] if name in parsed.column_names else None)
+            for name in schema.names
+        ],
         schema=schema,
     )
 
 
 def _count(examples: pa.Table, rejects: pa.Table) -> Tally:
-    digests, labels, pixels = (
-        examples[name].to_pylist() for name in ("sha256", "label", "pixels")
-    )
+    digests, labels, pixels = (examples[name].to_pylist() for name in ("sha256", "label", "pixels"))
     tally = Tally(
         digests=bytearray().join(digests),
         labels=bytearray(labels),
@@ -214,7 +217,10 @@ def _finish(tally: Tally, config: IngestConfig, seconds: float) -> dict[str, Any
     from fer.reports import figures  # noqa: PLC0415 - every reader and writer would wait for it
 
     counts = tally.counts()
-    pictures = {"class_counts.png": figures.class_counts(counts), "samples.png": figures.sample_grid(*_samples(tally), EMOTIONS, SAMPLES_PER_CLASS)}
+    pictures = {
+        "class_counts.png": figures.class_counts(counts),
+        "samples.png": figures.sample_grid(*_samples(tally), EMOTIONS, SAMPLES_PER_CLASS),
+    }
     for name, png in pictures.items():
         storage.write_bytes(storage.join(config.output, name), png)
     summary = {

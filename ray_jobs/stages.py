@@ -1,4 +1,4 @@
-"""Stages that several jobs are built from: read pieces, run a network, hand back what was counted."""
+"""Stages that several jobs are built from: read pieces, run networks, hand back counts."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice

@@ -212,7 +212,8 @@ def _start(config: TrainConfig, data: Dataset, device: torch.device) -> _Run:
     recipe = _recipe(config, device)
     torch.manual_seed(config.seed)
     network = build_model(config.model, len(data.class_names), config.dropout)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(network, recipe)
     history: list[dict[str, Any]] = []
     if kept := ray_train.get_checkpoint():
@@ -259,7 +260,9 @@ def _train(
             queue.put_nowait((step, {**said, "loss": f"{totals[0] / totals[2]:.3f}"}))
     totals = _sum_over_workers(totals, run.world_size)
     if not math.isfinite(totals[0]):
-        raise JobError(f"The loss of epoch {epoch + 1} is not finite: train anew with a lower --lr.")
+        raise JobError(
+            f"The loss of epoch {epoch + 1} is not finite: train anew with a lower --lr."
+        )
     return totals
 
 
@@ -307,7 +310,11 @@ def _report(run: _Run, data: Dataset, metrics: dict[str, Any]) -> None:
         run.network,
         {"name": run.config.model, "arguments": _arguments(run.config, data)},
         class_names=data.class_names,
-        training={**dataclasses.asdict(run.config), "epoch": metrics["epoch"], "torch": torch.__version__},
+        training={
+            **dataclasses.asdict(run.config),
+            "epoch": metrics["epoch"],
+            "torch": torch.__version__,
+        },
         data={"location": data.location, "fingerprint": data.summary["fingerprint"]},
         scores={name: metrics[name] for name in ("val_loss", "val_accuracy", "val_macro_f1")},
     )

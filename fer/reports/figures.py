@@ -185,9 +185,7 @@ def reliability(scores: "Scores", title: str) -> bytes:
     return to_png(figure)
 
 
-def mistakes(
-    images: np.ndarray, captions: Sequence[str], columns: int = 8
-) -> bytes:
+def mistakes(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> bytes:
     """Show faces uint8 (N, 48, 48) that were mistaken, each with a caption of two lines."""
     rows = max(1, -(-len(images) // columns))
     figure = Figure(figsize=(columns * 1.15, rows * 1.5), layout="constrained")
