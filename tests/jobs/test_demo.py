@@ -1,0 +1,42 @@
+"""The whole way once on a local cluster: every job runs, and its output keeps its contract."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from ray_jobs.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo") / "demo"
+    assert main(["demo", "--output", str(output), "--num-faces", "200", "--num-epochs", "1"]) == 0
+    return output
+
+
+def test_dataset(demo):
+    examples = pq.read_table(demo / "dataset" / "examples")
+    assert len(examples) == 200
+    assert set(examples["split"].to_pylist()) == {"train", "val", "test"}
+
+
+def test_labels_have_one_row_an_image(demo):
+    labels = pq.read_table(demo / "labels" / "faces")
+    assert len(labels) == len(set(labels["image"].to_pylist())) == 200
+    assert set(labels["status"].to_pylist()) == {"ok"}
+
+
+def test_report(demo):
+    report = json.loads((demo / "report" / "report.json").read_text())
+    assert [each["name"] for each in report["checkpoints"]] == ["shallow", "deep", "committee"]
+
+
+def test_an_output_that_exists(demo, capsys):
+    assert main(["demo", "--output", str(demo)]) == 2
+    assert "already holds a result" in capsys.readouterr().err
+
+
+def test_a_dataset_that_is_none(tmp_path, capsys):
+    assert main(["train", "--dataset", str(tmp_path), "--output", str(tmp_path / "c")]) == 2
+    assert "is not a finished dataset" in capsys.readouterr().err
