@@ -201,6 +201,8 @@ def _check_config(location: str, config: CheckpointConfig) -> None:
             f"{location} is a {config.architecture.get('name')!r} network: this version knows "
             f"{', '.join(MODELS)}."
         )
+    if not config.temperature > 0:
+        raise InputError(f"{location} has the temperature {config.temperature}: expected above 0.")
 
 
 def _load_model(location: str, config: CheckpointConfig) -> nn.Module:

@@ -153,4 +153,5 @@ def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:
 
 def _batches(images: Sequence[np.ndarray] | np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(images), BATCH_SIZE):
-        yield np.asarray(images[start : start + BATCH_SIZE])
+        # A view may run backwards, which torch does not take.
+        yield np.ascontiguousarray(images[start : start + BATCH_SIZE])

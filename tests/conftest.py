@@ -1,8 +1,45 @@
-import pytest
+"""Drawn faces, and checkpoints that were never trained: what most tests start from."""
 
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from fer import storage
+from fer.checkpoint import pack_checkpoint
 from fer.drawings import draw_faces
+from fer.models import build_model
 
 
 @pytest.fixture(scope="session")
 def faces():
     return draw_faces(60, seed=1)
+
+
+@pytest.fixture(scope="session")
+def png():
+    """Encode an image uint8 (H, W) as a PNG file."""
+
+    def encode(image):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def save_network():
+    """Write an untrained network as a checkpoint."""
+
+    def save(folder, model="shallow", seed=0, **fields):
+        torch.manual_seed(seed)
+        arguments = {"num_classes": len(fields.get("class_names", range(7))), "dropout": 0.25}
+        network = build_model(model, **arguments).eval()
+        architecture = {"name": model, "arguments": arguments}
+        for name, content in pack_checkpoint(network, architecture, **fields).items():
+            storage.write_bytes(storage.join(str(folder), name), content)
+        return network
+
+    return save

@@ -1,19 +1,108 @@
+import hashlib
+
 import pytest
 
-from fer.emotions import label_from_folders, label_from_name, split_from_file_name
+from fer.emotions import (
+    EMOTIONS,
+    OFFICIAL_COUNTS,
+    label_from_folders,
+    label_from_name,
+    split_from_file_name,
+    split_from_folders,
+    split_from_sha256,
+    split_from_usage,
+)
+
+
+def test_order_of_fer2013():
+    assert EMOTIONS == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    assert {split: sum(counts) for split, counts in OFFICIAL_COUNTS.items()} == {
+        "train": 28_709,
+        "val": 3_589,
+        "test": 3_589,
+    }
 
 
 @pytest.mark.parametrize(
-    ("name", "label"), [("angry", 0), ("Anger", 0), ("0", 0), ("0 angry", 0), ("3_sad", None)]
+    ("name", "label"),
+    [
+        ("angry", 0),
+        ("Anger", 0),
+        ("disgusted", 1),
+        ("fearful", 2),
+        ("HAPPINESS", 3),
+        ("sadness", 4),
+        ("surprised", 5),
+        (" neutral ", 6),
+        ("0", 0),
+        ("6", 6),
+        ("0 angry", 0),
+        ("3_happy", 3),
+        ("3_sad", None),
+        ("7", None),
+        ("contempt", None),
+        ("", None),
+        ("²", None),
+    ],
 )
 def test_label_from_name(name, label):
     assert label_from_name(name) == label
 
 
-def test_nearest_folder_names_the_class():
-    assert label_from_folders("faces/train/happy/3/x.png") == 3
-    assert label_from_folders("faces/x.png") is None
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("faces/train/happy/3/x.png", 3),
+        ("angry/3/x.png", 0),
+        ("sad/happy/x.png", 3),
+        ("train/5/x.png", 5),
+        ("faces.zip!/fear/x.png", 2),
+        ("faces/x.png", None),
+        ("happy.png", None),
+    ],
+)
+def test_nearest_folder_that_spells_a_class_names_it(path, label):
+    assert label_from_folders(path) == label
 
 
-def test_split_from_file_name():
-    assert split_from_file_name("happy/PublicTest_10116449.jpg") == "val"
+@pytest.mark.parametrize(
+    ("usage", "split"),
+    [("Training", "train"), (" PublicTest", "val"), ("PrivateTest", "test"), ("", None)],
+)
+def test_split_from_usage(usage, split):
+    assert split_from_usage(usage) == split
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("happy/PublicTest_10116449.jpg", "val"),
+        ("happy/PrivateTest-1.jpg", "test"),
+        ("happy/Training_1.jpg", "train"),
+        ("happy/training.jpg", "train"),
+        ("happy/untrained_1.jpg", None),
+        ("happy/trainings_day.jpg", None),
+    ],
+)
+def test_split_from_file_name(path, split):
+    assert split_from_file_name(path) == split
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [("data/Validation/sad/x.png", "val"), ("train/test/x.png", "test"), ("data/x.png", None)],
+)
+def test_split_from_folders(path, split):
+    assert split_from_folders(path) == split
+
+
+def test_split_from_pixels_is_stable_and_in_proportion():
+    splits = [
+        split_from_sha256(hashlib.sha256(bytes([a, b])).digest())
+        for a in range(200)
+        for b in range(50)
+    ]
+    shares = {split: splits.count(split) / len(splits) for split in ("train", "val", "test")}
+    assert shares == pytest.approx({"train": 0.8, "val": 0.1, "test": 0.1}, abs=0.01)
+    assert split_from_sha256(b"\x00" * 32) == "train"
+    assert split_from_sha256(b"\xff" * 32) == "test"

@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fer.checkpoint import check_classes, load_checkpoint, read_config, read_summary
+from fer.emotions import EMOTIONS
+from fer.errors import InputError
+from fer.predictor import Predictor
+
+
+def edit(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_a_network_comes_back_as_it_was(tmp_path, save_network):
+    network = save_network(tmp_path, "deep", scores={"val_accuracy": 0.5})
+    config = read_config(str(tmp_path))
+    assert config.id.startswith("deep-")
+    assert (config.parameters, config.class_names) == (4_474_759, EMOTIONS)
+    assert config.scores == {"val_accuracy": 0.5}
+    images = torch.rand(3, 1, 48, 48)
+    with torch.inference_mode():
+        assert torch.equal(load_checkpoint(str(tmp_path)).models[0](images), network(images))
+
+
+def test_a_committee_averages_by_weight(tmp_path, save_network, faces):
+    images = faces[0]
+    save_network(tmp_path / "a", seed=1)
+    save_network(tmp_path / "b", "deep", seed=2)
+    committee = {"members": ["a", "b"], "weights": [3, 1], "class_names": EMOTIONS}
+    (tmp_path / "config.json").write_text(json.dumps(committee))
+    a, b, both = (
+        Predictor.load(str(folder)).predict_probs(images)
+        for folder in (tmp_path / "a", tmp_path / "b", tmp_path)
+    )
+    np.testing.assert_allclose(both, 0.75 * a + 0.25 * b, atol=1e-6)
+    model, class_names = read_summary(str(tmp_path))
+    assert model == "+".join(read_config(str(tmp_path / name)).id for name in "ab")
+    assert class_names == EMOTIONS
+
+
+def test_temperature_divides_the_logits(tmp_path, save_network, faces):
+    save_network(tmp_path / "plain")
+    save_network(tmp_path / "hot", temperature=2.0)
+    plain, hot = (
+        Predictor.load(str(tmp_path / name)).predict_probs(faces[0]) for name in ("plain", "hot")
+    )
+    expected = np.sqrt(plain)
+    np.testing.assert_allclose(hot, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"schema_version": 99}, "99"),
+        ({"normalisation": "none"}, "none"),
+        ({"image_size": 224}, "224"),
+        ({"architecture": {"name": "wide", "arguments": {}}}, "wide"),
+        ({"temperature": 0}, "temperature"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_checkpoint_of_another_kind(tmp_path, save_network, fields, sentence):
+    save_network(tmp_path)
+    edit(tmp_path, **fields)
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_checkpoint(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_damaged_or_another_network_s(tmp_path, save_network):
+    save_network(tmp_path / "a")
+    save_network(tmp_path / "b", "deep")
+    weights = tmp_path / "a" / "model.safetensors"
+    weights.write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
+    with pytest.raises(InputError, match="a/model.safetensors"):
+        load_checkpoint(str(tmp_path / "a"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="a/model.safetensors"):
+        load_checkpoint(str(tmp_path / "a"))
+    weights.unlink()
+    with pytest.raises(InputError, match="a/model.safetensors"):
+        load_checkpoint(str(tmp_path / "a"))
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(InputError, match="is not a checkpoint: expected a folder with config.json"):
+        load_checkpoint(str(tmp_path))
+
+
+def test_other_classes():
+    with pytest.raises(InputError, match="knows the classes cat, dog; expected angry"):
+        check_classes("runs/deep", ("cat", "dog"), EMOTIONS)

@@ -1,0 +1,100 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from fer.dataset import Tally, official_fer2013, open_dataset
+from fer.emotions import EMOTIONS, OFFICIAL_COUNTS
+from fer.errors import InputError
+
+
+def tally(*examples):
+    """A tally of examples given as (pixels, label, index of the split)."""
+    digests, labels, splits = zip(*examples, strict=True)
+    return Tally(
+        digests=bytearray(b"".join(hashlib.sha256(pixels).digest() for pixels in digests)),
+        labels=bytearray(labels),
+        splits=bytearray(splits),
+    )
+
+
+def summary(counts=None, **fields):
+    counts = counts or {"train": dict.fromkeys(EMOTIONS, 3)}
+    return {"schema_version": 1, "class_names": EMOTIONS, "counts": counts, **fields}
+
+
+def test_counts_by_split_and_class():
+    counted = tally((b"a", 0, 0), (b"b", 3, 0), (b"c", 3, 0), (b"d", 6, 2))
+    counts = counted.counts()
+    assert counts["train"] == {**dict.fromkeys(EMOTIONS, 0), "angry": 1, "happy": 2}
+    assert counts["test"]["neutral"] == 1
+    assert sum(counts["val"].values()) == 0
+
+
+def test_duplicates_within_and_across_splits():
+    counted = tally(
+        *[(b"a", 0, 0), (b"a", 0, 0), (b"a", 0, 0)],
+        *[(b"b", 1, 0), (b"b", 1, 1)],
+        *[(b"c", 2, 1), (b"c", 3, 1)],
+        (b"d", 4, 2),
+    )
+    assert counted.duplicates() == {
+        "images": 4,
+        "within_splits": 2,
+        "across_splits": 1,
+        "conflicting_labels": 1,
+    }
+
+
+def test_fingerprint_is_of_the_content_whatever_the_order():
+    rows = [(b"a", 0, 0), (b"b", 1, 0), (b"c", 2, 1)]
+    assert tally(*rows).fingerprint() == tally(*reversed(rows)).fingerprint()
+    assert tally(*rows).fingerprint() != tally(*rows[:2]).fingerprint()
+    assert tally(*rows).fingerprint() != tally(*rows[:2], (b"c", 2, 2)).fingerprint()
+
+
+def test_adding_is_counting_together():
+    both = tally((b"a", 0, 0))
+    both.add(tally((b"b", 1, 1)))
+    assert both.fingerprint() == tally((b"b", 1, 1), (b"a", 0, 0)).fingerprint()
+
+
+def test_the_official_counts_and_what_is_missing():
+    counts = {
+        split: dict(zip(EMOTIONS, official, strict=True))
+        for split, official in OFFICIAL_COUNTS.items()
+    }
+    assert official_fer2013(counts) == {"complete": True, "differences": {}}
+    counts["val"]["fear"] -= 5
+    assert official_fer2013(counts) == {"complete": False, "differences": {"val": {"fear": -5}}}
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"schema_version": 1}'])
+def test_a_folder_that_is_none(tmp_path, content):
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(InputError, match="is not a finished dataset: expected summary.json"):
+        open_dataset(str(tmp_path))
+
+
+def test_a_dataset_of_another_version(tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps(summary(schema_version=7)))
+    with pytest.raises(InputError, match="dataset schema 7: this version reads 1; ingest it again"):
+        open_dataset(str(tmp_path))
+
+
+def test_a_split_that_is_empty_or_lacks_a_class(tmp_path):
+    counts = {"train": {**dict.fromkeys(EMOTIONS, 3), "disgust": 0}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary(counts)))
+    data = open_dataset(str(tmp_path))
+    data.check_split("train")
+    with pytest.raises(InputError, match="no train examples of disgust"):
+        data.check_split("train", every_class=True)
+    with pytest.raises(InputError, match="has no test examples: it holds train"):
+        data.check_split("test")
+
+
+def test_no_examples_have_no_duplicates():
+    assert Tally().duplicates()["images"] == 0
+    assert np.sum(list(Tally().counts()["train"].values())) == 0

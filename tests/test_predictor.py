@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from fer import Predictor
+from fer.emotions import EMOTIONS
+from fer.errors import InputError
+from fer.images import ImageError
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory, save_network):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_network(folder)
+    return Predictor.load(str(folder))
+
+
+def test_arrays_bytes_and_paths_of_a_face_agree(predictor, faces, png, tmp_path):
+    face = faces[0][0]
+    (tmp_path / "face.png").write_bytes(png(face))
+    answers = predictor.predict(
+        [face, png(face), tmp_path / "face.png", str(tmp_path / "face.png")]
+    )
+    assert len({answer.emotion for answer in answers}) == 1
+    assert np.ptp([answer.confidence for answer in answers]) < 1e-6
+    assert list(answers[0].probabilities) == list(EMOTIONS)
+    assert sum(answers[0].probabilities.values()) == pytest.approx(1)
+    assert max(answers[0].probabilities.values()) == answers[0].confidence
+
+
+def test_batches_do_not_matter(predictor, faces):
+    images = np.concatenate([faces[0]] * 3)
+    probs = predictor.predict_probs(images)
+    assert (probs.shape, probs.dtype) == ((180, 7), np.float32)
+    np.testing.assert_allclose(probs[150], predictor.predict_probs(images[150:151])[0], atol=1e-5)
+
+
+def test_tta_is_the_mean_of_an_image_and_its_mirror_image(predictor, faces):
+    images = faces[0]
+    mean = (predictor.predict_probs(images) + predictor.predict_probs(images[:, :, ::-1])) / 2
+    np.testing.assert_allclose(predictor.predict_probs(images, tta=True), mean, atol=1e-6)
+
+
+def test_nothing_to_predict(predictor):
+    assert predictor.predict([]) == []
+    assert predictor.predict_probs(np.empty((0, 48, 48), np.uint8)).shape == (0, 7)
+
+
+def test_what_is_no_face(predictor):
+    with pytest.raises(InputError, match=r"uint8 array of \(48, 48\): found float64 \(2, 2\)"):
+        predictor.predict([np.zeros((2, 2))])
+    with pytest.raises(ImageError, match="can't be decoded"):
+        predictor.predict([b"junk"])
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="is not a checkpoint"):
+        Predictor.load(str(tmp_path))

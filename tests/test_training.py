@@ -1,0 +1,140 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from fer.losses import cross_entropy_sum
+from fer.models import build_model
+from fer.training import (
+    GRADIENT_CLIP,
+    Recipe,
+    ResidentExamples,
+    build_optimizer,
+    evaluate_epoch,
+    learning_rate,
+    steps_per_epoch,
+    train_epoch,
+    training_batches,
+)
+
+RECIPE = Recipe(
+    num_epochs=2,
+    batch_size=16,
+    lr=0.02,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    augment=True,
+    seed=0,
+    bfloat16=False,
+)
+
+
+@pytest.fixture(scope="module")
+def examples(faces):
+    images, labels = faces
+    return ResidentExamples(torch.tensor(images), torch.tensor(labels, dtype=torch.int64))
+
+
+def test_every_worker_sees_its_part_of_the_same_global_batch(examples):
+    alone = list(training_batches(examples, RECIPE, epoch=1))
+    shared = [list(training_batches(examples, RECIPE, 1, rank, 3)) for rank in range(3)]
+    assert len(alone) == steps_per_epoch(len(examples), RECIPE) == 3
+    for batch, parts in zip(alone, zip(*shared, strict=True), strict=True):
+        assert sum(len(part.labels) for part in parts) == batch.global_size == 16
+        assert {part.step for part in parts} == {batch.step}
+        for rank, part in enumerate(parts):
+            assert torch.equal(part.images, batch.images[rank::3])
+            assert torch.equal(part.labels, batch.labels[rank::3])
+            assert torch.equal(part.augmentation.matrices, batch.augmentation.matrices[rank::3])
+
+
+def test_epochs_differ_and_seeds_repeat(examples):
+    def order(epoch, seed=0):
+        recipe = replace(RECIPE, seed=seed)
+        return [batch.images for batch in training_batches(examples, recipe, epoch)]
+
+    assert all(map(torch.equal, order(1), order(1)))
+    assert not all(map(torch.equal, order(1), order(2)))
+    assert not all(map(torch.equal, order(1), order(1, seed=1)))
+
+
+def test_a_split_smaller_than_a_batch_is_one(examples):
+    recipe = replace(RECIPE, batch_size=1000)
+    (batch,) = training_batches(examples, recipe, 0)
+    assert batch.global_size == len(examples)
+
+
+def test_learning_rate_rises_to_its_highest_and_falls_to_nothing():
+    rates = [learning_rate(step, 100, RECIPE) for step in range(100)]
+    assert max(rates) == pytest.approx(RECIPE.lr, rel=1e-3)
+    assert rates.index(max(rates)) in (28, 29, 30)
+    assert rates[0] < RECIPE.lr / 10
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def small_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 16), nn.ReLU(), nn.Linear(16, 7))
+
+
+def gradients_of_first_step(network, examples, rank, world_size):
+    optimizer = build_optimizer(network, RECIPE)
+    batches = training_batches(examples, RECIPE, 0, rank, world_size)
+    next(train_epoch(network, batches, optimizer, RECIPE, 6, world_size))
+    return [parameter.grad.clone() for parameter in network.parameters()]
+
+
+def test_averaged_gradients_of_three_workers_are_those_of_one(examples, monkeypatch):
+    """Parts of unequal size included: 16 examples over 3 workers."""
+    monkeypatch.setattr("fer.training.GRADIENT_CLIP", 1e9)
+    alone = gradients_of_first_step(small_network(), examples, 0, 1)
+    parts = [gradients_of_first_step(small_network(), examples, rank, 3) for rank in range(3)]
+    for expected, *shared in zip(alone, *parts, strict=True):
+        torch.testing.assert_close(torch.stack(shared).mean(dim=0), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped(examples):
+    network = small_network()
+    with torch.no_grad():
+        network[1].weight.mul_(1000)
+    gradients = gradients_of_first_step(network, examples, 0, 1)
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    assert norm <= GRADIENT_CLIP * 1.001
+
+
+def test_weights_decay_and_biases_do_not():
+    decayed, kept = build_optimizer(build_model("shallow"), RECIPE).param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (5e-4, 0)
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert all(parameter.ndim == 1 for parameter in kept["params"])
+
+
+def test_faces_are_learned_by_heart(examples):
+    recipe = replace(RECIPE, num_epochs=40, augment=False, label_smoothing=0.0)
+    network = small_network()
+    optimizer = build_optimizer(network, recipe)
+    for epoch in range(recipe.num_epochs):
+        batches = training_batches(examples, recipe, epoch)
+        totals = sum(train_epoch(network, batches, optimizer, recipe, 3 * recipe.num_epochs))
+    loss, correct, seen = totals.tolist()
+    assert (correct / seen, seen) == (1, 48)
+    assert loss / seen < 0.1
+
+
+def test_evaluation_counts_every_example_and_changes_nothing(examples):
+    torch.manual_seed(0)
+    network = build_model("shallow")
+    before = copy.deepcopy(network.state_dict())
+    loss, confusion = evaluate_epoch(network, examples, 7, batch_size=13, bfloat16=False)
+    whole, same = evaluate_epoch(network, examples, 7, batch_size=1000, bfloat16=False)
+    assert torch.equal(confusion, same)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-5)
+    assert confusion.sum(dim=1).tolist() == torch.bincount(examples.labels, minlength=7).tolist()
+    assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
+
+
+def test_loss_of_an_even_guess_is_the_logarithm_of_the_classes():
+    loss = cross_entropy_sum(torch.zeros(3, 7), torch.tensor([0, 1, 2]), 0.0)
+    assert loss.item() == pytest.approx(3 * torch.log(torch.tensor(7.0)).item())

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from fer.transforms import Augmentation, mirror, standardize
+
+
+def test_standardised_images_have_mean_0_and_deviation_1(faces):
+    images = standardize(torch.tensor(faces[0]))
+    assert (images.shape, images.dtype) == ((60, 1, 48, 48), torch.float32)
+    assert images.mean(dim=(1, 2, 3)).abs().max() < 1e-5
+    assert images.std(dim=(1, 2, 3), correction=0).sub(1).abs().max() < 1e-4
+
+
+def test_a_flat_image_becomes_zeros():
+    assert not standardize(torch.full((1, 48, 48), 9, dtype=torch.uint8)).any()
+
+
+def test_light_does_not_matter(faces):
+    images = torch.tensor(faces[0]) // 2
+    torch.testing.assert_close(standardize(images), standardize(images + 100), rtol=0, atol=1e-5)
+
+
+def test_without_turn_zoom_and_shift_an_image_is_itself_or_its_mirror_image(faces):
+    images = standardize(torch.tensor(faces[0][:2]))
+    still = torch.eye(2, 3).repeat(2, 1, 1)
+    torch.testing.assert_close(Augmentation(still).apply(images), images, rtol=0, atol=1e-4)
+    still[:, 0, 0] = -1
+    torch.testing.assert_close(Augmentation(still).apply(images), mirror(images), rtol=0, atol=1e-4)
+
+
+def test_a_part_of_a_batch_moves_as_it_does_in_the_whole(faces):
+    images = standardize(torch.tensor(faces[0]))
+    moves = Augmentation.draw(len(images), torch.Generator().manual_seed(3))
+    whole, part = moves.apply(images), slice(1, None, 2)
+    torch.testing.assert_close(moves[part].apply(images[part]), whole[part])
+
+
+def test_moves_keep_within_their_limits():
+    matrices = Augmentation.draw(2000, torch.Generator().manual_seed(0)).matrices
+    scale = matrices[:, :, :2].square().sum(dim=1).sqrt()
+    assert matrices.shape == (2000, 2, 3)
+    assert 0.9 <= scale.min() < 0.91
+    assert 1.09 < scale.max() <= 1.1 + 1e-6
+    assert 0.19 < matrices[:, :, 2].abs().max() <= 0.2
+    mirrored = torch.linalg.det(matrices[:, :, :2]) < 0
+    assert mirrored.float().mean().item() == pytest.approx(0.5, abs=0.05)
