@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 import ray.data
+from ray.exceptions import RayError
 from ray.util.queue import Empty, Queue
 from rich.console import Console
 from rich.progress import (
@@ -40,8 +41,18 @@ _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 def connect() -> None:
     """Join the cluster that ``RAY_ADDRESS`` names, or start one inside this process."""
-    if ray.is_initialized():
-        return
+    if not ray.is_initialized():
+        _join()
+    # Jobs show their own progress and errors, in the words of what they do.
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # Wrapped by Ray Data, a worker's error would lose its class and its sentence on the way.
+    context.raise_original_map_exception = True
+
+
+def _join() -> None:
     # Ray reads these when it starts; a person's own setting goes before ours.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -51,10 +62,6 @@ def connect() -> None:
         ray.init(**quiet)
     else:
         ray.init(address="local", **quiet)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    # Jobs show their own progress, in the words of what they do.
-    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def require_resources(needed: Mapping[str, float], purpose: str) -> None:
@@ -143,11 +150,10 @@ def sentences() -> Iterator[None]:
     """Raise a mistake that a worker found as the sentence it is, without a traceback."""
     try:
         yield
-    except (InputError, JobError):
-        raise
     except Exception as error:
         for cause in _causes(error):
-            if isinstance(cause, InputError | JobError):
+            # Ray's own double of an error has its class, and a traceback for its sentence.
+            if isinstance(cause, InputError | JobError) and not isinstance(cause, RayError):
                 raise cause from None
         raise
 
@@ -243,5 +249,5 @@ def _relay(queue: Queue, advance: Advance, finished: threading.Event) -> None:
             advance(done, **said)
         except Empty:
             continue
-        except ray.exceptions.RayError:
+        except RayError:
             return

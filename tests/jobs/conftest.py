@@ -1,0 +1,206 @@
+"""One local cluster and one S3 server for all tests of jobs, and the outputs that many look at."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+import ray
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fer.drawings import draw_faces
+from fer.emotions import SPLITS
+from ray_jobs.__main__ import main
+from ray_jobs.demo import Faces, to_csv, to_zip
+
+NUM_FACES = 280
+OWNER = {"accessKey": "OWNERKEY", "secretKey": "owner-secret"}
+READER = {"accessKey": "READERKEY", "secretKey": "reader-secret"}
+IDENTITIES = {
+    "identities": [
+        {
+            "name": "owner",
+            "credentials": [OWNER],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        },
+        {"name": "reader", "credentials": [READER], "actions": ["Read:open", "List:open"]},
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a person sees of a job: its exit code, its RESULT line, and what it said of errors."""
+
+    code: int
+    result: dict[str, Any] | None
+    errors: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line that tells what went wrong."""
+        told = [line for line in self.errors.splitlines() if line.startswith("fer: ")]
+        assert len(told) == 1, self.errors
+        assert "Traceback" not in self.errors
+        return told[0].removeprefix("fer: ")
+
+
+@pytest.fixture
+def fer(cluster, capfd):
+    """Run a job in this process, on the shared cluster."""
+
+    def run(*arguments):
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        lines = [line for line in captured.out.splitlines() if line.startswith("RESULT ")]
+        result = json.loads(lines[0].removeprefix("RESULT ")) if lines else None
+        assert (code == 0) == (result is not None)
+        return Run(code, result, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cluster(s3_server):
+    """A cluster of four logical CPUs, whose processes know the S3 server."""
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+    ray.init(
+        address="local",
+        num_cpus=4,
+        object_store_memory=512 * 2**20,
+        include_dashboard=True,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """SeaweedFS on this machine, as the store that the usual environment variables name."""
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "s3.json").write_text(json.dumps(IDENTITIES))
+    ports = free_ports(8)
+    endpoint = f"http://127.0.0.1:{ports[0]}"
+    with ExitStack() as cleanup:
+        server = subprocess.Popen(
+            weed_command(folder, ports),
+            stdout=(folder / "log").open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        cleanup.callback(server.wait)
+        cleanup.callback(server.kill)
+        patch = cleanup.enter_context(pytest.MonkeyPatch.context())
+        for name, value in {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": OWNER["accessKey"],
+            "AWS_SECRET_ACCESS_KEY": OWNER["secretKey"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        wait_for_bucket(server, folder)
+        yield endpoint
+
+
+def weed_command(folder, ports):
+    s3, s3_rpc, master, master_rpc, volume, volume_rpc, filer, filer_rpc = map(str, ports)
+    options = {
+        "dir": folder / "data",
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "s3.config": folder / "s3.json",
+        "s3.port": s3,
+        "s3.port.grpc": s3_rpc,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "master.port": master,
+        "master.port.grpc": master_rpc,
+        "master.telemetry": "false",
+        "volume.port": volume,
+        "volume.port.grpc": volume_rpc,
+        "volume.max": 100,
+        "filer.port": filer,
+        "filer.port.grpc": filer_rpc,
+        "webdav": "false",
+        "admin.ui": "false",
+    }
+    (folder / "data").mkdir()
+    return ["weed", f"-logdir={folder}", "mini", *(f"-{name}={options[name]}" for name in options)]
+
+
+def free_ports(number):
+    with ExitStack() as cleanup:
+        sockets = [cleanup.enter_context(closing(socket.socket())) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_for_bucket(server, folder):
+    """Make the bucket that all tests share, as soon as the server takes it."""
+    client = boto3.client("s3")
+    for _ in range(300):
+        assert server.poll() is None, (folder / "log").read_text()[-2000:]
+        try:
+            client.create_bucket(Bucket="open")
+        except (BotoCoreError, ClientError):
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError((folder / "log").read_text()[-2000:])
+
+
+@pytest.fixture(scope="session")
+def s3(s3_server):
+    """A client of the S3 server."""
+    return boto3.client("s3")
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """Faces of all splits, each class in each of them."""
+    images, labels = draw_faces(NUM_FACES, seed=2)
+    splits = [SPLITS[0 if row % 10 < 6 else 1 + row % 2] for row in range(NUM_FACES)]
+    return Faces(images, labels, splits)
+
+
+@pytest.fixture(scope="session")
+def sources(drawn, tmp_path_factory):
+    """The faces as FER2013's CSV file, and as an archive of PNG files by split and class."""
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "fer2013.csv").write_bytes(to_csv(drawn))
+    (folder / "faces.zip").write_bytes(to_zip(drawn))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(cluster, sources, tmp_path_factory):
+    """The faces, ingested."""
+    output = tmp_path_factory.mktemp("dataset") / "data"
+    assert main(["ingest", "--source", str(sources / "fer2013.csv"), "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def checkpoint(save_network, tmp_path_factory):
+    """An untrained shallow network."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "shallow"
+    save_network(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def expected_counts(drawn):
+    """Number of faces of each class, by split."""
+    splits = np.array(drawn.splits)
+    return {
+        split: np.bincount(drawn.labels[splits == split], minlength=7).tolist() for split in SPLITS
+    }

@@ -1,0 +1,255 @@
+"""Sources to a dataset: what is kept, what is rejected, what is refused."""
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fer.dataset import open_dataset
+from fer.emotions import EMOTIONS, SPLITS
+from fer.votes import COLUMNS
+from ray_jobs.demo import USAGES
+
+ROW = " ".join(["7"] * 2304)
+
+
+def summary_of(output):
+    return json.loads((output / "summary.json").read_text())
+
+
+def counts(output):
+    by_split = summary_of(output)["counts"]
+    return {split: list(by_split[split].values()) for split in SPLITS}
+
+
+def test_a_dataset_keeps_its_contract(dataset, sources, drawn):
+    table = pq.read_table(dataset / "examples")
+    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert json.loads(table.schema.metadata[b"class_names"]) == list(EMOTIONS)
+    assert {field.name: str(field.type) for field in table.schema} == {
+        "image": "fixed_size_list<element: uint8>[2304]",
+        "label": "int8",
+        "split": "string",
+        "source": "string",
+        "sha256": "string",
+    }
+    rows = {row.pop("source"): row for row in table.to_pylist()}
+    assert rows == {
+        f"{sources}/fer2013.csv#{number}": {
+            "image": image.ravel().tolist(),
+            "label": label,
+            "split": split,
+            "sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+        }
+        for number, (image, label, split) in enumerate(drawn, start=1)
+    }
+
+
+def test_summary_and_pictures(dataset, expected_counts):
+    summary = summary_of(dataset)
+    assert counts(dataset) == expected_counts
+    assert (summary["rejects"], summary["split_from"]) == (0, {"usage": 280})
+    assert summary["official_fer2013"]["complete"] is False
+    assert summary["official_fer2013"]["differences"]["val"]["happy"] < -800
+    for name in ("class_counts.png", "samples.png"):
+        assert (dataset / name).read_bytes().startswith(b"\x89PNG")
+
+
+def as_gzip(table):
+    return "fer2013.csv.gz", gzip.compress(table)
+
+
+def as_zip(table):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("icml/fer2013.csv", table)
+        archive.writestr("icml/README", "This is Kaggle's.")
+    return "fer2013.zip", buffer.getvalue()
+
+
+def as_tar(table):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        info = tarfile.TarInfo("fer2013/fer2013.csv")
+        info.size = len(table)
+        archive.addfile(info, io.BytesIO(table))
+    return "fer2013.tar.gz", buffer.getvalue()
+
+
+@pytest.mark.parametrize("pack", [as_gzip, as_zip, as_tar])
+def test_packed_tables_give_the_same_dataset(fer, sources, dataset, tmp_path, pack):
+    name, content = pack((sources / "fer2013.csv").read_bytes())
+    (tmp_path / name).write_bytes(content)
+    run = fer("ingest", "--source", tmp_path / name, "--output", tmp_path / "data")
+    assert run.code == 0
+    assert summary_of(tmp_path / "data")["fingerprint"] == summary_of(dataset)["fingerprint"]
+
+
+def test_images_give_the_same_dataset(fer, sources, dataset, tmp_path):
+    """From an archive and from a folder: their splits are those of the folders' names."""
+    with zipfile.ZipFile(sources / "faces.zip") as archive:
+        archive.extractall(tmp_path / "faces")
+    for name, source in (("a", sources / "faces.zip"), ("b", tmp_path / "faces")):
+        assert fer("ingest", "--source", source, "--output", tmp_path / name).code == 0
+        summary = summary_of(tmp_path / name)
+        assert summary["fingerprint"] == summary_of(dataset)["fingerprint"]
+        assert summary["split_from"] == {"folder": 280}
+
+
+def test_several_sources_and_the_duplicates_among_them(fer, sources, tmp_path):
+    source = ("--source", sources / "fer2013.csv", sources / "faces.zip")
+    run = fer("ingest", *source, "--output", tmp_path / "data")
+    assert run.result["examples"] == 560
+    duplicates = summary_of(tmp_path / "data")["duplicates"]
+    assert duplicates == {
+        "images": 280,
+        "within_splits": 280,
+        "across_splits": 0,
+        "conflicting_labels": 0,
+    }
+
+
+def test_a_split_from_pixels_keeps_duplicates_together(fer, sources, tmp_path):
+    source = ("--source", sources / "fer2013.csv", sources / "faces.zip")
+    assert fer("ingest", *source, "--split-from", "hash", "--output", tmp_path / "d").code == 0
+    summary = summary_of(tmp_path / "d")
+    assert summary["split_from"] == {"hash": 560}
+    assert summary["duplicates"]["across_splits"] == 0
+    assert all(sum(of_split) > 20 for of_split in counts(tmp_path / "d").values())
+
+
+def test_rejects_are_counted_and_kept_with_their_reason(fer, tmp_path):
+    rows = [f"{number % 7},{ROW[:-1]}{number % 10},Training" for number in range(40)]
+    rows[3] = f"3,{ROW} 7,Training"
+    rows[20] = f"8,{ROW},Training"
+    table = "\n".join(["emotion,pixels,Usage", *rows])
+    (tmp_path / "fer2013.csv").write_text(table)
+    output = tmp_path / "data"
+    run = fer("ingest", "--source", tmp_path / "fer2013.csv", "--output", output)
+    assert (run.result["examples"], run.result["rejects"]) == (38, 2)
+    rejects = {row["source"]: row["reason"] for row in pq.read_table(output / "rejects").to_pylist()}
+    assert rejects == {
+        f"{tmp_path}/fer2013.csv#4": "has 2,305 pixels: expected 2,304",
+        f"{tmp_path}/fer2013.csv#21": "unknown class '8'",
+    }
+    assert summary_of(output)["rejects"] == 2
+
+
+def test_too_many_rejects_leave_no_dataset(fer, tmp_path):
+    rows = [f"{number % 7},{ROW},Training" for number in range(18)]
+    (tmp_path / "a.csv").write_text("\n".join(["emotion,pixels,Usage", *rows, "0,x,Training"]))
+    arguments = ("ingest", "--source", tmp_path / "a.csv", "--output", tmp_path / "data")
+    run = fer(*arguments)
+    assert run.code == 1
+    assert run.sentence == (
+        "1 of 19 were rejected, more than --max-reject-fraction 0.05 allows: has … pixels: "
+        f"expected … (1); see {tmp_path}/data/rejects."
+    )
+    assert not (tmp_path / "data" / "summary.json").exists()
+    assert fer(*arguments, "--max-reject-fraction", "0.1").result["rejects"] == 1
+
+
+def write_votes(path, drawn, rows=None):
+    lines = [
+        f"{USAGES[split]},fer{number:07d}.png,{','.join(['0', '10', *'00000000'])}"
+        for number, split in enumerate(drawn.splits[:rows])
+    ]
+    path.write_text("\n".join(["Usage,Image name," + ",".join(COLUMNS), *lines]) + "\n")
+    return path
+
+
+def test_votes_join_the_rows_of_the_table(fer, sources, drawn, tmp_path):
+    votes = write_votes(tmp_path / "fer2013new.csv", drawn)
+    lines = votes.read_text().splitlines()
+    lines[5] = lines[5].replace(",0,10,0,", ",3,6,1,")
+    votes.write_text("\n".join(lines))
+    source = ("--source", sources / "fer2013.csv", "--votes", votes)
+    assert fer("ingest", *source, "--output", tmp_path / "data").code == 0
+    table = pq.read_table(tmp_path / "data" / "examples").to_pylist()
+    by_source = {row["source"].rpartition("#")[2]: row["votes"] for row in table}
+    assert by_source["5"] == [3, 6, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert by_source["6"] == [0, 10, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_votes_of_other_rows_are_refused(fer, sources, drawn, tmp_path):
+    def sentence(votes, source=sources / "fer2013.csv"):
+        output = tmp_path / "data"
+        arguments = ("--source", source, "--votes", votes, "--output", output, "--overwrite")
+        run = fer("ingest", *arguments)
+        assert run.code == 2
+        assert not (output / "summary.json").exists()
+        return run.sentence
+
+    short = write_votes(tmp_path / "short.csv", drawn, rows=270)
+    assert "votes end at row 270 but the CSV file goes on" in sentence(short)
+    votes = write_votes(tmp_path / "votes.csv", drawn)
+    content = votes.read_text()
+    votes.write_text(content + content.splitlines()[-1] + "\n")
+    assert "votes are 281 and the CSV file has 280 rows" in sentence(votes)
+    votes.write_text(content.replace("PublicTest", "PrivateTest"))
+    assert "is val in the CSV file and test in the votes" in sentence(votes)
+    votes.write_text(content)
+    assert "belong to the rows of FER2013's CSV file" in sentence(votes, sources / "faces.zip")
+    assert "expected that file" in sentence(votes, sources)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("none.csv", "does not exist: expected a CSV file, an archive or a folder"),
+        ("empty", "is empty: expected a folder of images, CSV or archives"),
+        ("notes.txt", "is of no known kind: expected a folder, an image, .csv"),
+    ],
+)
+def test_a_source_that_is_none(fer, tmp_path, name, sentence):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    run = fer("ingest", "--source", tmp_path / name, "--output", tmp_path / "data")
+    assert (run.code, sentence in run.sentence) == (2, True)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_source_without_examples(fer, tmp_path):
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "README.md").write_text("Nothing here.")
+    run = fer("ingest", "--source", tmp_path / "faces", "--output", tmp_path / "data")
+    assert run.code == 1
+    assert run.sentence == f"No example was found in {tmp_path}/faces."
+    assert not (tmp_path / "data" / "summary.json").exists()
+
+
+def test_an_output_that_exists(fer, sources, dataset, tmp_path):
+    before = summary_of(dataset)
+    run = fer("ingest", "--source", sources / "fer2013.csv", "--output", dataset)
+    assert run.code == 2
+    assert run.sentence == f"{dataset} already holds a result: name another, or --overwrite it."
+    (tmp_path / "mine.txt").write_text("mine")
+    run = fer("ingest", "--source", sources / "fer2013.csv", "--output", tmp_path, "--overwrite")
+    assert "holds mine.txt, which is not ours" in run.sentence
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert summary_of(dataset) == before
+
+
+def test_overwrite_leaves_nothing_of_what_was_there(fer, sources, tmp_path):
+    output = tmp_path / "data"
+    assert fer("ingest", "--source", sources / "fer2013.csv", "--output", output).code == 0
+    source = ("--source", sources / "faces.zip")
+    assert fer("ingest", *source, "--output", output, "--overwrite").code == 0
+    data = open_dataset(str(output))
+    assert sum(len(data.read_split(split)) for split in SPLITS) == 280
+
+
+def test_a_dataset_reads_its_splits_in_one_order(dataset, drawn):
+    data = open_dataset(str(dataset))
+    val = data.read_split("val")
+    assert val.images.shape == (drawn.splits.count("val"), 48, 48)
+    assert np.array_equal(np.bincount(val.labels), np.array(list(data.counts("val").values())))
+    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in val.images]
+    assert digests == sorted(digests)
+    assert np.array_equal(data.read_images(digests[:3]), val.images[:3])
