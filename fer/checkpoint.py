@@ -145,20 +145,6 @@ def load_checkpoint(location: str) -> Checkpoint:
     )
 
 
-def read_summary(location: str) -> tuple[str, tuple[str, ...]]:
-    """Return the id and the class names of a network or a committee without its weights.
-
-    Raises:
-        InputError: The folder is no checkpoint, or one that this version can't run.
-    """
-    content = _read_json(location)
-    if "members" not in content:
-        config = read_config(location)
-        return config.id, config.class_names
-    members = [read_summary(storage.join(location, name)) for name in content["members"]]
-    return content.get("id", "+".join(member for member, _ in members)), members[0][1]
-
-
 def check_classes(location: str, class_names: tuple[str, ...], expected: tuple[str, ...]) -> None:
     """Refuse a checkpoint whose classes are not those of the data that it is to be used on.
 

@@ -127,7 +127,8 @@ def _check_bucket(bucket: str) -> None:
 def _s3_client() -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
     import boto3  # noqa: PLC0415 - slow to import, and needed for s3:// alone
 
-    return boto3.client("s3")
+    # A session of its own: boto3's default one keeps the first credentials that it sees.
+    return boto3.session.Session().client("s3")
 
 
 def is_folder(location: str) -> bool:

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("RESULT", json.dumps(job.run(chosen)), flush=True)
     except InputError as error:
         return _tell(error, MISUSED)
-    except JobError as error:
+    except (JobError, OSError) as error:
         return _tell(error, FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted, and nothing that looks finished was left behind.", FAILED)

@@ -69,7 +69,7 @@ def require_resources(needed: Mapping[str, float], purpose: str) -> None:
 
     Args:
         needed: Number of ``CPU`` and ``GPU`` that must be there at the same time.
-        purpose: What they are for, to be read after "for".
+        purpose: What needs them, to be read before "need".
 
     Raises:
         InputError: The cluster has fewer.
@@ -78,7 +78,7 @@ def require_resources(needed: Mapping[str, float], purpose: str) -> None:
     for resource, number in needed.items():
         if number > held.get(resource, 0):
             raise InputError(
-                f"{number:g} {resource}s are needed for {purpose}, but the cluster has "
+                f"{purpose} need {number:g} {resource} in all, but the cluster has "
                 f"{held.get(resource, 0):g}: ask for fewer workers or add nodes."
             )
 
@@ -95,12 +95,14 @@ def resolve_locations(config: Config) -> Config:
         value, hint = getattr(config, field.name), hints[field.name]
         if hint == Locations:
             resolved[field.name] = tuple(_resolve(location, field.name) for location in value)
-        elif hint in (Location, Location | None) and value not in (None, BUNDLED):
+        elif hint in (Location, Location | None) and value is not None:
             resolved[field.name] = _resolve(value, field.name)
     return dataclasses.replace(config, **resolved)  # type: ignore[type-var]
 
 
 def _resolve(location: str, field: str) -> str:
+    if location == BUNDLED:
+        return location
     if _IN_JOB in os.environ and not storage.is_uri(location) and not Path(location).is_absolute():
         raise InputError(
             f"--{field.replace('_', '-')} {location} is relative, and a submitted job's folder is "
@@ -126,7 +128,7 @@ def claim_output(
         parts: What else a result consists of, left over perhaps by a run that did not finish.
 
     Raises:
-        InputError: A result is there, or something else.
+        InputError: A result is there, or something else, or it can't be written to.
     """
     output = config.output
     if storage.exists(output) and not storage.is_folder(output):
@@ -138,11 +140,14 @@ def claim_output(
     ours = {JOB, finished, *parts} if is_begun else set()
     if others := sorted(found - ours):
         raise InputError(f"{output} holds {others[0]}, which is not ours: name an empty folder.")
-    # What marks a result as complete goes first and comes last.
-    for name in (finished, *sorted(found - {finished, JOB})):
-        storage.delete(storage.join(output, name))
     flags = json.dumps(dataclasses.asdict(config), indent=2)
-    storage.write_bytes(storage.join(output, JOB), flags.encode())
+    try:
+        # What marks a result as complete goes first and comes last.
+        for name in (finished, *sorted(found - {finished, JOB})):
+            storage.delete(storage.join(output, name))
+        storage.write_bytes(storage.join(output, JOB), flags.encode())
+    except OSError as error:
+        raise InputError(f"{output} can't be written to: {error}") from error
 
 
 @contextmanager
@@ -153,7 +158,9 @@ def sentences() -> Iterator[None]:
     except Exception as error:
         for cause in _causes(error):
             # Ray's own double of an error has its class, and a traceback for its sentence.
-            if isinstance(cause, InputError | JobError) and not isinstance(cause, RayError):
+            if isinstance(cause, InputError | JobError | OSError) and not isinstance(
+                cause, RayError
+            ):
                 raise cause from None
         raise
 

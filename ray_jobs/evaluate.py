@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import ray.data
 
 from fer import parts, storage
-from fer.checkpoint import check_classes, read_summary
+from fer.checkpoint import check_classes, load_checkpoint
 from fer.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
 from fer.predictor import resolve_checkpoint
@@ -92,10 +92,10 @@ def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
     locations: dict[str, str] = {}
     for checkpoint in config.checkpoint:
         location = resolve_checkpoint(checkpoint)
-        model, class_names = read_summary(location)
-        check_classes(location, class_names, data.class_names)
+        network = load_checkpoint(location)
+        check_classes(location, network.class_names, data.class_names)
         # "shallow-C1" for runs/C1, and no more than "shallow" for runs/shallow.
-        name = "-".join(dict.fromkeys((model.partition("-")[0], storage.name(location))))
+        name = "-".join(dict.fromkeys((network.id.partition("-")[0], storage.name(location))))
         locations[f"{name}-{len(locations) + 1}" if name in locations else name] = location
     return locations
 

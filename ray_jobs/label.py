@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from fer import labels, parts, storage
-from fer.checkpoint import read_summary
+from fer.checkpoint import load_checkpoint
 from fer.dataset import ROWS_PER_FILE
 from fer.errors import InputError, JobError
 from fer.images import ImageError, decode_image
@@ -50,11 +50,11 @@ def run(config: LabelConfig) -> dict[str, Any]:
     start = time.monotonic()
     config = cluster.resolve_locations(config)
     checkpoint = resolve_checkpoint(config.checkpoint)
-    model, class_names = read_summary(checkpoint)
+    network = load_checkpoint(checkpoint)
     _check_images(config.images)
     cluster.claim_output(config, "summary.json", ("faces", "emotions.png"))
     cluster.connect()
-    labeller = Labeller(class_names, model, config.detector, config.min_confidence)
+    labeller = Labeller(network.class_names, network.id, config.detector, config.min_confidence)
     with cluster.sentences():
         tally = _write_rows(config, checkpoint, labeller)
     if not tally.images:

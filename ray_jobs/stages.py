@@ -1,7 +1,6 @@
 """Stages that several jobs are built from: read pieces, run networks, hand back counts."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ def read(locations: Sequence[str], limit: int | None = None) -> ray.data.Dataset
 
     Args:
         locations: What ``fer.sources.read_pieces`` reads.
-        limit: Number of pieces of each source to stop after.
+        limit: Number of pieces of each source to stop after, without those that are ignored.
     """
     sources = ray.data.from_arrow(pa.table({"location": list(locations)}))
     sources.context.target_max_block_size = BLOCK_BYTES
@@ -60,8 +59,15 @@ def read(locations: Sequence[str], limit: int | None = None) -> ray.data.Dataset
 
 def _read(sources: pa.Table, limit: int | None) -> Iterator[pa.Table]:
     for location in sources["location"].to_pylist():
-        for pieces in _batched(islice(read_pieces(location), limit)):
+        for pieces in _batched(_first(read_pieces(location), limit)):
             yield pa.Table.from_pylist([vars(piece) for piece in pieces], PIECE_SCHEMA)
+
+
+def _first(pieces: Iterator[Piece], limit: int | None) -> Iterator[Piece]:
+    taken = 0
+    while taken != limit and (piece := next(pieces, None)):
+        taken += piece.kind != "ignored"
+        yield piece
 
 
 def _batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:

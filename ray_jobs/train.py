@@ -8,7 +8,10 @@
 import dataclasses
 import json
 import math
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -95,11 +98,10 @@ def _check_start(config: TrainConfig, data: Dataset) -> None:
 
 
 def _claim_output(config: TrainConfig) -> None:
-    begun = storage.join(config.output, cluster.JOB)
     if config.resume:
-        _check_same_run(config, begun)
+        _check_same_run(config)
         return
-    if storage.exists(begun) and not config.overwrite:
+    if storage.exists(storage.join(config.output, METRICS)) and not config.overwrite:
         raise InputError(
             f"{config.output} already holds a run: --resume goes on with it, --overwrite replaces "
             "it, or name another folder."
@@ -107,7 +109,8 @@ def _claim_output(config: TrainConfig) -> None:
     cluster.claim_output(config, checkpoint.CONFIG, PARTS)
 
 
-def _check_same_run(config: TrainConfig, begun: str) -> None:
+def _check_same_run(config: TrainConfig) -> None:
+    begun = storage.join(config.output, cluster.JOB)
     if not storage.exists(begun):
         raise InputError(f"{config.output} holds no run to resume: start one without --resume.")
     flags = json.loads(storage.read_bytes(begun))
@@ -127,7 +130,7 @@ def _scaling(config: TrainConfig) -> ScalingConfig:
     low, high = config.worker_range
     cpus = config.cpus_per_worker or _even_share(high)
     needed = {"CPU": low * cpus, **({"GPU": low} if config.use_gpu else {})}
-    cluster.require_resources(needed, f"{low} workers of {cpus} CPUs each")
+    cluster.require_resources(needed, f"{low} worker(s) of {cpus} CPU")
     return ScalingConfig(
         num_workers=low if low == high else (low, high),
         use_gpu=config.use_gpu,
@@ -153,6 +156,7 @@ def _fit(config: TrainConfig, data: Dataset, scaling: ScalingConfig) -> Result:
     filesystem, path = storage.filesystem(config.output)
     with (
         cluster.sentences(),
+        _keyboard_interrupts(),
         cluster.progress_from_workers(f"Training {config.model}", "steps", steps) as queue,
     ):
         return TorchTrainer(
@@ -170,6 +174,18 @@ def _fit(config: TrainConfig, data: Dataset, scaling: ScalingConfig) -> Result:
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
         ).fit()
+
+
+@contextmanager
+def _keyboard_interrupts() -> Iterator[None]:
+    """Let Ctrl-C be what it is elsewhere, though Ray Train makes it an exit with code 0."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @dataclasses.dataclass

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer.checkpoint import check_classes, load_checkpoint, read_config, read_summary
+from fer.checkpoint import check_classes, load_checkpoint, read_config
 from fer.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.predictor import Predictor
@@ -37,9 +37,9 @@ def test_a_committee_averages_by_weight(tmp_path, save_network, faces):
         for folder in (tmp_path / "a", tmp_path / "b", tmp_path)
     )
     np.testing.assert_allclose(both, 0.75 * a + 0.25 * b, atol=1e-6)
-    model, class_names = read_summary(str(tmp_path))
-    assert model == "+".join(read_config(str(tmp_path / name)).id for name in "ab")
-    assert class_names == EMOTIONS
+    loaded = load_checkpoint(str(tmp_path))
+    assert loaded.id == "+".join(read_config(str(tmp_path / name)).id for name in "ab")
+    assert loaded.class_names == EMOTIONS
 
 
 def test_temperature_divides_the_logits(tmp_path, save_network, faces):

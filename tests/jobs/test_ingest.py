@@ -133,7 +133,9 @@ def test_rejects_are_counted_and_kept_with_their_reason(fer, tmp_path):
     output = tmp_path / "data"
     run = fer("ingest", "--source", tmp_path / "fer2013.csv", "--output", output)
     assert (run.result["examples"], run.result["rejects"]) == (38, 2)
-    rejects = {row["source"]: row["reason"] for row in pq.read_table(output / "rejects").to_pylist()}
+    rejects = {
+        row["source"]: row["reason"] for row in pq.read_table(output / "rejects").to_pylist()
+    }
     assert rejects == {
         f"{tmp_path}/fer2013.csv#4": "has 2,305 pixels: expected 2,304",
         f"{tmp_path}/fer2013.csv#21": "unknown class '8'",

@@ -1,0 +1,105 @@
+"""Checkpoints and a dataset to a report."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from fer import Predictor
+from fer.dataset import open_dataset
+from fer.emotions import EMOTIONS
+
+
+@pytest.fixture(scope="module")
+def networks(save_network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    save_network(folder / "a", "shallow", seed=1)
+    save_network(folder / "b", "deep", seed=2)
+    return folder / "a", folder / "b"
+
+
+@pytest.fixture(scope="module")
+def report(cluster, dataset, networks, tmp_path_factory):
+    from ray_jobs.config import EvaluateConfig
+    from ray_jobs.evaluate import run
+
+    output = tmp_path_factory.mktemp("report") / "report"
+    run(
+        EvaluateConfig(
+            dataset=str(dataset),
+            checkpoint=tuple(map(str, networks)),
+            output=str(output),
+            tta=True,
+            committee=True,
+        )
+    )
+    return output
+
+
+def test_predictions_of_every_example_are_the_predictor_s(report, dataset, networks):
+    val = open_dataset(str(dataset)).read_split("val")
+    table = pq.read_table(report / "predictions")
+    assert len(table) == 3 * len(val)
+    rows = {(row["checkpoint"], row["source"]): row for row in table.to_pylist()}
+    a, b = (Predictor.load(str(folder)).predict_probs(val.images, tta=True) for folder in networks)
+    for name, probs in (("shallow-a", a), ("deep-b", b), ("committee", (a + b) / 2)):
+        found = [rows[name, source] for source in val.sources]
+        np.testing.assert_allclose([row["probabilities"] for row in found], probs, atol=1e-5)
+        assert [row["label"] for row in found] == val.labels.tolist()
+        assert [row["emotion"] for row in found] == [EMOTIONS[label] for label in val.labels]
+
+
+def test_scores_are_those_of_scikit_learn(report):
+    scores = json.loads((report / "report.json").read_text())
+    table = pq.read_table(report / "predictions").to_pylist()
+    for checkpoint in scores["checkpoints"]:
+        rows = [row for row in table if row["checkpoint"] == checkpoint["name"]]
+        truth, predicted = zip(*[(row["emotion"], row["predicted"]) for row in rows], strict=True)
+        assert checkpoint["accuracy"]["value"] == pytest.approx(accuracy_score(truth, predicted))
+        macro = f1_score(truth, predicted, labels=EMOTIONS, average="macro", zero_division=0)
+        assert checkpoint["macro_f1"] == pytest.approx(macro)
+        matrix = confusion_matrix(truth, predicted, labels=EMOTIONS)
+        assert checkpoint["confusion"] == matrix.tolist()
+
+
+def test_the_page_opens_from_disk(report):
+    page = (report / "index.html").read_text()
+    pictures = re.findall(r'<img[^>]*src="data:image/png;base64,([^"]+)"', page)
+    assert len(pictures) == page.count("<img") >= 6
+    kept = {path.read_bytes() for path in (report / "pictures").glob("*.png")}
+    assert {base64.b64decode(picture) for picture in pictures} <= kept
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+    assert "56.31" in page
+    assert "65.55" in page
+
+
+def test_a_checkpoint_of_other_classes(fer, dataset, save_network, tmp_path):
+    save_network(tmp_path / "pets", class_names=("cat", "dog"))
+    arguments = ("evaluate", "--dataset", dataset, "--output", tmp_path / "report")
+    run = fer(*arguments, "--checkpoint", tmp_path / "pets")
+    assert run.code == 2
+    assert "knows the classes cat, dog; expected angry, disgust" in run.sentence
+    assert not (tmp_path / "report").exists()
+
+
+def test_what_is_no_checkpoint_or_no_committee(fer, dataset, networks, tmp_path):
+    arguments = ("evaluate", "--dataset", dataset, "--output", tmp_path / "report")
+    run = fer(*arguments, "--checkpoint", tmp_path)
+    assert (run.code, "is not a checkpoint" in run.sentence) == (2, True)
+    run = fer(*arguments, "--checkpoint", networks[0], "--committee")
+    assert (run.code, "expected two or more" in run.sentence) == (2, True)
+    run = fer(*arguments, "--checkpoint", "bundled")
+    assert (run.code, "ships no weights" in run.sentence) == (2, True)
+
+
+def test_weights_that_are_damaged_are_one_sentence(fer, dataset, save_network, tmp_path):
+    save_network(tmp_path / "net")
+    (tmp_path / "net" / "model.safetensors").write_bytes(b"junk")
+    arguments = ("--checkpoint", tmp_path / "net", "--output", tmp_path / "report")
+    run = fer("evaluate", "--dataset", dataset, *arguments)
+    assert (run.code, "model.safetensors can't be read" in run.sentence) == (2, True)
+    assert not (tmp_path / "report" / "report.json").exists()

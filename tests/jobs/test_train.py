@@ -1,0 +1,174 @@
+"""A dataset to a checkpoint: on one worker and on two, interrupted, resumed, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fer import Predictor
+from fer.checkpoint import read_config
+from fer.dataset import open_dataset
+
+FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
+
+
+@pytest.fixture(scope="module")
+def trained(cluster, dataset, tmp_path_factory):
+    """Networks trained by one worker and by two, and what the command line said."""
+    from ray_jobs.config import TrainConfig
+    from ray_jobs.train import run
+
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        workers: (
+            folder / workers,
+            run(
+                TrainConfig(
+                    dataset=str(dataset),
+                    output=str(folder / workers),
+                    model="shallow",
+                    num_workers=workers,
+                    num_epochs=4,
+                    batch_size=32,
+                    augment=False,
+                    lr=0.02,
+                )
+            ),
+        )
+        for workers in ("1", "2")
+    }
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_checkpoint_keeps_its_contract(trained, dataset, workers):
+    folder, result = trained[workers]
+    config = read_config(str(folder))
+    epochs = history(folder)
+    best = max(epochs, key=lambda epoch: epoch["val_macro_f1"])
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4]
+    assert result["best_epoch"] == config.training["epoch"] == best["epoch"]
+    assert result["val_accuracy"] == config.scores["val_accuracy"] == best["val_accuracy"]
+    assert (result["id"], result["parameters"]) == (config.id, 4_927_111)
+    assert config.data["fingerprint"] == open_dataset(str(dataset)).summary["fingerprint"]
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_kept_scores_what_was_reported(trained, dataset, workers):
+    folder, result = trained[workers]
+    val = open_dataset(str(dataset)).read_split("val")
+    predicted = Predictor.load(str(folder)).predict_probs(val.images).argmax(axis=1)
+    # Training may evaluate in bfloat16, where a face at the border can fall to either side.
+    assert np.mean(predicted == val.labels) == pytest.approx(result["val_accuracy"], abs=0.04)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_training_learns(trained, workers):
+    epochs = history(trained[workers][0])
+    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"] - 0.1
+    assert epochs[-1]["train_accuracy"] > 0.25
+
+
+def test_an_interrupted_run_leaves_nothing_finished_and_resumes(dataset, tmp_path):
+    """Ctrl-C after the first epoch, on a cluster of its own."""
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "ray_jobs", "train", "--dataset", str(dataset)]
+    command += [*FAST[:3], "8", *FAST[4:], "--output", str(output)]
+    environment = {**os.environ, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        while not (output / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("fer: interrupted, and nothing that looks finished")
+    assert not (output / "config.json").exists()
+    begun = history(output)
+    resumed = subprocess.run(
+        [*command, "--resume"], env=environment, check=True, capture_output=True, text=True
+    )
+    assert resumed.stdout.startswith("RESULT ")
+    epochs = history(output)
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 9))
+    assert epochs[0] == begun[0]
+
+
+def test_a_run_goes_on_only_as_it_began(fer, trained, dataset):
+    folder, result = trained["1"]
+    arguments = ("train", "--dataset", dataset, "--output", folder)
+    run = fer(*arguments, *FAST)
+    assert (run.code, "already holds a run: --resume goes on" in run.sentence) == (2, True)
+    run = fer(*arguments, *FAST, "--resume")
+    assert (run.code, "began with another --num-epochs, --augment: resume" in run.sentence) == (
+        2,
+        True,
+    )
+    same = ("--num-epochs", "4", "--no-augment")
+    assert fer(*arguments, *FAST, *same, "--resume").result["id"] == result["id"]
+
+
+def test_nothing_to_resume(fer, dataset, tmp_path):
+    run = fer("train", "--dataset", dataset, "--output", tmp_path / "run", "--resume")
+    assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
+
+
+def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
+    start = ("--from-checkpoint", trained["1"][0])
+    train = ("train", "--dataset", dataset, "--output", tmp_path / "run")
+    run = fer(*train, *start, "--model", "deep")
+    assert (run.code, "is a shallow network: give --model shallow" in run.sentence) == (2, True)
+    assert fer(*train, *start, *FAST).code == 0
+    assert history(tmp_path / "run")[0]["train_loss"] < history(trained["1"][0])[0]["train_loss"]
+
+
+def test_a_cluster_that_is_too_small(fer, dataset, tmp_path):
+    arguments = ("train", "--dataset", dataset, "--output", tmp_path / "run", *FAST)
+    run = fer(*arguments, "--num-workers", "9")
+    assert run.code == 2
+    assert run.sentence == (
+        "9 worker(s) of 1 CPU need 9 CPU in all, but the cluster has 4: ask for fewer workers or "
+        "add nodes."
+    )
+    run = fer(*arguments, "--use-gpu")
+    assert (run.code, "need 1 GPU in all, but the cluster has 0" in run.sentence) == (2, True)
+
+
+def test_a_dataset_that_is_none(fer, tmp_path):
+    run = fer("train", "--dataset", tmp_path, "--output", tmp_path / "run")
+    assert (run.code, "is not a finished dataset" in run.sentence) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_is_absent_from_train(fer, tmp_path):
+    row = " ".join(["7"] * 2304)
+    rows = [f"{label},{row},{usage}" for label in range(6) for usage in ("Training", "PublicTest")]
+    (tmp_path / "a.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    data = tmp_path / "data"
+    assert fer("ingest", "--source", tmp_path / "a.csv", "--output", data).code == 0
+    run = fer("train", "--dataset", data, "--output", tmp_path / "run")
+    assert (run.code, "has no train examples of neutral" in run.sentence) == (2, True)
+    run = fer(
+        "evaluate", "--dataset", data, "--checkpoint", "x", "--split", "test", "--output", "r"
+    )
+    assert (run.code, "has no test examples: it holds train, val" in run.sentence) == (2, True)
+
+
+def test_a_loss_that_explodes(fer, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("ray_jobs.train.MAX_FAILURES", 0)
+    arguments = ("train", "--dataset", dataset, "--output", tmp_path / "run", *FAST, "--lr", "1e30")
+    run = fer(*arguments)
+    assert run.code == 1
+    assert run.sentence == "The loss of epoch 1 is not finite: train anew with a lower --lr."
+    assert not (tmp_path / "run" / "config.json").exists()
