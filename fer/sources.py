@@ -1,37 +1,23 @@
-"""FER2013's CSV files, class folders, zip and tar archives: locations to pieces to examples.
+"""FER2013's CSV files, class folders, zip and tar archives, walked through and cut into pieces.
 
-Reading is in two steps, so that a cluster can spread the second: ``read_pieces`` walks through a
-source in order and hands out its files and stretches of its rows as they stand; ``parse_piece``
-turns any of them into examples, and what can't be one into rejects.
+A walk goes through a source in order and hands out its files and stretches of its rows as they
+stand. What takes time, to parse them, can then be spread over a cluster: see ``fer.parsing``.
 """
 
 import csv
 import gzip
-import hashlib
 import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import IO, BinaryIO, Literal, cast
 
-import numpy as np
-
 from fer import storage
-from fer.emotions import (
-    label_from_folders,
-    label_from_name,
-    split_from_file_name,
-    split_from_folders,
-    split_from_sha256,
-    split_from_usage,
-)
 from fer.errors import InputError
-from fer.images import IMAGE_SIZE, IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError, decode_image
+from fer.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError
 
-NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE
 CSV_PIECE_BYTES = 2**20
 """Rows are handed out in stretches of this size: about 110 of FER2013's, which stay in cache."""
 
@@ -42,7 +28,6 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz
 MEMBER = "!/"
 """Stands between an archive and its member in the name of an example."""
 
-SplitSource = Literal["usage", "filename", "folder", "hash"]
 PieceKind = Literal["image", "rows", "rejected", "ignored"]
 
 _BROKEN_ARCHIVE = (
@@ -81,34 +66,6 @@ class Piece:
     size_bytes: int = 0
     etag: str | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A labelled face: 2,304 bytes of pixels, row by row, and where everything came from."""
-
-    pixels: bytes
-    label: int
-    split: str
-    split_from: SplitSource
-    source: str
-    sha256: bytes
-    row: int = 0
-
-
-@dataclass(frozen=True)
-class Reject:
-    """Something that can't be an example, and why."""
-
-    source: str
-    reason: str
-
-
-class _RejectedError(ValueError):
-    """The reason why an example can't be made."""
-
-
-# Reading: a location to pieces.
 
 
 def check_source(location: str) -> None:
@@ -264,10 +221,9 @@ def _refusal(member: str, size_bytes: int) -> str | None:
 
 def _read_csv(stream: IO[bytes], at: _Place) -> Iterator[Piece]:
     header = stream.readline(MAX_ROW_BYTES)
-    try:
-        _columns(header)
-    except _RejectedError as rejection:
-        yield at.reject(str(rejection))
+    if not {"emotion", "pixels"} <= set(columns := csv_columns(header)):
+        found = ", ".join(columns)[:100]
+        yield at.reject(f"has the columns {found!r}: expected emotion, pixels and perhaps Usage")
         return
     header, row, rest = header.rstrip(b"\r\n") + b"\n", 1, b""
     while block := stream.read(CSV_PIECE_BYTES):
@@ -282,33 +238,19 @@ def _read_csv(stream: IO[bytes], at: _Place) -> Iterator[Piece]:
         yield Piece("rows", at.source, at.path, header + rest, first_row=row)
 
 
+def csv_columns(header: bytes) -> dict[str, int]:
+    """Return the position of each column of a CSV file by its name, in lower case."""
+    text = header.decode("utf-8-sig", errors="replace").strip()
+    names = [name.strip().lower() for name in next(csv.reader([text]), [])]
+    return {name: index for index, name in enumerate(names)}
+
+
 def _is_image(name: str) -> bool:
     return posixpath.splitext(name.lower())[1] in IMAGE_SUFFIXES
 
 
 def _told(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-# Parsing: a piece to examples and rejects.
-
-
-def parse_piece(
-    piece: Piece, split_from: SplitSource | Literal["auto"]
-) -> Iterator[Example | Reject]:
-    """Yield the examples of a piece, and a reject for each that can't be made.
-
-    Args:
-        piece: What ``read_pieces`` gave.
-        split_from: Where the split is read from; ``auto`` takes the first that knows it of the
-            ``Usage`` column, the file's name, its folders and the hash of its pixels.
-    """
-    if piece.kind == "image":
-        yield _parse_image(piece, split_from)
-    elif piece.kind == "rows":
-        yield from _parse_rows(piece, split_from)
-    elif piece.kind == "rejected":
-        yield Reject(piece.source, piece.reason)
 
 
 def fetch_image(piece: Piece) -> bytes:
@@ -325,133 +267,3 @@ def fetch_image(piece: Piece) -> bytes:
             "too_large", f"The file has {piece.size_bytes:,} bytes, more than {MAX_IMAGE_BYTES:,}."
         )
     return storage.read_bytes(piece.source)
-
-
-def _parse_image(piece: Piece, split_from: SplitSource | Literal["auto"]) -> Example | Reject:
-    try:
-        label = label_from_folders(piece.path)
-        if label is None:
-            raise _RejectedError(f"no folder of {posixpath.dirname(piece.path)!r} names an emotion")
-        pixels = decode_image(fetch_image(piece)).pixels.tobytes()
-        return _example(pixels, label, "", piece, split_from)
-    except (_RejectedError, ImageError, OSError) as error:
-        return Reject(piece.source, _told(error))
-
-
-def _parse_rows(
-    piece: Piece, split_from: SplitSource | Literal["auto"]
-) -> Iterator[Example | Reject]:
-    header, *lines = (piece.data or b"").split(b"\n")
-    columns = _columns(header)
-    rows = [_fields(line) for line in lines]
-    texts = [row[columns["pixels"]] if len(row) == len(columns) else b"" for row in rows]
-    parsed = zip(rows, parse_pixels(texts), strict=True)
-    for number, (row, pixels) in enumerate(parsed, start=piece.first_row):
-        source = f"{piece.source}#{number}"
-        try:
-            if len(row) != len(columns):
-                raise _RejectedError(f"has {len(row)} fields: expected {len(columns)}")
-            label = _row_label(row[columns["emotion"]])
-            usage = row[columns["usage"]].decode(errors="replace") if "usage" in columns else ""
-            if isinstance(pixels, str):
-                raise _RejectedError(pixels)
-            yield _example(pixels, label, usage, piece, split_from, source, number)
-        except _RejectedError as rejection:
-            yield Reject(source, str(rejection))
-
-
-def _columns(header: bytes) -> dict[str, int]:
-    text = header.decode("utf-8-sig", errors="replace").strip()
-    names = [name.strip().lower() for name in next(csv.reader([text]), [])]
-    if not {"emotion", "pixels"} <= set(names):
-        found = ", ".join(names)[:100]
-        raise _RejectedError(
-            f"has the columns {found!r}: expected emotion, pixels and perhaps Usage"
-        )
-    return {name: index for index, name in enumerate(names)}
-
-
-def _fields(line: bytes) -> list[bytes]:
-    line = line.rstrip(b"\r")
-    if b'"' in line:
-        return [field.encode() for field in next(csv.reader([line.decode(errors="replace")]))]
-    return line.split(b",")
-
-
-@lru_cache(maxsize=256)
-def _row_label(text: bytes) -> int:
-    label = label_from_name(text.decode(errors="replace"))
-    if label is None:
-        raise _RejectedError(f"unknown class {text.decode(errors='replace')[:40]!r}")
-    return label
-
-
-def parse_pixels(texts: Sequence[bytes]) -> list[bytes] | list[bytes | str]:
-    """Turn rows of 2,304 numbers into their bytes, or into the reason why that can't be done.
-
-    Args:
-        texts: Decimal numbers of 0 to 255, separated by spaces.
-
-    Returns:
-        For each row its pixels (2,304 bytes, row by row), or a sentence.
-    """
-    pixels = _parse_clean_pixels(texts)
-    return [_parse_dirty_pixels(text) for text in texts] if pixels is None else pixels
-
-
-def _parse_clean_pixels(texts: Sequence[bytes]) -> list[bytes] | None:
-    """Parse rows that are as FER2013 writes them, all at once; None if any of them is not."""
-    text = np.frombuffer(b" ".join(texts) + b" ", np.uint8)
-    ends = np.flatnonzero(text == ord(" "))
-    row_ends = np.cumsum([len(text) + 1 for text in texts]) - 1
-    if (
-        len(ends) != NUM_PIXELS * len(texts)
-        or (ends[NUM_PIXELS - 1 :: NUM_PIXELS] != row_ends).any()
-    ):
-        return None
-    num_digits = np.diff(ends, prepend=-1) - 1
-    if num_digits.min() < 1 or num_digits.max() > 3:
-        return None
-    # A number's last, middle and first digit; below '0' the subtraction wraps round to above 9.
-    ones, tens, hundreds = (text[ends - place] - np.uint8(ord("0")) for place in (1, 2, 3))
-    tens[num_digits < 2] = 0
-    hundreds[num_digits < 3] = 0
-    if max(ones.max(), tens.max(), hundreds.max()) > 9:
-        return None
-    values = ones + np.uint16(10) * tens + np.uint16(100) * hundreds
-    if values.max() > 255:
-        return None
-    flat = values.astype(np.uint8).tobytes()
-    return [flat[start : start + NUM_PIXELS] for start in range(0, len(flat), NUM_PIXELS)]
-
-
-def _parse_dirty_pixels(text: bytes) -> bytes | str:
-    words = text.split()
-    if len(words) != NUM_PIXELS:
-        return f"has {len(words):,} pixels: expected {NUM_PIXELS:,}"
-    for word in words:
-        if not (word.isdigit() and len(word) < 10 and int(word) < 256):
-            return f"has the pixel {word[:20].decode(errors='replace')!r}: expected 0 to 255"
-    return bytes(map(int, words))
-
-
-def _example(
-    pixels: bytes,
-    label: int,
-    usage: str,
-    piece: Piece,
-    split_from: SplitSource | Literal["auto"],
-    source: str | None = None,
-    row: int = 0,
-) -> Example:
-    sha256 = hashlib.sha256(pixels).digest()
-    finders: dict[SplitSource, Callable[[], str | None]] = {
-        "usage": lambda: split_from_usage(usage),
-        "filename": lambda: split_from_file_name(piece.path),
-        "folder": lambda: split_from_folders(piece.path),
-        "hash": lambda: split_from_sha256(sha256),
-    }
-    for found_in, find in finders.items():
-        if split_from in ("auto", found_in) and (split := find()):
-            return Example(pixels, label, split, found_in, source or piece.source, sha256, row)
-    raise _RejectedError(f"names no split in its {split_from}: expected train, val or test")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 import ray.data
+from ray.data import ExecutionResources
 from ray.exceptions import RayError
 from ray.util.queue import Empty, Queue
 from rich.console import Console
@@ -36,6 +37,11 @@ Config = TypeVar("Config")
 Advance = Callable[..., None]
 
 LOG_EVERY_SECONDS = 10.0
+
+OBJECT_BYTES_PER_CPU = 128 * 2**20
+"""What a pipeline may keep between its stages: a reader that is faster waits. Ray alone would let
+it fill half of the object store."""
+
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -48,6 +54,10 @@ def connect() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    memory = OBJECT_BYTES_PER_CPU * int(ray.cluster_resources().get("CPU", 1))
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=memory
+    )
     # Wrapped by Ray Data, a worker's error would lose its class and its sentence on the way.
     context.raise_original_map_exception = True
 

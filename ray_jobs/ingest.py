@@ -1,9 +1,8 @@
 """FER2013 and image archives to a dataset.
 
 1. Read: walk through each source and cut it into pieces.
-2. Parse: turn pieces into examples and rejects.
-3. Write: examples and rejects to Parquet, a file at a time, and count them.
-4. Finish: the pictures, and the summary that makes the dataset complete.
+2. Parse and write: turn pieces into examples and rejects, write them to Parquet, count them.
+3. Finish: the pictures, and the summary that makes the dataset complete.
 """
 
 import dataclasses
@@ -12,7 +11,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,16 @@ from fer.dataset import SAMPLES_PER_CLASS, Tally
 from fer.emotions import EMOTIONS, SPLITS
 from fer.errors import InputError, JobError
 from fer.images import IMAGE_SIZE
-from fer.sources import NUM_PIXELS, Example, Piece, check_source, parse_piece
+from fer.parsing import (
+    NUM_PIXELS,
+    Example,
+    Ignored,
+    Outcome,
+    Reject,
+    SplitFrom,
+    parse_piece,
+)
+from fer.sources import Piece, check_source
 from fer.votes import Votes, read_votes
 from ray_jobs import cluster, stages
 from ray_jobs.config import IngestConfig
@@ -100,45 +107,70 @@ def _write_parts(config: IngestConfig, votes: Votes | None) -> Tally:
 
 def _parts(config: IngestConfig, votes: Votes | None) -> Iterator[Tally]:
     """Read, parse and write as one stream, and yield what was counted a file at a time."""
-    counted = (
-        stages.read(config.source)
-        .map_batches(
-            partial(parse, split_from=config.split_from, votes=votes),
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=1,
-        )
-        .map_batches(
-            partial(write, output=config.output, with_votes=votes is not None),
-            batch_format="pyarrow",
-            batch_size=dataset.ROWS_PER_FILE,
-            # A writer waits more than it computes, and another need keeps it apart.
-            num_cpus=0,
-        )
+    counted = stages.read(config.source).map_batches(
+        parse_and_write,
+        fn_kwargs={"split_from": config.split_from, "votes": votes, "output": config.output},
+        batch_format="pyarrow",
+        batch_size=None,
     )
     yield from stages.tallies(counted)
 
 
-def parse(table: pa.Table, split_from: Any, votes: Votes | None) -> pa.Table:  # noqa: ANN401
-    """Parse pieces: a table of ``PIECE_SCHEMA`` to one of ``PARSED_SCHEMA``."""
-    columns: dict[str, list[Any]] = {name: [] for name in PARSED_SCHEMA.names}
+def parse_and_write(
+    pieces: pa.Table, split_from: SplitFrom, votes: Votes | None, output: str
+) -> Iterator[dict[str, np.ndarray]]:
+    """Make files of pieces in one task, since what is parsed is not worth a way over the network.
+
+    Args:
+        pieces: A table of ``stages.PIECE_SCHEMA``.
+        split_from: Where an example's split is read from.
+        votes: FER+ votes of the rows, or None.
+        output: Location of the dataset.
+
+    Yields:
+        The tally of each file.
+    """
+    parsed = parse(pieces, split_from, votes)
+    for start in range(0, len(parsed), dataset.ROWS_PER_FILE):
+        rows = parsed.slice(start, dataset.ROWS_PER_FILE)
+        yield write(rows, output, with_votes=votes is not None)
+
+
+def parse(table: pa.Table, split_from: SplitFrom, votes: Votes | None) -> pa.Table:
+    """Parse pieces: a table of ``stages.PIECE_SCHEMA`` to one of ``PARSED_SCHEMA``."""
+    by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
     for row in table.to_pylist():
-        piece = Piece(**row)
-        parsed = [None] if piece.kind == "ignored" else parse_piece(piece, split_from)
-        for outcome in parsed:
-            for name, values in columns.items():
-                values.append(getattr(outcome, name, None))
-            if votes and isinstance(outcome, Example):
-                columns["votes"][-1] = _votes_of(outcome, votes)
-    return pa.table(columns, PARSED_SCHEMA)
+        for outcome in parse_piece(Piece(**row), split_from):
+            by_kind[type(outcome)].append(outcome)
+    tables = [_to_table(outcomes) for outcomes in by_kind.values() if outcomes]
+    parsed = pa.concat_tables(tables)
+    return _join_votes(parsed, votes) if votes else parsed
 
 
-def _votes_of(example: Example, votes: Votes) -> np.ndarray:
-    if not example.row or example.split_from != "usage":
+def _to_table(outcomes: list[Outcome]) -> pa.Table:
+    """Return outcomes of one kind as a table, with nulls in the columns of other kinds."""
+    columns = dict(zip(outcomes[0]._fields, zip(*outcomes, strict=True), strict=True))
+    nulls = [None] * len(outcomes)
+    return pa.table({name: columns.get(name, nulls) for name in PARSED_SCHEMA.names}, PARSED_SCHEMA)
+
+
+def _join_votes(parsed: pa.Table, votes: Votes) -> pa.Table:
+    columns = (parsed[name].to_pylist() for name in ("source", "row", "split", "split_from"))
+    joined = [
+        None if split is None else _votes_of(votes, source, row, split, split_from)
+        for source, row, split, split_from in zip(*columns, strict=True)
+    ]
+    field = PARSED_SCHEMA.field("votes")
+    index = PARSED_SCHEMA.get_field_index("votes")
+    return parsed.set_column(index, field, pa.array(joined, field.type))
+
+
+def _votes_of(votes: Votes, source: str, row: int, split: str, split_from: str) -> np.ndarray:
+    if not row or split_from != "usage":
         raise InputError(
-            f"--votes belong to the rows of FER2013's CSV file, but {example.source} is not one."
+            f"--votes belong to the rows of FER2013's CSV file, but {source} is not one."
         )
-    return votes.of_row(example.row, example.split)
+    return votes.of_row(row, split)
 
 
 def write(parsed: pa.Table, output: str, *, with_votes: bool) -> dict[str, np.ndarray]:
@@ -146,8 +178,8 @@ def write(parsed: pa.Table, output: str, *, with_votes: bool) -> dict[str, np.nd
     examples = parsed.filter(pc.is_valid(parsed["pixels"])).combine_chunks()
     rejects = parsed.filter(pc.is_valid(parsed["reason"])).select(["source", "reason"])
     tally = _count(examples, rejects)
-    tally.ignored = len(parsed) - len(examples) - len(rejects)
     tally.last_row = pc.max(parsed["row"]).as_py() or 0
+    tally.ignored = len(parsed) - len(examples) - len(rejects)
     if len(examples):
         table = _to_examples(examples, with_votes=with_votes)
         tally.files.add(parts.write_part(output, "examples", table, key="source"))
@@ -157,36 +189,50 @@ def write(parsed: pa.Table, output: str, *, with_votes: bool) -> dict[str, np.nd
 
 
 def _to_examples(parsed: pa.Table, *, with_votes: bool) -> pa.Table:
-    pixels = b"".join(parsed["pixels"].to_pylist())
-    images = pa.FixedSizeListArray.from_arrays(
-        pa.array(np.frombuffer(pixels, np.uint8)), NUM_PIXELS
-    )
+    images = pa.FixedSizeListArray.from_arrays(pa.array(_bytes_of(parsed["pixels"])), NUM_PIXELS)
     hexes = pa.array([digest.hex() for digest in parsed["sha256"].to_pylist()])
     schema = dataset.example_schema(with_votes=with_votes)
     columns = {"image": images, "sha256": hexes}
     return pa.table(
-        [
-            columns.get(name, parsed[name] if name in parsed.column_names else None)
-            for name in schema.names
-        ],
-        schema=schema,
+        [columns[name] if name in columns else parsed[name] for name in schema.names], schema=schema
     )
+
+
+def _bytes_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of byte strings of one length, none of them null, as uint8 (N * length,)."""
+    size = column.type.byte_width
+    chunks = [
+        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * size :][: len(chunk) * size]
+        for chunk in column.chunks
+    ]
+    return np.concatenate(chunks) if chunks else np.empty(0, np.uint8)
 
 
 def _count(examples: pa.Table, rejects: pa.Table) -> Tally:
-    digests, labels, pixels = (examples[name].to_pylist() for name in ("sha256", "label", "pixels"))
-    tally = Tally(
-        digests=bytearray().join(digests),
+    digests = _bytes_of(examples["sha256"])
+    labels = examples["label"].to_numpy().astype(np.uint8)
+    splits = pc.index_in(examples["split"], value_set=pa.array(SPLITS)).to_numpy()
+    return Tally(
+        digests=bytearray(digests),
         labels=bytearray(labels),
-        splits=bytearray(SPLITS.index(split) for split in examples["split"].to_pylist()),
+        splits=bytearray(splits.astype(np.uint8)),
         split_from=Counter(examples["split_from"].to_pylist()),
         reasons=Counter(_kind_of(reason) for reason in rejects["reason"].to_pylist()),
+        samples=_choose_samples(examples, digests.view("V32"), labels),
     )
-    for sample in sorted(zip(digests, pixels, labels, strict=True)):
-        samples = tally.samples.setdefault(sample[2], [])
-        if len(samples) < SAMPLES_PER_CLASS:
-            samples.append(sample[:2])
-    return tally
+
+
+def _choose_samples(
+    examples: pa.Table, digests: np.ndarray, labels: np.ndarray
+) -> dict[int, list[tuple[bytes, bytes]]]:
+    """Choose the examples of each label whose digests come first, however they were divided."""
+    samples = {}
+    for label in np.unique(labels).tolist():
+        rows = np.flatnonzero(labels == label)
+        chosen = examples.take(rows[np.argsort(digests[rows])][:SAMPLES_PER_CLASS])
+        columns = (chosen[name].to_pylist() for name in ("sha256", "pixels"))
+        samples[label] = list(zip(*columns, strict=True))
+    return samples
 
 
 def _kind_of(reason: str) -> str:

@@ -4,7 +4,8 @@ import zipfile
 import pytest
 
 from fer.errors import InputError
-from fer.sources import Example, Reject, check_source, parse_piece, read_pieces
+from fer.parsing import Example, Reject, parse_piece
+from fer.sources import check_source, read_pieces
 
 GOOD = " ".join(["7"] * 2304)
 

@@ -16,6 +16,9 @@ INK, PALE = "#1f2933", "#d9dee3"
 COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#b83280", "#718096")
 """Told apart by the colour-blind, too."""
 
+_GAP = 4
+"""Between two faces, in pixels."""
+
 
 def to_png(figure: Figure) -> bytes:
     """Return a figure as a PNG file."""
@@ -77,15 +80,23 @@ def sample_grid(
         columns: Most samples of a class.
     """
     present = [label for label in range(len(class_names)) if (labels == label).any()]
+    side = images.shape[1] + _GAP
+    # One picture rather than an axis a face, which takes five times as long.
+    mosaic = np.full((max(len(present), 1) * side, columns * side), 255, np.uint8)
+    for row, label in enumerate(present):
+        for column, image in enumerate(images[labels == label][:columns]):
+            top, left = row * side + _GAP // 2, column * side + _GAP // 2
+            mosaic[top : top + side - _GAP, left : left + side - _GAP] = image
     figure = Figure(figsize=(columns * 0.8 + 1.2, max(len(present), 1) * 0.8), layout="constrained")
-    grid = figure.subplots(max(len(present), 1), columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for row, label in zip(grid, present, strict=False):
-        for axes, image in zip(row, images[labels == label], strict=False):
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        name = class_names[label]
-        row[0].text(-0.2, 0.5, name, transform=row[0].transAxes, ha="right", va="center", color=INK)
+    axes = figure.subplots()
+    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks(
+        [(row + 0.5) * side for row in range(len(present))],
+        [class_names[label] for label in present],
+    )
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.spines[:].set_visible(False)
     return to_png(figure)
 
 
