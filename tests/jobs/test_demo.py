@@ -9,7 +9,7 @@ from ray_jobs.__main__ import main
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(cluster, tmp_path_factory):
     output = tmp_path_factory.mktemp("demo") / "demo"
     assert main(["demo", "--output", str(output), "--num-faces", "200", "--num-epochs", "1"]) == 0
     return output
@@ -32,11 +32,6 @@ def test_report(demo):
     assert [each["name"] for each in report["checkpoints"]] == ["shallow", "deep", "committee"]
 
 
-def test_an_output_that_exists(demo, capsys):
-    assert main(["demo", "--output", str(demo)]) == 2
-    assert "already holds a result" in capsys.readouterr().err
-
-
-def test_a_dataset_that_is_none(tmp_path, capsys):
-    assert main(["train", "--dataset", str(tmp_path), "--output", str(tmp_path / "c")]) == 2
-    assert "is not a finished dataset" in capsys.readouterr().err
+def test_an_output_that_exists(demo, fer):
+    run = fer("demo", "--output", demo)
+    assert (run.code, "already holds a result" in run.sentence) == (2, True)
