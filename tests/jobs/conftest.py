@@ -4,9 +4,11 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -84,7 +86,15 @@ def cluster(s3_server):
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory):
+def programs():
+    """Find this environment's programs, as it does who has activated it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(programs, tmp_path_factory):
     """SeaweedFS on this machine, as the store that the usual environment variables name."""
     folder = tmp_path_factory.mktemp("s3")
     (folder / "s3.json").write_text(json.dumps(IDENTITIES))
