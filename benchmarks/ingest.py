@@ -4,8 +4,9 @@
     python benchmarks/ingest.py                      # on 30,000 drawn faces
 
 Speed: the loops and the whole job take turns on the same file and cores, Ray already up and warm;
-what counts is the ratio of their medians. The loops leave arrays in memory. The job besides that
-checks every value, hashes every image, writes Parquet, counts, and draws two pictures.
+what counts is the ratio of their medians, for the file itself and for four times its rows. The
+loops leave arrays in memory. The job besides that checks every value, hashes every image, writes
+Parquet, counts, and draws two pictures.
 
 Memory: each size runs in a process and a cluster of its own; reported are the most memory that the
 driver held and the most shared memory that Ray's object store took.
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def measure_speed(table: Path, repeats: int) -> None:
             taken[step].append(seconds(step, table))
     ray.shutdown()
     median = {step: statistics.median(values) for step, values in taken.items()}
+    print(f"{num_rows:,} rows")
     for step in steps:
         rate, ratio = num_rows / median[step], median[step] / median[ingest]
         print(f"{step.__name__:15} {rate:8,.0f} rows/s; ingest is {ratio:.2f} times as fast")
@@ -123,15 +125,21 @@ def repeat_rows(table: Path, times: int, folder: Path) -> Path:
     return longer
 
 
-def compare_memory(table: Path, folder: Path) -> None:
+def longer_tables(table: Path, folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the table with 1 and 4 times its rows, each for as long as it is looked at."""
     for times in (1, 4):
         longer = repeat_rows(table, times, folder)
+        yield times, longer
+        longer.unlink()
+
+
+def compare_memory(table: Path, folder: Path) -> None:
+    for times, longer in longer_tables(table, folder):
         command = [sys.executable, __file__, str(longer), "--memory"]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         peaks = json.loads(output.splitlines()[-1])
         told = ", ".join(f"{name} {peak / MIB:,.0f} MiB" for name, peak in peaks.items())
         print(f"{times}x the rows ({longer.stat().st_size / MIB:,.0f} MiB): {told}")
-        longer.unlink()
 
 
 def draw_table(folder: Path) -> Path:
@@ -152,7 +160,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         table = arguments.table or draw_table(Path(folder))
-        measure_speed(table, arguments.repeats)
+        for _, longer in longer_tables(table, Path(folder)):
+            measure_speed(longer, arguments.repeats)
         compare_memory(table, Path(folder))
 
 

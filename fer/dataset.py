@@ -35,6 +35,13 @@ _EXAMPLE_FIELDS = (
 )
 _VOTES_FIELD = pa.field("votes", pa.list_(pa.int8(), NUM_VOTES))
 
+PIXEL_ENCODING = {
+    "use_dictionary": ["label", "split"],
+    "column_encoding": {"image.list.element": "BYTE_STREAM_SPLIT"},
+}
+"""Parquet keeps a byte as a number of 32 bits: split into bytes, the three that are zero vanish in
+compression, at half the cost of a dictionary of the 256 values."""
+
 REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())])
 
 

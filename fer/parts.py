@@ -1,6 +1,7 @@
 """Tables written a part at a time, so that work which is done twice leaves one file."""
 
 import hashlib
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +9,13 @@ import pyarrow.parquet as pq
 from fer import storage
 
 
-def write_part(location: str, folder: str, table: pa.Table, key: str) -> str:
+def write_part(
+    location: str,
+    folder: str,
+    table: pa.Table,
+    key: str,
+    **encoding: Any,  # noqa: ANN401
+) -> str:
     """Write a table as one Parquet file of a folder and return the file's name in ``location``.
 
     Args:
@@ -17,11 +24,12 @@ def write_part(location: str, folder: str, table: pa.Table, key: str) -> str:
         table: The rows.
         key: Column of strings that tell these rows from all others. The file is named after their
             digest: the same rows, written again since a machine was lost, replace themselves.
+        encoding: How ``pyarrow.parquet.write_table`` encodes what is not as usual.
     """
     digest = hashlib.sha256("\n".join(table[key].to_pylist()).encode())
     name = f"{folder}/{digest.hexdigest()[:20]}.parquet"
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=1)
+    pq.write_table(table, sink, compression="zstd", compression_level=1, **encoding)
     storage.write_bytes(storage.join(location, name), sink.getvalue().to_pybytes())
     return name
 

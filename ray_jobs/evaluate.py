@@ -24,6 +24,7 @@ from fer.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
 from fer.predictor import resolve_checkpoint
 from ray_jobs import cluster, stages
+from ray_jobs.classify import BATCH_SIZE, classify
 from ray_jobs.config import EvaluateConfig
 
 COMMITTEE = "committee"
@@ -118,15 +119,12 @@ def _parts(
     """Read, classify and write as one stream; yield what was predicted a file at a time."""
     filesystem, path = storage.filesystem(storage.join(data.location, "examples"))
     faces = (
-        ray.data.read_parquet(
-            path,
-            filesystem=filesystem,
-            columns=["image", "label", "split", "source", "sha256"],
-        )
+        ray.data.read_parquet(path, filesystem=filesystem)
+        .select_columns(["image", "label", "split", "source", "sha256"])
         .map_batches(partial(choose, split=config.split), batch_format="pyarrow", batch_size=None)
-        .repartition(target_num_rows_per_block=stages.BATCH_SIZE)
+        .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
-    classified = stages.classify(faces, list(locations.values()), tta=config.tta)
+    classified = classify(faces, list(locations.values()), tta=config.tta)
     names = [*locations, *([COMMITTEE] if config.committee else [])]
     written = classified.map_batches(
         partial(write, output=config.output, names=names, class_names=data.class_names),

@@ -182,7 +182,8 @@ def write(parsed: pa.Table, output: str, *, with_votes: bool) -> dict[str, np.nd
     tally.ignored = len(parsed) - len(examples) - len(rejects)
     if len(examples):
         table = _to_examples(examples, with_votes=with_votes)
-        tally.files.add(parts.write_part(output, "examples", table, key="source"))
+        encoding = dataset.PIXEL_ENCODING
+        tally.files.add(parts.write_part(output, "examples", table, key="source", **encoding))
     if len(rejects):
         tally.files.add(parts.write_part(output, "rejects", rejects, key="source"))
     return stages.tally_batch(tally)

@@ -27,6 +27,7 @@ from fer.labels import LABEL_SCHEMA, Labeller, LabelTally
 from fer.predictor import resolve_checkpoint
 from fer.sources import Piece, check_source, fetch_image, is_csv
 from ray_jobs import cluster, stages
+from ray_jobs.classify import DECODE_CPUS, classify
 from ray_jobs.config import LabelConfig
 
 DECODED_SCHEMA = pa.schema(
@@ -83,9 +84,9 @@ def _write_rows(config: LabelConfig, checkpoint: str, labeller: Labeller) -> Lab
 def _parts(config: LabelConfig, checkpoint: str, labeller: Labeller) -> Iterator[LabelTally]:
     """Read, decode, classify and write as one stream; yield what was counted a file at a time."""
     faces = stages.read([config.images], config.limit).map_batches(
-        decode, batch_format="pyarrow", batch_size=None, num_cpus=stages.DECODE_CPUS
+        decode, batch_format="pyarrow", batch_size=None, num_cpus=DECODE_CPUS
     )
-    counted = stages.classify(faces, [checkpoint]).map_batches(
+    counted = classify(faces, [checkpoint]).map_batches(
         partial(write, output=config.output, labeller=labeller),
         batch_format="pyarrow",
         batch_size=ROWS_PER_FILE,

@@ -103,7 +103,7 @@ def s3_server(programs, tmp_path_factory):
     with ExitStack() as cleanup:
         server = subprocess.Popen(
             weed_command(folder, ports),
-            stdout=(folder / "log").open("w"),
+            stdout=cleanup.enter_context((folder / "log").open("w")),
             stderr=subprocess.STDOUT,
         )
         cleanup.callback(server.wait)
