@@ -97,7 +97,7 @@ def pack_checkpoint(
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     weights = save_tensors(tensors)
     config = CheckpointConfig(
-        id=f"{architecture['name']}-{hashlib.sha256(weights).hexdigest()[:12]}",
+        id=f"{architecture['name']}-{_digest(weights)}",
         architecture=architecture,
         parameters=count_parameters(model),
         **provenance,
@@ -194,7 +194,8 @@ def _check_config(location: str, config: CheckpointConfig) -> None:
 def _load_model(location: str, config: CheckpointConfig) -> nn.Module:
     model = build_model(config.architecture["name"], **config.architecture["arguments"])
     try:
-        model.load_state_dict(load_tensors(storage.read_bytes(storage.join(location, WEIGHTS))))
+        content = storage.read_bytes(storage.join(location, WEIGHTS))
+        model.load_state_dict(load_tensors(content))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{location}/{WEIGHTS} can't be read: {error}.") from error
     except RuntimeError as error:
@@ -202,30 +203,41 @@ def _load_model(location: str, config: CheckpointConfig) -> nn.Module:
             f"{location}/{WEIGHTS} does not fit a {config.architecture['name']} network of "
             f"{len(config.class_names)} classes: it belongs to another checkpoint."
         ) from error
+    if not config.id.endswith(_digest(content)):
+        raise InputError(
+            f"{location}/{WEIGHTS} is damaged: its digest is not the one in {config.id}; copy the "
+            "checkpoint again."
+        )
     return model.eval()
 
 
-# What training needs beside the network to go on where it stopped.
+def _digest(weights: bytes) -> str:
+    return hashlib.sha256(weights).hexdigest()[:12]
 
 
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
-    """Return an optimizer's tensors; its numbers are those of the recipe."""
-    state = optimizer.state_dict()["state"]
-    return save_tensors(
-        {
-            f"{index}.{key}": tensor.contiguous()
-            for index, tensors in state.items()
-            for key, tensor in tensors.items()
-        }
-    )
+# What training needs beside the network that is kept to go on where it stopped.
 
 
-def unpack_optimizer(optimizer: torch.optim.Optimizer, content: bytes) -> None:
-    """Give an optimizer of the same network the tensors that ``pack_optimizer`` returned."""
+def pack_training(network: nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
+    """Return the tensors of a network in training and of its optimizer, whose numbers are fixed."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": tensor for key, tensor in state.items()}
+    return save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def unpack_training(network: nn.Module, optimizer: torch.optim.Optimizer, content: bytes) -> None:
+    """Give a network and its optimizer, as they were built, what ``pack_training`` returned."""
+    weights: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in load_tensors(content).items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
+        owner, _, key = name.partition(".")
+        if owner == "network":
+            weights[key] = tensor
+        else:
+            index, _, key = key.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+    network.load_state_dict(weights)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

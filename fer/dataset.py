@@ -179,6 +179,12 @@ def images_of(examples: pa.Table) -> np.ndarray:
     return images
 
 
+def _votes_of(examples: pa.Table) -> np.ndarray:
+    votes = examples["votes"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    column: np.ndarray = votes.reshape(-1, NUM_VOTES)
+    return column
+
+
 @dataclass(frozen=True)
 class Examples:
     """The examples of one split in a fixed order, that of their digests.
@@ -187,11 +193,13 @@ class Examples:
         images: uint8 (N, 48, 48).
         labels: int64 (N,).
         sources: Where each came from, N strings.
+        votes: FER+ votes int8 (N, 10), where the dataset has them.
     """
 
     images: np.ndarray
     labels: np.ndarray
     sources: list[str]
+    votes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -243,13 +251,16 @@ class Dataset:
             InputError: The split is empty.
         """
         self.check_split(split)
+        files = self._files()
         columns = ["image", "label", "source", "sha256"]
-        table = self._files().to_table(columns, filter=pads.field("split") == split)
+        columns += [name for name in ("votes",) if name in files.schema.names]
+        table = files.to_table(columns, filter=pads.field("split") == split)
         table = table.sort_by([("sha256", "ascending"), ("source", "ascending")])
         return Examples(
             images=images_of(table),
             labels=table["label"].to_numpy().astype(np.int64),
             sources=table["source"].to_pylist(),
+            votes=_votes_of(table) if "votes" in columns else None,
         )
 
     def read_images(self, digests: Sequence[str]) -> np.ndarray:

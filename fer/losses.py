@@ -1,10 +1,43 @@
-"""The losses that a network can be trained with."""
+"""What a network is asked to say of each example, and how far it is from saying it."""
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 
-def cross_entropy_sum(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+def smoothed_targets(labels: Tensor, num_classes: int, label_smoothing: float) -> Tensor:
+    """Return labels as probabilities, some of which is spread evenly over the classes.
+
+    Args:
+        labels: int64 (N,), 0 to C - 1.
+        num_classes: C.
+        label_smoothing: The share that is spread, in [0, 1) (Szegedy et al. 2015, arXiv
+            1512.00567, section 7).
+
+    Returns:
+        float32 (N, C); rows sum to 1.
+    """
+    even = label_smoothing / num_classes
+    return F.one_hot(labels, num_classes).float() * (1 - label_smoothing) + even
+
+
+def class_weights(labels: Tensor, num_classes: int, balance: float) -> Tensor:
+    """Return the weight of each class, by the power ``-balance`` of its number of examples.
+
+    Args:
+        labels: int64 (N,), 0 to C - 1.
+        num_classes: C.
+        balance: 0 counts examples alike, 1 counts classes alike.
+
+    Returns:
+        float32 (C,), scaled so that the weights of all examples average 1; 0 for an absent class.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    weights = counts.clamp_min(1) ** -balance * (counts > 0)
+    return weights * (len(labels) / (weights * counts).sum())
+
+
+def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum the categorical cross entropy of a softmax over a batch, in nats.
 
     What the paper (section 4.2) calls "binary cross entropy (softmax)". A sum rather than a mean,
@@ -12,8 +45,6 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, label_smoothing: float) ->
 
     Args:
         logits: float (B, C).
-        labels: int64 (B,), 0 to C - 1.
-        label_smoothing: Share of the target that is spread evenly over the classes, in [0, 1)
-            (Szegedy et al. 2015, arXiv 1512.00567, section 7).
+        targets: float (B, C), probabilities; a row's sum is the weight of its example.
     """
-    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="sum")
+    return F.cross_entropy(logits, targets, reduction="sum")

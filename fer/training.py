@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from fer.dataset import Examples
-from fer.losses import cross_entropy_sum
+from fer.losses import class_weights, cross_entropy_sum, smoothed_targets
 from fer.transforms import Augmentation, standardize
+from fer.votes import label_probs_from_votes
 
 WARM_UP = 0.3
 """Share of the steps in which the learning rate rises (Smith & Topin 2017, arXiv 1708.07120)."""
@@ -32,6 +34,9 @@ class Recipe:
         lr: Highest learning rate.
         weight_decay: Factor of the squared weights in the loss.
         label_smoothing: Share of the target spread evenly over the classes.
+        votes_weight: Share of the target that FER+ votes say.
+        class_balance: Power of a class's rarity in the weight of its examples.
+        ema_decay: What is kept of the averaged weights at each step; 0 averages nothing.
         augment: Whether images are mirrored, turned, zoomed and shifted.
         seed: Of the weights, the order and the augmentation.
         bfloat16: Whether the network computes in bfloat16 where that is safe.
@@ -42,6 +47,9 @@ class Recipe:
     lr: float
     weight_decay: float
     label_smoothing: float
+    votes_weight: float
+    class_balance: float
+    ema_decay: float
     augment: bool
     seed: int
     bfloat16: bool
@@ -54,6 +62,7 @@ class Batch:
     Attributes:
         images: uint8 (b, 48, 48).
         labels: int64 (b,).
+        targets: float32 (b, C), what the network is to say.
         augmentation: How each image is moved, or None.
         global_size: Examples of the whole batch.
         step: Number of the batch since the first epoch, from 0.
@@ -61,6 +70,7 @@ class Batch:
 
     images: Tensor
     labels: Tensor
+    targets: Tensor
     augmentation: Augmentation | None
     global_size: int
     step: int
@@ -73,19 +83,42 @@ class ResidentExamples:
     Attributes:
         images: uint8 (N, 48, 48).
         labels: int64 (N,).
+        targets: float32 (N, C), what the network is to say; a row's sum is its example's weight.
     """
 
     images: Tensor
     labels: Tensor
+    targets: Tensor
 
     @classmethod
-    def place(cls, examples: Examples, device: torch.device) -> "ResidentExamples":
-        """Copy a split to a device."""
+    def place(
+        cls, examples: Examples, num_classes: int, device: torch.device
+    ) -> "ResidentExamples":
+        """Copy a split to a device, its labels as they are for targets."""
         images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
-        return cls(images.to(device), labels.to(device))
+        targets = smoothed_targets(labels, num_classes, 0.0)
+        return cls(images.to(device), labels.to(device), targets.to(device))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, part: slice | Tensor) -> "ResidentExamples":
+        """Return some of the examples."""
+        return ResidentExamples(self.images[part], self.labels[part], self.targets[part])
+
+
+def training_targets(examples: Examples, num_classes: int, recipe: Recipe) -> Tensor:
+    """Return what the network is to say of each example: float32 (N, C).
+
+    The label, smoothed; in the share of ``votes_weight`` what ten people's votes make of it; and
+    all of it times the weight of the label's class.
+    """
+    labels = torch.tensor(examples.labels)
+    targets = smoothed_targets(labels, num_classes, recipe.label_smoothing)
+    if recipe.votes_weight:
+        said = torch.tensor(label_probs_from_votes(examples.votes, examples.labels, num_classes))
+        targets = targets.lerp(said, recipe.votes_weight)
+    return targets * class_weights(labels, num_classes, recipe.class_balance)[labels].unsqueeze(1)
 
 
 def steps_per_epoch(num_examples: int, recipe: Recipe) -> int:
@@ -107,10 +140,11 @@ def training_batches(
         chosen = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
         moves = Augmentation.draw(len(chosen), generator) if recipe.augment else None
         part = slice(rank, None, world_size)
-        mine = chosen[part].to(examples.images.device)
+        mine = examples[chosen[part].to(examples.images.device)]
         yield Batch(
-            examples.images[mine],
-            examples.labels[mine],
+            mine.images,
+            mine.labels,
+            mine.targets,
             moves[part] if moves else None,
             len(chosen),
             epoch * num_steps + index,
@@ -138,6 +172,24 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
 
 
+def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """Return the exponential moving average of a network's weights and statistics, or None.
+
+    It forgets faster at first, by (1 + n) / (10 + n) after n steps, so that short runs are not held
+    back by how they began (the warm-up of TensorFlow's ``ExponentialMovingAverage``).
+    """
+    if not recipe.ema_decay:
+        return None
+
+    def follow(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        decay = min(recipe.ema_decay, float((1 + num_averaged) / (10 + num_averaged)))
+        return averaged.lerp(current, 1 - decay)
+
+    return AveragedModel(model, avg_fn=follow, use_buffers=True)
+
+
 def train_epoch(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -145,6 +197,7 @@ def train_epoch(
     recipe: Recipe,
     num_steps: int,
     world_size: int = 1,
+    average: AveragedModel | None = None,
 ) -> Iterator[Tensor]:
     """Train on each batch and yield its totals: loss summed, right answers, examples (float64).
 
@@ -155,6 +208,7 @@ def train_epoch(
         recipe: What fixes the run.
         num_steps: Steps of all epochs together.
         world_size: Number of workers.
+        average: Follows the network's weights, a step at a time.
     """
     model.train()
     for batch in batches:
@@ -165,12 +219,14 @@ def train_epoch(
             images = batch.augmentation.apply(images)
         with autocast(images.device, enabled=recipe.bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last))
-        loss = cross_entropy_sum(logits.float(), batch.labels, recipe.label_smoothing)
+        loss = cross_entropy_sum(logits.float(), batch.targets)
         optimizer.zero_grad(set_to_none=True)
         # Workers' gradients are averaged, so each counts for its share of the global batch.
         (loss * (world_size / batch.global_size)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
         optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
         correct = (logits.argmax(dim=1) == batch.labels).sum()
         yield torch.stack([loss.detach(), correct, torch.tensor(len(batch.labels))]).double()
 
@@ -194,12 +250,12 @@ def evaluate_epoch(
     loss = torch.zeros((), dtype=torch.float64)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     for start in range(0, len(examples), batch_size):
-        images = standardize(examples.images[start : start + batch_size])
-        labels = examples.labels[start : start + batch_size]
+        part = examples[start : start + batch_size]
+        images = standardize(part.images)
         with autocast(images.device, enabled=bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last)).float()
-        loss += cross_entropy_sum(logits, labels, label_smoothing=0.0).double().cpu()
-        cells = (labels * num_classes + logits.argmax(dim=1)).cpu()
+        loss += cross_entropy_sum(logits, part.targets).double().cpu()
+        cells = (part.labels * num_classes + logits.argmax(dim=1)).cpu()
         confusion += torch.bincount(cells, minlength=num_classes**2).reshape(confusion.shape)
     return loss, confusion
 

@@ -76,12 +76,21 @@ class TrainConfig:
     """Fraction of activations dropped after every block, 0 to 1."""
     label_smoothing: float = 0.1
     """Share of the target spread evenly over the classes, 0 to 1."""
+    votes_weight: float = 0.0
+    """Share of the target that FER+ votes say, 0 to 1; the dataset must have been ingested with
+    them."""
+    class_balance: float = 0.0
+    """Weight of rare classes: 0 counts examples alike, 1 counts classes alike."""
+    ema_decay: float = 0.998
+    """What a moving average of the weights, which is what is kept, keeps at each step; 0: none."""
     augment: bool = True
     """Mirror, turn, zoom and shift the training images at random."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the network computes in; auto takes bfloat16 where the processor is fast at it."""
     select_by: Literal["val_macro_f1", "val_accuracy"] = "val_macro_f1"
     """Which score on val says what the best epoch is."""
+    patience: int | None = None
+    """Stop after so many epochs without a better score on val."""
     seed: int = 0
     """Of the weights, the order of the examples and the augmentation."""
     from_checkpoint: Location | None = None
@@ -99,6 +108,12 @@ class TrainConfig:
         _require(0 <= self.dropout < 1, "--dropout", "in [0, 1)", self.dropout)
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "--label-smoothing", "in [0, 1)", smoothing)
+        _require(0 <= self.votes_weight <= 1, "--votes-weight", "in [0, 1]", self.votes_weight)
+        _require(0 <= self.class_balance <= 1, "--class-balance", "in [0, 1]", self.class_balance)
+        _require(0 <= self.ema_decay < 1, "--ema-decay", "in [0, 1)", self.ema_decay)
+        _require(
+            self.patience is None or self.patience > 0, "--patience", "at least 1", self.patience
+        )
         _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
         low, high = self.worker_range
         _require(1 <= low <= high, "--num-workers", "N or MIN:MAX, at least 1", self.num_workers)

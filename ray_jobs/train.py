@@ -21,6 +21,7 @@ from ray import train as ray_train
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from fer import checkpoint, storage
 from fer.checkpoint import check_classes, load_checkpoint, read_config
@@ -33,12 +34,14 @@ from fer.reports import figures
 from fer.training import (
     Recipe,
     ResidentExamples,
+    build_average,
     build_optimizer,
     evaluate_epoch,
     has_fast_bfloat16,
     steps_per_epoch,
     train_epoch,
     training_batches,
+    training_targets,
 )
 from ray_jobs import cluster
 from ray_jobs.config import TrainConfig
@@ -47,7 +50,7 @@ LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""
 
 METRICS = "metrics.jsonl"
-OPTIMIZER = "optimizer.safetensors"
+TRAINING = "training.safetensors"
 PARTS = (checkpoint.WEIGHTS, METRICS, "curves.png", LAST)
 
 EVALUATION_BATCH = 256
@@ -196,30 +199,61 @@ class _Run:
     recipe: Recipe
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
     history: list[dict[str, Any]]
     rank: int
     world_size: int
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is evaluated and kept: the average where there is one."""
+        network: nn.Module = self.average.module if self.average else self.network
+        return network
 
 
 def train_loop_per_worker(settings: dict[str, Any]) -> None:
     """Train on one worker's part of each batch, and report every epoch."""
     config, device = TrainConfig(**settings["config"]), get_device()
     data = open_dataset(config.dataset)
-    train = ResidentExamples.place(data.read_split("train"), device)
-    val = ResidentExamples.place(data.read_split("val"), device)
     run = _start(config, data, device)
+    train, val = _place_examples(run.recipe, data, device)
     model = prepare_model(run.network)
     for epoch in range(len(run.history), config.num_epochs):
+        if _is_exhausted(run):
+            break
         start = time.monotonic()
         totals = _train(run, model, train, epoch, settings["queue"])
         metrics = {
             "epoch": epoch + 1,
+            "step": (epoch + 1) * steps_per_epoch(len(train), run.recipe),
             "train_loss": (totals[0] / totals[2]).item(),
             "train_accuracy": (totals[1] / totals[2]).item(),
             **_evaluate(run, val, len(data.class_names)),
             "seconds": time.monotonic() - start,
         }
         _report(run, data, metrics)
+
+
+def _place_examples(
+    recipe: Recipe, data: Dataset, device: torch.device
+) -> tuple[ResidentExamples, ResidentExamples]:
+    """Return ``train`` with the targets of the recipe and ``val`` with its labels."""
+    num_classes = len(data.class_names)
+    train, val = data.read_split("train"), data.read_split("val")
+    targets = training_targets(train, num_classes, recipe).to(device)
+    placed = ResidentExamples.place(train, num_classes, device)
+    return (
+        dataclasses.replace(placed, targets=targets),
+        ResidentExamples.place(val, num_classes, device),
+    )
+
+
+def _is_exhausted(run: _Run) -> bool:
+    """Tell whether the best epoch lies as far back as patience reaches."""
+    if run.config.patience is None or not run.history:
+        return False
+    scores = [epoch[run.config.select_by] for epoch in run.history]
+    return len(scores) - 1 - scores.index(max(scores)) >= run.config.patience
 
 
 def _start(config: TrainConfig, data: Dataset, device: torch.device) -> _Run:
@@ -230,20 +264,34 @@ def _start(config: TrainConfig, data: Dataset, device: torch.device) -> _Run:
     network = build_model(config.model, len(data.class_names), config.dropout)
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(network, recipe)
-    history: list[dict[str, Any]] = []
-    if kept := ray_train.get_checkpoint():
-        with kept.as_directory() as folder:
-            network.load_state_dict(load_checkpoint(folder).models[0].state_dict())
-            content = storage.read_bytes(storage.join(folder, OPTIMIZER))
-            checkpoint.unpack_optimizer(optimizer, content)
-            lines = storage.read_bytes(storage.join(folder, METRICS)).splitlines()
-            history = [json.loads(line) for line in lines]
-    elif config.from_checkpoint is not None:
+    if config.from_checkpoint is not None:
         start = load_checkpoint(config.from_checkpoint)
         network.load_state_dict(start.models[0].state_dict())
-    ranks = context.get_world_rank(), context.get_world_size()
-    return _Run(config, recipe, network, optimizer, history, *ranks)
+    run = _Run(
+        config,
+        recipe,
+        network,
+        build_optimizer(network, recipe),
+        build_average(network, recipe),
+        history=[],
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+    )
+    if kept := ray_train.get_checkpoint():
+        with kept.as_directory() as folder:
+            _go_on(run, folder)
+    return run
+
+
+def _go_on(run: _Run, folder: str) -> None:
+    """Bring a run to where it was when ``_report`` kept a folder."""
+    content = storage.read_bytes(storage.join(folder, TRAINING))
+    checkpoint.unpack_training(run.network, run.optimizer, content)
+    run.kept.load_state_dict(load_checkpoint(folder).models[0].state_dict())
+    lines = storage.read_bytes(storage.join(folder, METRICS)).splitlines()
+    run.history = [json.loads(line) for line in lines]
+    if run.average:
+        run.average.n_averaged.fill_(run.history[-1]["step"])
 
 
 def _recipe(config: TrainConfig, device: torch.device) -> Recipe:
@@ -268,7 +316,9 @@ def _train(
     batches = training_batches(train, run.recipe, epoch, run.rank, run.world_size)
     said = {"epoch": f"{epoch + 1}/{run.config.num_epochs}", **_newest(run.history)}
     totals, shown = torch.zeros(3, dtype=torch.float64), time.monotonic()
-    steps = train_epoch(model, batches, run.optimizer, run.recipe, num_steps, run.world_size)
+    steps = train_epoch(
+        model, batches, run.optimizer, run.recipe, num_steps, run.world_size, run.average
+    )
     for step, step_totals in enumerate(steps, start=epoch * per_epoch + 1):
         totals += step_totals.cpu()
         if run.rank == 0 and time.monotonic() - shown > 1:
@@ -290,13 +340,11 @@ def _newest(history: list[dict[str, Any]]) -> dict[str, str]:
 def _evaluate(run: _Run, val: ResidentExamples, num_classes: int) -> dict[str, float]:
     """Evaluate each worker's part with the statistics of rank 0, which are those that are kept."""
     if run.world_size > 1:
-        for buffer in run.network.buffers():
+        for buffer in run.kept.buffers():
             dist.broadcast(buffer, src=0)
-    part = slice(run.rank, None, run.world_size)
-    mine = ResidentExamples(val.images[part], val.labels[part])
-    bfloat16 = run.recipe.bfloat16
+    mine = val[run.rank :: run.world_size]
     loss, confusion = evaluate_epoch(
-        run.network, mine, num_classes, EVALUATION_BATCH, bfloat16=bfloat16
+        run.kept, mine, num_classes, EVALUATION_BATCH, bfloat16=run.recipe.bfloat16
     )
     loss = _sum_over_workers(loss, run.world_size)
     confusion = _sum_over_workers(confusion, run.world_size)
@@ -323,7 +371,7 @@ def _report(run: _Run, data: Dataset, metrics: dict[str, Any]) -> None:
     lines = "".join(json.dumps(epoch) + "\n" for epoch in run.history).encode()
     storage.write_bytes(storage.join(run.config.output, METRICS), lines)
     packed = checkpoint.pack_checkpoint(
-        run.network,
+        run.kept,
         {"name": run.config.model, "arguments": _arguments(run.config, data)},
         class_names=data.class_names,
         training={
@@ -334,7 +382,8 @@ def _report(run: _Run, data: Dataset, metrics: dict[str, Any]) -> None:
         data={"location": data.location, "fingerprint": data.summary["fingerprint"]},
         scores={name: metrics[name] for name in ("val_loss", "val_accuracy", "val_macro_f1")},
     )
-    files = {**packed, METRICS: lines, OPTIMIZER: checkpoint.pack_optimizer(run.optimizer)}
+    training = checkpoint.pack_training(run.network, run.optimizer)
+    files = {**packed, METRICS: lines, TRAINING: training}
     with checkpoint.temporary_folder(files) as folder:
         ray_train.report(metrics, checkpoint=ray_train.Checkpoint.from_directory(folder))
 

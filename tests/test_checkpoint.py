@@ -78,6 +78,11 @@ def test_weights_that_are_damaged_or_another_network_s(tmp_path, save_network):
     weights.write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match="a/model.safetensors"):
         load_checkpoint(str(tmp_path / "a"))
+    rotten = bytearray((tmp_path / "b" / "model.safetensors").read_bytes())
+    rotten[-1] ^= 1
+    (tmp_path / "b" / "model.safetensors").write_bytes(rotten)
+    with pytest.raises(InputError, match="b/model.safetensors is damaged: its digest"):
+        load_checkpoint(str(tmp_path / "b"))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="a/model.safetensors"):
         load_checkpoint(str(tmp_path / "a"))

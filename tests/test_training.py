@@ -1,22 +1,28 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from fer.losses import cross_entropy_sum
+from fer.dataset import Examples
+from fer.errors import InputError
+from fer.losses import class_weights, cross_entropy_sum, smoothed_targets
 from fer.models import build_model
 from fer.training import (
     GRADIENT_CLIP,
     Recipe,
     ResidentExamples,
+    build_average,
     build_optimizer,
     evaluate_epoch,
     learning_rate,
     steps_per_epoch,
     train_epoch,
     training_batches,
+    training_targets,
 )
 
 RECIPE = Recipe(
@@ -25,6 +31,9 @@ RECIPE = Recipe(
     lr=0.02,
     weight_decay=5e-4,
     label_smoothing=0.1,
+    votes_weight=0.0,
+    class_balance=0.0,
+    ema_decay=0.0,
     augment=True,
     seed=0,
     bfloat16=False,
@@ -34,7 +43,8 @@ RECIPE = Recipe(
 @pytest.fixture(scope="module")
 def examples(faces):
     images, labels = faces
-    return ResidentExamples(torch.tensor(images), torch.tensor(labels, dtype=torch.int64))
+    split = Examples(images, labels.astype(np.int64), [""] * len(labels))
+    return ResidentExamples.place(split, 7, torch.device("cpu"))
 
 
 def test_every_worker_sees_its_part_of_the_same_global_batch(examples):
@@ -112,7 +122,7 @@ def test_weights_decay_and_biases_do_not():
 
 
 def test_faces_are_learned_by_heart(examples):
-    recipe = replace(RECIPE, num_epochs=40, augment=False, label_smoothing=0.0)
+    recipe = replace(RECIPE, num_epochs=40, augment=False)
     network = small_network()
     optimizer = build_optimizer(network, recipe)
     for epoch in range(recipe.num_epochs):
@@ -136,5 +146,48 @@ def test_evaluation_counts_every_example_and_changes_nothing(examples):
 
 
 def test_loss_of_an_even_guess_is_the_logarithm_of_the_classes():
-    loss = cross_entropy_sum(torch.zeros(3, 7), torch.tensor([0, 1, 2]), 0.0)
+    targets = smoothed_targets(torch.tensor([0, 1, 2]), 7, 0.0)
+    loss = cross_entropy_sum(torch.zeros(3, 7), targets)
     assert loss.item() == pytest.approx(3 * torch.log(torch.tensor(7.0)).item())
+
+
+def test_smoothed_targets_are_those_of_torch():
+    logits, labels = torch.randn(5, 7), torch.tensor([0, 1, 2, 6, 6])
+    expected = F.cross_entropy(logits, labels, label_smoothing=0.2, reduction="sum")
+    loss = cross_entropy_sum(logits, smoothed_targets(labels, 7, 0.2))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_class_weights_balance_classes_and_keep_the_scale():
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    assert class_weights(labels, 3, 0.0).tolist() == [1, 1, 0]
+    weights = class_weights(labels, 3, 1.0)
+    assert (weights[0] * 90).item() == pytest.approx((weights[1] * 10).item())
+    assert weights[labels].mean().item() == pytest.approx(1)
+
+
+def test_targets_mix_the_label_with_what_votes_make_of_it():
+    labels = np.arange(70) % 7
+    votes = np.eye(10, dtype=np.int8)[labels] * 10
+    split = Examples(np.zeros((70, 48, 48), np.uint8), labels, [""] * 70, votes)
+    recipe = replace(RECIPE, label_smoothing=0.0, votes_weight=0.5)
+    targets = training_targets(split, 7, recipe)
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(70))
+    assert (targets.argmax(dim=1) == torch.tensor(labels)).all()
+    # The votes tell all about these labels, so their half says nearly as much as the label's.
+    assert 0.8 < targets.max(dim=1).values.min() < 1
+    with pytest.raises(InputError, match="--votes-weight needs FER"):
+        training_targets(replace(split, votes=None), 7, recipe)
+
+
+def test_the_average_follows_the_weights_and_forgets_how_they_began(examples):
+    recipe = replace(RECIPE, ema_decay=0.9, num_epochs=1)
+    network = small_network()
+    average, trail = build_average(network, recipe), []
+    optimizer = build_optimizer(network, recipe)
+    batches = training_batches(examples, recipe, 0)
+    for _ in train_epoch(network, batches, optimizer, recipe, 3, average=average):
+        trail.append(network[1].weight.detach().clone())
+    first = trail[0].lerp(trail[1], 9 / 11)
+    torch.testing.assert_close(average.module[1].weight, first.lerp(trail[2], 9 / 12))
+    assert build_average(network, RECIPE) is None
