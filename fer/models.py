@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from fer.emotions import EMOTIONS
@@ -59,6 +60,27 @@ class ConvNet(nn.Module):
         return logits
 
 
+class Dropout(nn.Dropout):
+    """torch's own dropout, drawn four times as fast on a CPU.
+
+    There torch draws a whole number for every activation, one after another, which takes an eighth
+    of the deep network's training step. Sixteen bits decide as well: four decisions a number, and a
+    fraction that is right to 1/65536.
+    """
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Zero a fraction of the activations (…) in training, and scale the others up."""
+        if not self.training or activations.device.type != "cpu":
+            return super().forward(activations)
+        size = activations.numel()
+        bits = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None)
+        is_kept = bits.view(torch.int16)[:size] >= round(self.p * 2**16) - 2**15
+        scale = is_kept.to(activations.dtype).mul_(1 / (1 - self.p))
+        # In the order in which the activations lie in memory, so that nothing is rearranged.
+        strides = torch.empty_like(activations).stride()
+        return activations * scale.as_strided(activations.shape, strides)
+
+
 def build_model(name: str, num_classes: int = len(EMOTIONS), dropout: float = 0.25) -> ConvNet:
     """Build a network of ``MODELS`` with fresh weights from torch's global generator.
 
@@ -86,11 +108,11 @@ def _convolution(channels: int, filters: int, kernel_size: int, dropout: float) 
         nn.BatchNorm2d(filters),
         nn.ReLU(),
         nn.MaxPool2d(kernel_size=2, stride=2),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
 
 
 def _fully_connected(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)
+        nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), Dropout(dropout)
     )

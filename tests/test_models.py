@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fer.errors import InputError
-from fer.models import build_model, count_parameters
+from fer.models import Dropout, build_model, count_parameters
 
 STATISTICS = "eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)"
 FLATTEN = "Flatten(start_dim=1, end_dim=-1)"
@@ -71,3 +71,26 @@ def test_one_logit_a_class(name):
 def test_unknown_name():
     with pytest.raises(InputError, match="choose one of shallow, deep"):
         build_model("wide")
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_zeroes_its_fraction_and_keeps_the_mean(layout):
+    dropout, ones = Dropout(0.25), torch.ones(64, 3, 33, 35).contiguous(memory_format=layout)
+    ones.requires_grad_()
+    dropped = dropout(ones)
+    dropped.sum().backward()
+    # Five standard deviations of 221,760 draws.
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.0046)
+    assert set(dropped.unique().tolist()) == {0, torch.tensor(4 / 3).item()}
+    assert torch.equal(ones.grad, dropped)
+    assert dropped.is_contiguous(memory_format=layout)
+    assert torch.equal(dropout.eval()(ones), ones)
+
+
+def test_dropout_differs_from_draw_to_draw_and_by_seed():
+    dropout, ones = Dropout(0.5), torch.ones(1000)
+    torch.manual_seed(3)
+    first, second = dropout(ones), dropout(ones)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(ones), first)
+    assert 400 < (first != second).sum() < 600
