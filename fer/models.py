@@ -1,4 +1,4 @@
-"""The paper's two networks, shallow and deep, as one family of convolutional nets."""
+"""The paper's two networks and nets of one to eight convolutions, as one family."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,40 +12,75 @@ from fer.images import IMAGE_SIZE
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """A convolution of the family.
+
+    Attributes:
+        filters: Maps that it makes.
+        kernel_size: Side of its filters in pixels.
+        pooled: Whether max pooling and dropout follow it.
+    """
+
+    filters: int
+    kernel_size: int = 3
+    pooled: bool = True
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What distinguishes one network of the family from another.
 
     Attributes:
-        convolutions: Filters and kernel size of each convolution, from the input up.
+        convolutions: From the input up.
         hidden: Neurons of each hidden fully connected layer.
     """
 
-    convolutions: tuple[tuple[int, int], ...]
+    convolutions: tuple[Convolution, ...]
     hidden: tuple[int, ...]
 
 
+def _plain(depth: int) -> Architecture:
+    """Return a net of 3x3 convolutions, twice as many filters each time the maps are halved.
+
+    Up to four convolutions, each is pooled. What goes beyond four doubles stages from the last one
+    down, so that eight are two in each of four stages, as in VGG (arXiv 1409.1556).
+    """
+    stages = [(width, stage >= 8 - depth) for stage, width in enumerate((48, 96, 192, 384))]
+    convolutions: list[Convolution] = []
+    for width, is_double in stages[:depth]:
+        first = [Convolution(width, pooled=False)] if is_double else []
+        convolutions += [*first, Convolution(width)]
+    return Architecture(tuple(convolutions), hidden=(256,))
+
+
+_TWO = (Convolution(64), Convolution(128, kernel_size=5))
+
 MODELS = {
-    "shallow": Architecture(convolutions=((64, 3), (128, 5)), hidden=(256,)),
-    "deep": Architecture(convolutions=((64, 3), (128, 5), (512, 3), (512, 3)), hidden=(256, 512)),
+    "shallow": Architecture(_TWO, hidden=(256,)),
+    "deep": Architecture((*_TWO, Convolution(512), Convolution(512)), hidden=(256, 512)),
+    **{f"conv{depth}": _plain(depth) for depth in range(1, 9)},
 }
-"""The networks of sections 4.2 (4,927,111 parameters) and 4.3 (4,474,759 parameters)."""
+"""The networks of sections 4.2 (4,927,111 parameters) and 4.3 (4,474,759 parameters), and nets of
+one to eight convolutions, which section 6 leaves to future work."""
 
 
 class ConvNet(nn.Module):
     """Convolutions, then fully connected layers, then one logit a class (sections 4.2 and 4.3).
 
-    Each convolution is padded to keep its size and followed by batch normalisation, ReLU, 2x2 max
-    pooling of stride 2 and dropout; each hidden fully connected layer by batch normalisation, ReLU
-    and dropout, as the parameter counts of the published networks imply.
+    Each convolution is padded to keep its size and followed by batch normalisation and ReLU, and
+    where it is pooled by 2x2 max pooling of stride 2 and dropout; each hidden fully connected layer
+    by batch normalisation, ReLU and dropout, as the parameter counts of the published networks
+    imply.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int, dropout: float) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
         channels, size = 1, IMAGE_SIZE
-        for filters, kernel_size in architecture.convolutions:
-            blocks.append(_convolution(channels, filters, kernel_size, dropout))
-            channels, size = filters, size // 2
+        for convolution in architecture.convolutions:
+            blocks.append(_convolution(channels, convolution, dropout))
+            channels = convolution.filters
+            size //= 2 if convolution.pooled else 1
         self.convolutions = nn.Sequential(*blocks)
         widths = (channels * size * size, *architecture.hidden)
         self.hidden = nn.Sequential(
@@ -102,14 +137,16 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _convolution(channels: int, filters: int, kernel_size: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, filters, kernel_size, padding="same"),
+def _convolution(channels: int, convolution: Convolution, dropout: float) -> nn.Sequential:
+    filters = convolution.filters
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, filters, convolution.kernel_size, padding="same"),
         nn.BatchNorm2d(filters),
         nn.ReLU(),
-        nn.MaxPool2d(kernel_size=2, stride=2),
-        Dropout(dropout),
-    )
+    ]
+    if convolution.pooled:
+        layers += [nn.MaxPool2d(kernel_size=2, stride=2), Dropout(dropout)]
+    return nn.Sequential(*layers)
 
 
 def _fully_connected(inputs: int, outputs: int, dropout: float) -> nn.Sequential:

@@ -14,6 +14,11 @@ Locations = Annotated[tuple[Location, ...], tyro.conf.UseAppendAction]
 """One or more of them: ``--source a b`` and ``--source a --source b`` are the same."""
 
 
+Model = Literal[
+    "shallow", "deep", "conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "conv8"
+]
+"""The keys of ``fer.models.MODELS``, which would bring torch with it."""
+
 BUNDLED = "bundled"
 """Names the checkpoint that the package ships, where a location could stand."""
 
@@ -56,8 +61,9 @@ class TrainConfig:
     """Folder or URI of the dataset."""
     output: Location
     """Folder or URI of the checkpoint to make."""
-    model: Literal["shallow", "deep"] = "deep"
-    """The paper's network of two convolutions, or of four."""
+    model: Model = "deep"
+    """The paper's network of two convolutions (shallow) or of four (deep), or a plain net of so
+    many."""
     num_workers: str = "1"
     """Processes that share each batch: N, or MIN:MAX to take what the cluster has."""
     cpus_per_worker: int | None = None

@@ -23,7 +23,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fer import checkpoint, storage
+from fer import checkpoint, history, storage
 from fer.checkpoint import check_classes, load_checkpoint, read_config
 from fer.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
@@ -34,6 +34,7 @@ from fer.reports import figures
 from fer.training import (
     Recipe,
     ResidentExamples,
+    best_temperature,
     build_average,
     build_optimizer,
     evaluate_epoch,
@@ -50,8 +51,10 @@ LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""
 
 METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+EVENTS = f"{TENSORBOARD}/events.out.tfevents.fer"
 TRAINING = "training.safetensors"
-PARTS = (checkpoint.WEIGHTS, METRICS, "curves.png", LAST)
+PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST)
 
 EVALUATION_BATCH = 256
 MAX_FAILURES = 3
@@ -230,6 +233,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
             "train_accuracy": (totals[1] / totals[2]).item(),
             **_evaluate(run, val, len(data.class_names)),
             "seconds": time.monotonic() - start,
+            "finished": time.time(),
         }
         _report(run, data, metrics)
 
@@ -288,8 +292,7 @@ def _go_on(run: _Run, folder: str) -> None:
     content = storage.read_bytes(storage.join(folder, TRAINING))
     checkpoint.unpack_training(run.network, run.optimizer, content)
     run.kept.load_state_dict(load_checkpoint(folder).models[0].state_dict())
-    lines = storage.read_bytes(storage.join(folder, METRICS)).splitlines()
-    run.history = [json.loads(line) for line in lines]
+    run.history = history.from_json_lines(storage.read_bytes(storage.join(folder, METRICS)))
     if run.average:
         run.average.n_averaged.fill_(run.history[-1]["step"])
 
@@ -343,16 +346,17 @@ def _evaluate(run: _Run, val: ResidentExamples, num_classes: int) -> dict[str, f
         for buffer in run.kept.buffers():
             dist.broadcast(buffer, src=0)
     mine = val[run.rank :: run.world_size]
-    loss, confusion = evaluate_epoch(
+    losses, confusion = evaluate_epoch(
         run.kept, mine, num_classes, EVALUATION_BATCH, bfloat16=run.recipe.bfloat16
     )
-    loss = _sum_over_workers(loss, run.world_size)
+    temperature, loss = best_temperature(_sum_over_workers(losses, run.world_size))
     confusion = _sum_over_workers(confusion, run.world_size)
     accuracy, macro_f1 = scores_from_confusion(confusion.numpy())
     return {
-        "val_loss": loss.item() / len(val),
+        "val_loss": loss / len(val),
         "val_accuracy": accuracy,
         "val_macro_f1": macro_f1,
+        "temperature": temperature,
     }
 
 
@@ -368,12 +372,15 @@ def _report(run: _Run, data: Dataset, metrics: dict[str, Any]) -> None:
     if run.rank != 0:
         ray_train.report(metrics)
         return
-    lines = "".join(json.dumps(epoch) + "\n" for epoch in run.history).encode()
+    lines = history.to_json_lines(run.history)
     storage.write_bytes(storage.join(run.config.output, METRICS), lines)
+    events = history.tensorboard_events(run.history)
+    storage.write_bytes(storage.join(run.config.output, EVENTS), events)
     packed = checkpoint.pack_checkpoint(
         run.kept,
         {"name": run.config.model, "arguments": _arguments(run.config, data)},
         class_names=data.class_names,
+        temperature=metrics["temperature"],
         training={
             **dataclasses.asdict(run.config),
             "epoch": metrics["epoch"],
@@ -401,8 +408,8 @@ def _finish(config: TrainConfig, result: Result) -> None:
         raise JobError("Training ended before an epoch did: nothing was kept.")
     best, _ = max(result.best_checkpoints, key=lambda kept: kept[1][config.select_by])
     kept = storage.join(config.output, LAST, storage.name(best.path))
-    lines = storage.read_bytes(storage.join(config.output, METRICS)).splitlines()
-    curves = figures.training_curves([json.loads(line) for line in lines])
+    epochs = history.from_json_lines(storage.read_bytes(storage.join(config.output, METRICS)))
+    curves = figures.training_curves(epochs)
     storage.write_bytes(storage.join(config.output, "curves.png"), curves)
     for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
         content = storage.read_bytes(storage.join(kept, name))

@@ -1,8 +1,12 @@
+from typing import get_args
+
 import pytest
 import torch
+from torch import nn
 
 from fer.errors import InputError
-from fer.models import Dropout, build_model, count_parameters
+from fer.models import MODELS, Dropout, build_model, count_parameters
+from ray_jobs.config import Model
 
 STATISTICS = "eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)"
 FLATTEN = "Flatten(start_dim=1, end_dim=-1)"
@@ -62,7 +66,21 @@ def test_published_parameter_counts(name, parameters):
     assert count_parameters(build_model(name)) == parameters
 
 
-@pytest.mark.parametrize("name", ["shallow", "deep"])
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_a_plain_net_has_so_many_convolutions_and_ends_in_small_maps(depth):
+    model = build_model(f"conv{depth}").eval()
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    pools = [layer for layer in model.modules() if isinstance(layer, nn.MaxPool2d)]
+    assert (len(convolutions), len(pools)) == (depth, min(depth, 4))
+    assert model.convolutions(torch.zeros(1, 1, 48, 48)).shape[2] == 48 // 2 ** min(depth, 4)
+    assert 1_700_000 < count_parameters(model) < 7_200_000
+
+
+def test_the_command_line_offers_every_model():
+    assert get_args(Model) == tuple(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_one_logit_a_class(name):
     model = build_model(name, num_classes=5).eval()
     assert model(torch.zeros(2, 1, 48, 48)).shape == (2, 5)

@@ -1,4 +1,5 @@
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from fer.training import (
     GRADIENT_CLIP,
     Recipe,
     ResidentExamples,
+    best_temperature,
     build_average,
     build_optimizer,
     evaluate_epoch,
@@ -140,7 +142,7 @@ def test_evaluation_counts_every_example_and_changes_nothing(examples):
     loss, confusion = evaluate_epoch(network, examples, 7, batch_size=13, bfloat16=False)
     whole, same = evaluate_epoch(network, examples, 7, batch_size=1000, bfloat16=False)
     assert torch.equal(confusion, same)
-    assert loss.item() == pytest.approx(whole.item(), rel=1e-5)
+    torch.testing.assert_close(loss, whole, rtol=1e-5, atol=0)
     assert confusion.sum(dim=1).tolist() == torch.bincount(examples.labels, minlength=7).tolist()
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
 
@@ -191,3 +193,21 @@ def test_the_average_follows_the_weights_and_forgets_how_they_began(examples):
     first = trail[0].lerp(trail[1], 9 / 11)
     torch.testing.assert_close(average.module[1].weight, first.lerp(trail[2], 9 / 12))
     assert build_average(network, RECIPE) is None
+
+
+def test_an_overconfident_network_gets_the_temperature_that_it_needs(examples):
+    class Sure(nn.Module):
+        """Right about three of four, and says 97 % each time."""
+
+        def forward(self, images):
+            assert len(images) == len(examples)
+            said = examples.labels.clone()
+            said[::4] = (said[::4] + 1) % 7
+            return F.one_hot(said, 7).float() * math.log(6 * 0.97 / 0.03)
+
+    losses, confusion = evaluate_epoch(Sure(), examples, 7, len(examples), bfloat16=False)
+    temperature, loss = best_temperature(losses)
+    fitting = math.log(6 * 0.97 / 0.03) / math.log(6 * 0.75 / 0.25)
+    assert temperature == pytest.approx(fitting, rel=0.02)
+    assert confusion.trace() == len(examples) * 3 // 4
+    assert loss > losses.min()
