@@ -136,13 +136,33 @@ def load_checkpoint(location: str) -> Checkpoint:
     class_names = {member.class_names for member in members}
     if len(class_names) != 1 or len(content["weights"]) != len(members):
         raise InputError(f"{location} is a committee whose members do not fit together.")
+    shares = [weight / sum(content["weights"]) for weight in content["weights"]]
     return Checkpoint(
         id=content.get("id", "+".join(member.id for member in members)),
         class_names=class_names.pop(),
-        models=tuple(member.models[0] for member in members),
-        configs=tuple(member.configs[0] for member in members),
-        weights=tuple(weight / sum(content["weights"]) for weight in content["weights"]),
+        models=tuple(model for member in members for model in member.models),
+        configs=tuple(config for member in members for config in member.configs),
+        # A member that is itself a committee hands its share on.
+        weights=tuple(
+            share * weight
+            for share, member in zip(shares, members, strict=True)
+            for weight in member.weights
+        ),
     )
+
+
+def checkpoint_files(location: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the files that a checkpoint consists of by name, each ``config.json`` last.
+
+    Raises:
+        InputError: The folder is no checkpoint.
+    """
+    for member in _read_json(location).get("members", ()):
+        for name, content in checkpoint_files(storage.join(location, member)):
+            yield f"{member}/{name}", content
+    for name in (WEIGHTS, CONFIG):
+        if storage.exists(storage.join(location, name)):
+            yield name, storage.read_bytes(storage.join(location, name))
 
 
 def check_classes(location: str, class_names: tuple[str, ...], expected: tuple[str, ...]) -> None:

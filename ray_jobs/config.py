@@ -149,12 +149,17 @@ class EvaluateConfig:
     tta: bool = False
     """Average over each image and its mirror image."""
     committee: bool = False
-    """Score the checkpoints' averaged probabilities as one more network."""
+    """Score the checkpoints' averaged probabilities as one more network, and write it as a
+    checkpoint into the report's folder."""
+    fusion: Literal["average", "exponential"] = "average"
+    """How the committee weighs its members: alike, or by a power of what each scored on val."""
     overwrite: bool = False
     """Replace a report that the output already holds."""
 
     def __post_init__(self) -> None:
         _require(bool(self.checkpoint), "--checkpoint", "one location or more", "missing")
+        from_val = self.fusion == "average" or (self.committee and self.split == "val")
+        _require(from_val, "--fusion", "with --committee and --split val", self.fusion)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ import ray.data
 
 from fer import parts, storage
 from fer.checkpoint import check_classes, load_checkpoint
+from fer.committee import committee_files, fuse, fusion_weights
 from fer.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
 from fer.predictor import resolve_checkpoint
@@ -49,19 +50,17 @@ class Predictions:
     """What the networks said of a part of the split.
 
     Attributes:
-        digests: SHA-256 of each example, N strings.
-        labels: int8 (N,).
+        truth: Table of each example's ``source``, ``sha256`` and ``label``, N rows.
         probs: float32 (N, K, C) of K networks.
         file: The part that holds them.
     """
 
-    digests: list[str]
-    labels: np.ndarray
+    truth: pa.Table
     probs: np.ndarray
     file: str
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.truth)
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
@@ -78,11 +77,13 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     data = open_dataset(config.dataset)
     data.check_split(config.split)
     locations = _check_checkpoints(config, data)
-    cluster.claim_output(config, "report.json", ("predictions", "pictures", "index.html"))
+    cluster.claim_output(
+        config, "report.json", ("predictions", "pictures", "index.html", COMMITTEE)
+    )
     cluster.connect()
     with cluster.sentences():
         predictions = _predict(config, data, locations)
-    result = _report(config, data, locations, predictions)
+    result = _report(config, data, locations, _collect(predictions))
     return {**result, "seconds": round(time.monotonic() - start, 2)}
 
 
@@ -113,6 +114,12 @@ def _predict(config: EvaluateConfig, data: Dataset, locations: dict[str, str]) -
     return predictions
 
 
+def _collect(predictions: list[Predictions]) -> Predictions:
+    """Return all predictions as one, of no file."""
+    truth = pa.concat_tables([part.truth for part in predictions])
+    return Predictions(truth, np.concatenate([part.probs for part in predictions]), file="")
+
+
 def _parts(
     config: EvaluateConfig, data: Dataset, locations: dict[str, str]
 ) -> Iterator[Predictions]:
@@ -125,9 +132,8 @@ def _parts(
         .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
     classified = classify(faces, list(locations.values()), tta=config.tta)
-    names = [*locations, *([COMMITTEE] if config.committee else [])]
     written = classified.map_batches(
-        partial(write, output=config.output, names=names, class_names=data.class_names),
+        partial(write, output=config.output, names=[*locations], class_names=data.class_names),
         batch_format="pyarrow",
         batch_size=ROWS_PER_FILE,
         num_cpus=0,
@@ -146,20 +152,16 @@ def choose(examples: pa.Table, split: str) -> pa.Table:
 def write(
     classified: pa.Table, output: str, names: list[str], class_names: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """Write predictions of every network, and of their committee where it has a name."""
+    """Write what every network predicted, and hand it back."""
     columns = [name for name in classified.column_names if name.startswith("probs_")]
     by_network = [np.array(classified[name].to_pylist(), np.float32) for name in columns]
-    if len(names) > len(columns):
-        by_network.append(np.mean(by_network, axis=0))
     truth = classified.drop_columns(columns)
     tables = [
         _table(truth, name, probs, class_names)
         for name, probs in zip(names, by_network, strict=True)
     ]
     file = parts.write_part(output, "predictions", pa.concat_tables(tables), key="source")
-    digests, labels = (truth[name].to_pylist() for name in ("sha256", "label"))
-    probs = np.stack(by_network, axis=1)
-    return stages.tally_batch(Predictions(digests, np.array(labels, np.int8), probs, file))
+    return stages.tally_batch(Predictions(truth, np.stack(by_network, axis=1), file))
 
 
 def _table(truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str, ...]) -> pa.Table:
@@ -177,27 +179,47 @@ def _table(truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str
     return pa.table(columns, schema=PREDICTION_SCHEMA)
 
 
+def _found_committee(
+    config: EvaluateConfig, data: Dataset, locations: dict[str, str], predictions: Predictions
+) -> tuple[str, np.ndarray]:
+    """Write a committee of all networks as a checkpoint, and what it predicts beside theirs.
+
+    Returns:
+        Location of the committee, and its probabilities float32 (N, C).
+    """
+    labels = predictions.truth["label"].to_numpy()
+    weights = fusion_weights(predictions.probs, labels, config.fusion)
+    location = storage.join(config.output, COMMITTEE)
+    for name, content in committee_files([*locations.values()], weights.tolist()):
+        storage.write_bytes(storage.join(location, name), content)
+    fused = fuse(predictions.probs, weights)
+    table = _table(predictions.truth, COMMITTEE, fused, data.class_names)
+    parts.write_part(config.output, "predictions", table, key="checkpoint")
+    return location, fused
+
+
 def _report(
     config: EvaluateConfig,
     data: Dataset,
     locations: dict[str, str],
-    predictions: list[Predictions],
+    predictions: Predictions,
 ) -> dict[str, Any]:
     """Score, draw, and write the report, ``report.json`` last."""
     from fer.reports import evaluation  # noqa: PLC0415 - every worker would wait for its plots
 
     networks = [evaluation.Network.load(*named) for named in locations.items()]
+    probs = [*np.moveaxis(predictions.probs, 1, 0)]
     if config.committee:
-        ids = "+".join(network.id for network in networks)
-        networks.append(evaluation.Network(COMMITTEE, None, ids))
-    probs = np.concatenate([part.probs for part in predictions])
+        location, fused = _found_committee(config, data, locations, predictions)
+        networks.append(evaluation.Network.load(COMMITTEE, location))
+        probs.append(fused)
     truth = evaluation.Truth(
-        labels=np.concatenate([part.labels for part in predictions]).astype(int),
-        digests=[digest for part in predictions for digest in part.digests],
+        labels=predictions.truth["label"].to_numpy().astype(int),
+        digests=predictions.truth["sha256"].to_pylist(),
     )
     evaluations = [
-        evaluation.evaluate(network, truth, probs[:, index], data)
-        for index, network in enumerate(networks)
+        evaluation.evaluate(network, truth, said, data)
+        for network, said in zip(networks, probs, strict=True)
     ]
     circumstances = evaluation.Circumstances(
         dataset=config.dataset,

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
@@ -35,19 +35,19 @@ NUM_MISTAKES = 16
 
 @dataclass(frozen=True)
 class Network:
-    """What is evaluated: a checkpoint, or the committee of all of them.
+    """What is evaluated.
 
     Attributes:
         name: What the report calls it.
-        location: Where its checkpoint is; None for a committee.
+        location: Where its checkpoint is.
         id: Its id.
         models: Its networks by the name of their architecture.
     """
 
     name: str
-    location: str | None
+    location: str
     id: str
-    models: Mapping[str, nn.Module] = field(default_factory=dict)
+    models: Mapping[str, nn.Module]
 
     @classmethod
     def load(cls, name: str, location: str) -> "Network":

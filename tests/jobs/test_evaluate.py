@@ -53,6 +53,17 @@ def test_predictions_of_every_example_are_the_predictor_s(report, dataset, netwo
         assert [row["emotion"] for row in found] == [EMOTIONS[label] for label in val.labels]
 
 
+def test_a_committee_is_a_checkpoint_of_its_own(report, dataset, networks):
+    val = open_dataset(str(dataset)).read_split("val")
+    committee = Predictor.load(str(report / "committee"))
+    members = [Predictor.load(str(folder)).predict_probs(val.images) for folder in networks]
+    np.testing.assert_allclose(
+        committee.predict_probs(val.images), np.mean(members, axis=0), atol=1e-5
+    )
+    listed = json.loads((report / "report.json").read_text())["checkpoints"][-1]
+    assert (listed["name"], listed["id"]) == ("committee", committee.id)
+
+
 def test_scores_are_those_of_scikit_learn(report):
     scores = json.loads((report / "report.json").read_text())
     table = pq.read_table(report / "predictions").to_pylist()

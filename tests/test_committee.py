@@ -1,0 +1,60 @@
+import json
+
+import numpy as np
+import pytest
+
+from fer import storage
+from fer.checkpoint import load_checkpoint
+from fer.committee import accuracy_of, committee_files, fuse, fusion_weights
+
+
+def members(labels, *accuracies, sureness=0.9):
+    """Probabilities of members that are right about so many of the first examples."""
+    probs = np.full((len(labels), len(accuracies), 7), (1 - sureness) / 6, np.float32)
+    for member, accuracy in enumerate(accuracies):
+        is_right = np.arange(len(labels)) < accuracy * len(labels)
+        said = np.where(is_right, labels, (labels + 1 + member) % 7)
+        probs[np.arange(len(labels)), member, said] = sureness
+    return probs
+
+
+@pytest.fixture
+def labels():
+    return np.arange(100) % 7
+
+
+def test_an_average_weighs_members_alike(labels):
+    probs = members(labels, 0.9, 0.5)
+    assert fusion_weights(probs, labels, "average").tolist() == [0.5, 0.5]
+    np.testing.assert_allclose(fuse(probs, np.array([1.0, 1.0])), probs.mean(axis=1), rtol=1e-6)
+
+
+def test_exponential_weights_favour_who_is_right_where_that_helps(labels):
+    # The two weak members are wrong together, and outvote the strong one.
+    probs = members(labels, 0.9, 0.5, 0.5)
+    probs[:, 2] = probs[:, 1]
+    weights = fusion_weights(probs, labels, "exponential")
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] > 0.5 > weights[1] == weights[2]
+    alike = fusion_weights(probs, labels, "average")
+    assert accuracy_of(fuse(probs, weights), labels) == 0.9
+    assert accuracy_of(fuse(probs, alike), labels) == 0.5
+
+
+def test_exponential_weights_are_alike_where_they_do_not_help(labels):
+    weights = fusion_weights(members(labels, 0.9, 0.9), labels, "exponential")
+    assert weights.tolist() == [0.5, 0.5]
+
+
+def test_a_committee_of_a_committee_hands_its_share_on(tmp_path, save_network):
+    for seed, name in enumerate("abc"):
+        save_network(tmp_path / name, seed=seed)
+    for folder, of, weights in (("pair", "ab", [0.5, 0.5]), ("all", ("pair", "c"), [0.8, 0.2])):
+        for name, content in committee_files([str(tmp_path / each) for each in of], weights):
+            storage.write_bytes(str(tmp_path / folder / name), content)
+    loaded = load_checkpoint(str(tmp_path / "all"))
+    assert loaded.weights == pytest.approx((0.4, 0.4, 0.2))
+    alone = [load_checkpoint(str(tmp_path / name)).id for name in "abc"]
+    assert [config.id for config in loaded.configs] == alone
+    assert loaded.id.startswith("committee-")
+    assert json.loads((tmp_path / "all" / "config.json").read_text())["members"] == ["0", "1"]
