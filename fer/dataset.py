@@ -105,12 +105,13 @@ class Tally:
         """Number of rejects so far."""
         return self.reasons.total()
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counts(self, class_names: Sequence[str] = EMOTIONS) -> dict[str, dict[str, int]]:
         """Return the number of examples by split and class name."""
         splits, labels = (np.frombuffer(column, np.uint8) for column in (self.splits, self.labels))
-        cells = np.bincount(splits * len(EMOTIONS) + labels, minlength=len(SPLITS) * len(EMOTIONS))
+        size = len(class_names)
+        cells = np.bincount(splits.astype(int) * size + labels, minlength=len(SPLITS) * size)
         return {
-            split: dict(zip(EMOTIONS, row.tolist(), strict=True))
+            split: dict(zip(class_names, row.tolist(), strict=True))
             for split, row in zip(SPLITS, cells.reshape(len(SPLITS), -1), strict=True)
         }
 
@@ -154,8 +155,10 @@ def official_fer2013(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     Returns:
         ``complete``: whether every class of every split has the official number of examples;
         ``differences``: for each split that does not, the number found less the official one by
-        class.
+        class. Other classes than FER2013's have nothing to be compared.
     """
+    if any(tuple(found) != EMOTIONS for found in counts.values()):
+        return {"complete": False, "differences": {}}
     differences: dict[str, dict[str, int]] = {}
     for split, official in OFFICIAL_COUNTS.items():
         found = counts[split]

@@ -1,9 +1,14 @@
 """The seven class names in FER2013's order, the splits, and the names people use for both."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TypeVar
+
+from fer.errors import InputError
 
 T = TypeVar("T")
 
@@ -29,10 +34,8 @@ _EMOTION_ALIASES = {
     "surprise": ("surprised",),
     "neutral": ("neutrality",),
 }
-_LABELS = {
-    name: label
-    for label, emotion in enumerate(EMOTIONS)
-    for name in (emotion, *_EMOTION_ALIASES[emotion])
+_CANONICAL = {
+    name: emotion for emotion, aliases in _EMOTION_ALIASES.items() for name in (emotion, *aliases)
 }
 
 _SPLIT_ALIASES = {
@@ -48,33 +51,100 @@ _SPLIT_ALIASES = {
     "privatetest": "test",
 }
 _FILE_NAME_SPLIT = re.compile(r"(training|publictest|privatetest)[_\-. ]", re.IGNORECASE)
-_NUMBERED_NAME = re.compile(r"([0-6])[\s_\-.]+([a-z]+)")
+_NUMBERED_NAME = re.compile(r"([0-9]{1,3})[\s_\-.]+([a-z]+)")
 
 
-def label_from_name(name: str) -> int | None:
-    """Return the label that a class name stands for, or None.
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of a dataset, and the names that its folders and rows give them.
 
-    Understands FER2013's names, their nouns and adjectives (``anger``, ``fearful``), the bare
-    label (``0``) and a numbered name whose two halves agree (``0 angry``, ``3_happy``).
+    Attributes:
+        names: Name of each label.
+        aliases: What else each goes by, in lower case.
     """
-    name = name.strip().lower()
-    if name.isdecimal() and len(name) == 1 and int(name) < len(EMOTIONS):
-        return int(name)
-    if match := _NUMBERED_NAME.fullmatch(name):
-        label = _LABELS.get(match[2])
-        return label if label == int(match[1]) else None
-    return _LABELS.get(name)
+
+    names: tuple[str, ...]
+    aliases: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> "ClassList":
+        """Read classes as they are named on the command line, in the order of their labels.
+
+        Each is a name, perhaps with aliases: ``happy=4,joy``. An emotion of FER2013 is called as
+        FER2013 calls it and keeps its usual aliases, so ``anger`` is ``angry``.
+
+        Raises:
+            InputError: There are fewer than two, or two share a name.
+        """
+        names: list[str] = []
+        aliases: list[tuple[str, ...]] = []
+        for text in texts:
+            name, _, others = text.strip().lower().partition("=")
+            emotion = _CANONICAL.get(name, name)
+            names.append(emotion)
+            given = [other.strip() for other in others.split(",") if other.strip()]
+            aliases.append((name, *_EMOTION_ALIASES.get(emotion, ()), *given))
+        classes = cls(tuple(names), tuple(aliases))
+        classes._check()
+        return classes
+
+    def _check(self) -> None:
+        spelled = [
+            name
+            for names in zip(self.names, self.aliases, strict=True)
+            for name in dict.fromkeys((names[0], *names[1]))
+        ]
+        twice = [name for name, times in Counter(spelled).items() if times > 1]
+        if len(self.names) < 2 or twice or "" in spelled:
+            found = f"{twice[0]!r} twice" if twice else ", ".join(self.names) or "none"
+            raise InputError(
+                f"--classes must be two names or more, each for one class, but has {found}: "
+                "give them in the order of their labels, as in --classes happy=4 sad=5."
+            )
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Label of each name and alias, in lower case."""
+        return {
+            name: label
+            for label, names in enumerate(zip(self.names, self.aliases, strict=True))
+            for name in (names[0], *names[1])
+        }
+
+    def label(self, name: str) -> int | None:
+        """Return the label that a class name stands for, or None.
+
+        Understands the names and aliases of the classes, the bare label (``0``), unless numbers are
+        aliases, and a numbered name whose two halves agree (``0 angry``, ``3_happy``).
+        """
+        name = name.strip().lower()
+        if name in self.labels:
+            return self.labels[name]
+        if name.isdecimal():
+            return self._numbered(name)
+        if match := _NUMBERED_NAME.fullmatch(name):
+            label = self.labels.get(match[2])
+            return label if label == self.label(match[1]) else None
+        return None
+
+    def _numbered(self, digits: str) -> int | None:
+        is_alias = any(alias.isdecimal() for alias in self.labels)
+        is_label = len(digits) < 4 and int(digits) < len(self.names)
+        return int(digits) if is_label and not is_alias else None
+
+    def label_from_folders(self, path: str) -> int | None:
+        """Return the label that the folders of a file's path name, or None.
+
+        The nearest folder that spells a class wins; a bare number counts only where no folder
+        spells one, since ``angry/3/x.png`` numbers its photographs, not its emotions.
+        """
+        folders = _folders(path)
+        spelled = [folder for folder in folders if not folder.strip().isdecimal()]
+        return _first(map(self.label, [*spelled, *folders]))
 
 
-def label_from_folders(path: str) -> int | None:
-    """Return the label that the folders of a file's path name, or None.
-
-    The nearest folder that spells an emotion wins; a bare digit counts only where no folder
-    spells one, since ``angry/3/x.png`` numbers its photographs, not its emotions.
-    """
-    folders = _folders(path)
-    spelled = [folder for folder in folders if not folder.strip().isdecimal()]
-    return _first(map(label_from_name, [*spelled, *folders]))
+SEVEN_EMOTIONS = ClassList.parse(EMOTIONS)
+"""The classes of FER2013."""
 
 
 def split_from_usage(usage: str) -> str | None:

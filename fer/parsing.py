@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fer.emotions import (
-    label_from_folders,
-    label_from_name,
+    ClassList,
     split_from_file_name,
     split_from_folders,
     split_from_sha256,
@@ -61,23 +60,23 @@ class _RejectedError(ValueError):
     """The reason why an example can't be made."""
 
 
-def parse_piece(piece: Piece, split_from: SplitFrom) -> Iterator[Outcome]:
+def parse_piece(piece: Piece, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
     """Yield the examples of a piece, and a reject for each that can't be made."""
     if piece.kind == "image":
-        yield _parse_image(piece, split_from)
+        yield _parse_image(piece, classes, split_from)
     elif piece.kind == "rows":
-        yield from _parse_rows(piece, split_from)
+        yield from _parse_rows(piece, classes, split_from)
     elif piece.kind == "rejected":
         yield Reject(piece.source, piece.reason)
     else:
         yield Ignored(piece.source)
 
 
-def _parse_image(piece: Piece, split_from: SplitFrom) -> Outcome:
+def _parse_image(piece: Piece, classes: ClassList, split_from: SplitFrom) -> Outcome:
     try:
-        label = label_from_folders(piece.path)
+        label = classes.label_from_folders(piece.path)
         if label is None:
-            raise _RejectedError(f"no folder of {posixpath.dirname(piece.path)!r} names an emotion")
+            raise _RejectedError(f"no folder of {posixpath.dirname(piece.path)!r} names a class")
         pixels = decode_image(fetch_image(piece)).pixels.tobytes()
         sha256 = hashlib.sha256(pixels).digest()
         split = _split("", piece.path, split_from) or _split_from_pixels(sha256, split_from)
@@ -86,7 +85,7 @@ def _parse_image(piece: Piece, split_from: SplitFrom) -> Outcome:
         return Reject(piece.source, str(error) or type(error).__name__)
 
 
-def _parse_rows(piece: Piece, split_from: SplitFrom) -> Iterator[Outcome]:
+def _parse_rows(piece: Piece, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
     header, *lines = (piece.data or b"").split(b"\n")
     columns = csv_columns(header)
     emotion, usage = columns["emotion"], columns.get("usage")
@@ -98,7 +97,7 @@ def _parse_rows(piece: Piece, split_from: SplitFrom) -> Iterator[Outcome]:
         try:
             if len(row) != len(columns):
                 raise _RejectedError(f"has {len(row)} fields: expected {len(columns)}")
-            label = _row_label(row[emotion])
+            label = _row_label(row[emotion], classes)
             if isinstance(pixels, str):
                 raise _RejectedError(pixels)
             sha256 = hashlib.sha256(pixels).digest()
@@ -117,8 +116,8 @@ def _fields(line: bytes) -> list[bytes]:
 
 
 @lru_cache(maxsize=256)
-def _row_label(text: bytes) -> int:
-    label = label_from_name(text.decode(errors="replace"))
+def _row_label(text: bytes, classes: ClassList) -> int:
+    label = classes.label(text.decode(errors="replace"))
     if label is None:
         raise _RejectedError(f"unknown class {text.decode(errors='replace')[:40]!r}")
     return label

@@ -18,7 +18,7 @@ MODULES: dict[type, str] = {
     config.LabelConfig: "label",
     config.DemoConfig: "demo",
 }
-REPEATABLE = ("--source", "--checkpoint")
+REPEATABLE = ("--source", "--classes", "--checkpoint")
 """Flags that take several values, after one flag or after several."""
 
 FAILED, MISUSED = 1, 2

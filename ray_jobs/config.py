@@ -40,6 +40,9 @@ class IngestConfig:
     split_from: Literal["auto", "usage", "filename", "folder", "hash"] = "auto"
     """Where an example's split is read from: the Usage column, the file's name, its folders, or a
     hash of its pixels; auto takes the first of these that knows it."""
+    classes: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Classes other than FER2013's seven, in the order of their labels, each with what else it goes
+    by: --classes surprise=1 fear=2 disgust=3 for the folders 1, 2 and 3."""
     votes: Location | None = None
     """FER+ votes (fer2013new.csv) for the rows of FER2013's CSV file."""
     max_reject_fraction: float = 0.05

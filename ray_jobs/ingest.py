@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from fer import dataset, parts, storage
 from fer.dataset import SAMPLES_PER_CLASS, Tally
-from fer.emotions import EMOTIONS, SPLITS
+from fer.emotions import SEVEN_EMOTIONS, SPLITS, ClassList
 from fer.errors import InputError, JobError
 from fer.images import IMAGE_SIZE
 from fer.parsing import (
@@ -66,15 +66,16 @@ def run(config: IngestConfig) -> dict[str, Any]:
     """
     start = time.monotonic()
     config = cluster.resolve_locations(config)
+    classes = ClassList.parse(config.classes) if config.classes else SEVEN_EMOTIONS
     for source in config.source:
         check_source(source)
     votes = _read_votes(config)
     cluster.claim_output(config, "summary.json", PARTS)
     cluster.connect()
     with cluster.sentences():
-        tally = _write_parts(config, votes)
+        tally = _write_parts(config, classes, votes)
     _check(tally, config, votes)
-    summary = _finish(tally, config, time.monotonic() - start)
+    summary = _finish(tally, config, classes, time.monotonic() - start)
     return {
         "output": config.output,
         "examples": tally.num_examples,
@@ -88,28 +89,33 @@ def run(config: IngestConfig) -> dict[str, Any]:
 def _read_votes(config: IngestConfig) -> Votes | None:
     if config.votes is None:
         return None
-    if len(config.source) > 1 or storage.is_folder(config.source[0]):
+    if config.classes or len(config.source) > 1 or storage.is_folder(config.source[0]):
         raise InputError(
             "--votes belong to the rows of FER2013's CSV file: expected that file, or the archive "
-            "that holds it, as the only --source."
+            "that holds it, as the only --source, and its own classes."
         )
     return read_votes(config.votes)
 
 
-def _write_parts(config: IngestConfig, votes: Votes | None) -> Tally:
+def _write_parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Tally:
     tally = Tally()
     with cluster.progress("Ingesting", "examples") as advance:
-        for part in _parts(config, votes):
+        for part in _parts(config, classes, votes):
             tally.add(part)
             advance(tally.num_examples, rejects=tally.num_rejects)
     return tally
 
 
-def _parts(config: IngestConfig, votes: Votes | None) -> Iterator[Tally]:
+def _parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Iterator[Tally]:
     """Read, parse and write as one stream, and yield what was counted a file at a time."""
     counted = stages.read(config.source).map_batches(
         parse_and_write,
-        fn_kwargs={"split_from": config.split_from, "votes": votes, "output": config.output},
+        fn_kwargs={
+            "classes": classes,
+            "split_from": config.split_from,
+            "votes": votes,
+            "output": config.output,
+        },
         batch_format="pyarrow",
         batch_size=None,
     )
@@ -117,12 +123,13 @@ def _parts(config: IngestConfig, votes: Votes | None) -> Iterator[Tally]:
 
 
 def parse_and_write(
-    pieces: pa.Table, split_from: SplitFrom, votes: Votes | None, output: str
+    pieces: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None, output: str
 ) -> Iterator[dict[str, np.ndarray]]:
     """Make files of pieces in one task, since what is parsed is not worth a way over the network.
 
     Args:
         pieces: A table of ``stages.PIECE_SCHEMA``.
+        classes: What the labels are called.
         split_from: Where an example's split is read from.
         votes: FER+ votes of the rows, or None.
         output: Location of the dataset.
@@ -130,17 +137,19 @@ def parse_and_write(
     Yields:
         The tally of each file.
     """
-    parsed = parse(pieces, split_from, votes)
+    parsed = parse(pieces, classes, split_from, votes)
     for start in range(0, len(parsed), dataset.ROWS_PER_FILE):
         rows = parsed.slice(start, dataset.ROWS_PER_FILE)
-        yield write(rows, output, with_votes=votes is not None)
+        yield write(rows, output, dataset.example_schema(classes.names, with_votes=bool(votes)))
 
 
-def parse(table: pa.Table, split_from: SplitFrom, votes: Votes | None) -> pa.Table:
+def parse(
+    table: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None
+) -> pa.Table:
     """Parse pieces: a table of ``stages.PIECE_SCHEMA`` to one of ``PARSED_SCHEMA``."""
     by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
     for row in table.to_pylist():
-        for outcome in parse_piece(Piece(**row), split_from):
+        for outcome in parse_piece(Piece(**row), classes, split_from):
             by_kind[type(outcome)].append(outcome)
     tables = [_to_table(outcomes) for outcomes in by_kind.values() if outcomes]
     parsed = pa.concat_tables(tables)
@@ -173,15 +182,21 @@ def _votes_of(votes: Votes, source: str, row: int, split: str, split_from: str) 
     return votes.of_row(row, split)
 
 
-def write(parsed: pa.Table, output: str, *, with_votes: bool) -> dict[str, np.ndarray]:
-    """Write parsed rows: a table of ``PARSED_SCHEMA`` to at most two files, and their tally."""
+def write(parsed: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndarray]:
+    """Write parsed rows: a table of ``PARSED_SCHEMA`` to at most two files, and their tally.
+
+    Args:
+        parsed: The rows.
+        output: Location of the dataset.
+        schema: Of its examples.
+    """
     examples = parsed.filter(pc.is_valid(parsed["pixels"])).combine_chunks()
     rejects = parsed.filter(pc.is_valid(parsed["reason"])).select(["source", "reason"])
     tally = _count(examples, rejects)
     tally.last_row = pc.max(parsed["row"]).as_py() or 0
     tally.ignored = len(parsed) - len(examples) - len(rejects)
     if len(examples):
-        table = _to_examples(examples, with_votes=with_votes)
+        table = _to_examples(examples, schema)
         encoding = dataset.PIXEL_ENCODING
         tally.files.add(parts.write_part(output, "examples", table, key="source", **encoding))
     if len(rejects):
@@ -189,10 +204,9 @@ def write(parsed: pa.Table, output: str, *, with_votes: bool) -> dict[str, np.nd
     return stages.tally_batch(tally)
 
 
-def _to_examples(parsed: pa.Table, *, with_votes: bool) -> pa.Table:
+def _to_examples(parsed: pa.Table, schema: pa.Schema) -> pa.Table:
     images = pa.FixedSizeListArray.from_arrays(pa.array(_bytes_of(parsed["pixels"])), NUM_PIXELS)
     hexes = pa.array([digest.hex() for digest in parsed["sha256"].to_pylist()])
-    schema = dataset.example_schema(with_votes=with_votes)
     columns = {"image": images, "sha256": hexes}
     return pa.table(
         [columns[name] if name in columns else parsed[name] for name in schema.names], schema=schema
@@ -258,21 +272,23 @@ def _check(tally: Tally, config: IngestConfig, votes: Votes | None) -> None:
         raise JobError(f"No example was found in {', '.join(config.source)}.")
 
 
-def _finish(tally: Tally, config: IngestConfig, seconds: float) -> dict[str, Any]:
+def _finish(
+    tally: Tally, config: IngestConfig, classes: ClassList, seconds: float
+) -> dict[str, Any]:
     """Drop what a lost worker wrote in vain, draw the pictures, and write the summary last."""
     parts.keep_only(config.output, ("examples", "rejects"), tally.files)
     from fer.reports import figures  # noqa: PLC0415 - every reader and writer would wait for it
 
-    counts = tally.counts()
+    counts = tally.counts(classes.names)
     pictures = {
         "class_counts.png": figures.class_counts(counts),
-        "samples.png": figures.sample_grid(*_samples(tally), EMOTIONS, SAMPLES_PER_CLASS),
+        "samples.png": figures.sample_grid(*_samples(tally), classes.names, SAMPLES_PER_CLASS),
     }
     for name, png in pictures.items():
         storage.write_bytes(storage.join(config.output, name), png)
     summary = {
         "schema_version": dataset.SCHEMA_VERSION,
-        "class_names": EMOTIONS,
+        "class_names": classes.names,
         "examples": tally.num_examples,
         "rejects": tally.num_rejects,
         "rejects_by_reason": dict(tally.reasons.most_common()),

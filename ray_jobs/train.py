@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer import checkpoint, history, storage
-from fer.checkpoint import check_classes, load_checkpoint, read_config
+from fer.checkpoint import load_checkpoint, read_config
 from fer.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.metrics import scores_from_confusion
@@ -81,7 +81,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     data = open_dataset(config.dataset)
     data.check_split("train", every_class=True)
     data.check_split("val")
-    _check_start(config, data)
+    _check_start(config)
     _claim_output(config)
     if not storage.exists(storage.join(config.output, checkpoint.CONFIG)):
         cluster.connect()
@@ -90,12 +90,11 @@ def run(config: TrainConfig) -> dict[str, Any]:
     return _result(config, time.monotonic() - start)
 
 
-def _check_start(config: TrainConfig, data: Dataset) -> None:
+def _check_start(config: TrainConfig) -> None:
     if config.from_checkpoint is None:
         return
     location = resolve_checkpoint(config.from_checkpoint)
     start = read_config(location)
-    check_classes(location, start.class_names, data.class_names)
     if start.architecture["name"] != config.model:
         raise InputError(
             f"{location} is a {start.architecture['name']} network: give --model "
@@ -269,8 +268,7 @@ def _start(config: TrainConfig, data: Dataset, device: torch.device) -> _Run:
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.from_checkpoint is not None:
-        start = load_checkpoint(config.from_checkpoint)
-        network.load_state_dict(start.models[0].state_dict())
+        _begin_from(network, config.from_checkpoint, data.class_names)
     run = _Run(
         config,
         recipe,
@@ -285,6 +283,19 @@ def _start(config: TrainConfig, data: Dataset, device: torch.device) -> _Run:
         with kept.as_directory() as folder:
             _go_on(run, folder)
     return run
+
+
+def _begin_from(network: nn.Module, location: str, class_names: tuple[str, ...]) -> None:
+    """Give a network the weights of a checkpoint, but for the last layer if its classes differ."""
+    start = load_checkpoint(resolve_checkpoint(location))
+    weights = start.models[0].state_dict()
+    if start.class_names != class_names:
+        weights |= {
+            name: fresh
+            for name, fresh in network.state_dict().items()
+            if name.startswith("output.")
+        }
+    network.load_state_dict(weights)
 
 
 def _go_on(run: _Run, folder: str) -> None:

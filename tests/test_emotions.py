@@ -5,13 +5,14 @@ import pytest
 from fer.emotions import (
     EMOTIONS,
     OFFICIAL_COUNTS,
-    label_from_folders,
-    label_from_name,
+    SEVEN_EMOTIONS,
+    ClassList,
     split_from_file_name,
     split_from_folders,
     split_from_sha256,
     split_from_usage,
 )
+from fer.errors import InputError
 
 
 def test_order_of_fer2013():
@@ -46,7 +47,7 @@ def test_order_of_fer2013():
     ],
 )
 def test_label_from_name(name, label):
-    assert label_from_name(name) == label
+    assert SEVEN_EMOTIONS.label(name) == label
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_label_from_name(name, label):
     ],
 )
 def test_nearest_folder_that_spells_a_class_names_it(path, label):
-    assert label_from_folders(path) == label
+    assert SEVEN_EMOTIONS.label_from_folders(path) == label
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,36 @@ def test_split_from_pixels_is_stable_and_in_proportion():
     assert shares == pytest.approx({"train": 0.8, "val": 0.1, "test": 0.1}, abs=0.01)
     assert split_from_sha256(b"\x00" * 32) == "train"
     assert split_from_sha256(b"\xff" * 32) == "test"
+
+
+def test_classes_of_raf_db():
+    numbered = ["surprise=1", "fear=2", "disgust=3", "happy=4", "sad=5", "angry=6", "neutral=7"]
+    classes = ClassList.parse(numbered)
+    assert classes.names == ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+    assert [classes.label(str(number)) for number in range(9)] == [None, 0, 1, 2, 3, 4, 5, 6, None]
+    assert classes.label_from_folders("DATASET/train/4/x.jpg") == 3
+    assert (classes.label("4_happy"), classes.label("4_sad")) == (3, None)
+
+
+def test_classes_of_ck_plus_and_of_anything_else():
+    classes = ClassList.parse(["anger", "Contempt", "happiness"])
+    assert classes.names == ("angry", "contempt", "happy")
+    assert [classes.label(name) for name in ("anger", "angry", "contempt", "joy", "sad", "2")] == [
+        *(0, 0, 1, 2, None, 2),
+    ]
+    assert ClassList.parse(["boredom=ennui,bored", "delight"]).label("bored") == 0
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["happy"], "has happy:"),
+        (["happy", "joy"], "has 'happy' twice:"),
+        (["sad=1", "fear=1"], "has '1' twice:"),
+        (["sad", "=x"], "two names or more"),
+    ],
+)
+def test_classes_that_can_t_be_told_apart(texts, found):
+    with pytest.raises(InputError, match="--classes must be") as caught:
+        ClassList.parse(texts)
+    assert found in str(caught.value)

@@ -3,6 +3,7 @@ import zipfile
 
 import pytest
 
+from fer.emotions import SEVEN_EMOTIONS
 from fer.errors import InputError
 from fer.parsing import Example, Reject, parse_piece
 from fer.sources import check_source, read_pieces
@@ -11,7 +12,11 @@ GOOD = " ".join(["7"] * 2304)
 
 
 def outcomes(path):
-    return [each for piece in read_pieces(str(path)) for each in parse_piece(piece, "auto")]
+    return [
+        each
+        for piece in read_pieces(str(path))
+        for each in parse_piece(piece, SEVEN_EMOTIONS, "auto")
+    ]
 
 
 @pytest.mark.parametrize(

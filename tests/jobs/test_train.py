@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from fer import Predictor
@@ -131,6 +133,74 @@ def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
     assert (run.code, "is a shallow network: give --model shallow" in run.sentence) == (2, True)
     assert fer(*train, *start, *FAST).code == 0
     assert history(tmp_path / "run")[0]["train_loss"] < history(trained["1"][0])[0]["train_loss"]
+
+
+def test_a_network_is_tuned_to_a_user_s_own_classes(fer, trained, sources, tmp_path):
+    """Three folders of the archive under names of the user's, the others rejected."""
+    data, output, labels = tmp_path / "data", tmp_path / "run", tmp_path / "labels"
+    ingest = ("ingest", "--source", sources / "faces.zip", "--output", data)
+    classes = ("--classes", "joyful=happy", "sad", "astonished=surprise")
+    run = fer(*ingest, *classes)
+    assert (run.code, "no folder of … names a class" in run.sentence) == (1, True)
+    assert fer(*ingest, *classes, "--max-reject-fraction", "0.9", "--overwrite").code == 0
+    assert open_dataset(str(data)).class_names == ("joyful", "sad", "astonished")
+    start = ("--from-checkpoint", trained["1"][0])
+    assert fer("train", "--dataset", data, "--output", output, *start, *FAST).code == 0
+    assert read_config(str(output)).class_names == ("joyful", "sad", "astonished")
+    label = ("label", "--images", sources / "faces.zip", "--detector", "none")
+    assert fer(*label, "--checkpoint", output, "--output", labels).result["images"] == 280
+    report = ("--checkpoint", output, "--output", tmp_path / "report")
+    (scored,) = fer("evaluate", "--dataset", data, *report).result["checkpoints"]
+    assert scored["accuracy"] == pytest.approx(
+        read_config(str(output)).scores["val_accuracy"], abs=0.05
+    )
+
+
+def test_a_lost_worker_changes_nothing(fer, trained, dataset, tmp_path):
+    """The process that trains is killed after its second epoch, and every number of the run is
+    that of one that nothing disturbed."""
+    output = tmp_path / "run"
+    killed = []
+
+    def kill():
+        while not (output / "metrics.jsonl").exists() or len(history(output)) < 2:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        (worker,) = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any("RayTrainWorker" in word for word in process.info["cmdline"] or ())
+        ]
+        worker.kill()
+        killed.append(len(history(output)))
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    arguments = ("--model", "shallow", "--num-epochs", "8", "--batch-size", "32", "--lr", "0.02")
+    run = fer("train", "--dataset", dataset, "--output", output, *arguments)
+    killer.join(timeout=1)
+    assert killed
+    assert killed[0] < 8
+    undisturbed = tmp_path / "undisturbed"
+    same = fer("train", "--dataset", dataset, "--output", undisturbed, *arguments)
+    assert without_times(history(output)) == without_times(history(undisturbed))
+    assert run.result["id"] == same.result["id"]
+
+
+def without_times(epochs):
+    return [
+        {name: epoch[name] for name in epoch.keys() - {"seconds", "finished"}} for epoch in epochs
+    ]
+
+
+def test_patience_ends_a_run_that_gets_no_better(fer, dataset, tmp_path):
+    output = tmp_path / "run"
+    # A rate that moves nothing: the first epoch stays the best.
+    still = ("--lr", "1e-12", "--num-epochs", "9", "--patience", "2", "--ema-decay", "0")
+    assert fer("train", "--dataset", dataset, "--output", output, *FAST, *still).code == 0
+    epochs = history(output)
+    best = max(range(len(epochs)), key=lambda epoch: epochs[epoch]["val_macro_f1"])
+    assert len(epochs) == best + 3 < 9
 
 
 def test_a_cluster_that_is_too_small(fer, dataset, tmp_path):
