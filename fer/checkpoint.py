@@ -212,7 +212,12 @@ def _check_config(location: str, config: CheckpointConfig) -> None:
 
 
 def _load_model(location: str, config: CheckpointConfig) -> nn.Module:
-    model = build_model(config.architecture["name"], **config.architecture["arguments"])
+    try:
+        model = build_model(config.architecture["name"], **config.architecture["arguments"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{location} has layers that this version can't build: {error}."
+        ) from error
     try:
         content = storage.read_bytes(storage.join(location, WEIGHTS))
         model.load_state_dict(load_tensors(content))

@@ -1,9 +1,13 @@
 """The paper's two networks and nets of one to eight convolutions, as one family."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from fer.emotions import EMOTIONS
@@ -64,28 +68,58 @@ MODELS = {
 one to eight convolutions, which section 6 leaves to future work."""
 
 
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": partial(nn.LeakyReLU, 0.1),
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+"""ReLU, which the paper uses (section 4.2), and its usual rivals."""
+
+FRACTION = 0.6
+"""What fractional pooling leaves of a map's side: 48, 28, 16, 9, 5."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What stands between the convolutions and fully connected layers of a network.
+
+    Attributes:
+        dropout: Fraction of activations dropped after every block, in [0, 1); the paper's 0.25.
+        batch_norm: Whether batch normalisation follows each of them.
+        activation: A key of ``ACTIVATIONS``.
+        pooling: ``max``, or ``fractional`` max pooling (Graham 2014, arXiv 1412.6071).
+    """
+
+    dropout: float = 0.25
+    batch_norm: bool = True
+    activation: str = "relu"
+    pooling: str = "max"
+
+
 class ConvNet(nn.Module):
     """Convolutions, then fully connected layers, then one logit a class (sections 4.2 and 4.3).
 
     Each convolution is padded to keep its size and followed by batch normalisation and ReLU, and
     where it is pooled by 2x2 max pooling of stride 2 and dropout; each hidden fully connected layer
     by batch normalisation, ReLU and dropout, as the parameter counts of the published networks
-    imply.
+    imply. ``Layers`` may put others in their place.
     """
 
-    def __init__(self, architecture: Architecture, num_classes: int, dropout: float) -> None:
+    def __init__(self, architecture: Architecture, num_classes: int, layers: Layers) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
         channels, size = 1, IMAGE_SIZE
         for convolution in architecture.convolutions:
-            blocks.append(_convolution(channels, convolution, dropout))
+            blocks.append(_convolution(channels, convolution, layers))
             channels = convolution.filters
-            size //= 2 if convolution.pooled else 1
+            size = _pooled_size(size, layers) if convolution.pooled else size
         self.convolutions = nn.Sequential(*blocks)
         widths = (channels * size * size, *architecture.hidden)
         self.hidden = nn.Sequential(
             nn.Flatten(),
-            *(_fully_connected(*pair, dropout) for pair in pairwise(widths)),
+            *(_fully_connected(*pair, layers) for pair in pairwise(widths)),
         )
         self.output = nn.Linear(widths[-1], num_classes)
 
@@ -93,6 +127,20 @@ class ConvNet(nn.Module):
         """Map standardised images (B, 1, 48, 48) float to logits (B, num_classes) float."""
         logits: Tensor = self.output(self.hidden(self.convolutions(images)))
         return logits
+
+
+class FractionalMaxPool(nn.FractionalMaxPool2d):
+    """Max pooling over 2x2 regions that lie at random in training, and evenly in evaluation."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Shrink maps (B, C, H, W) to ``FRACTION`` of their height and width."""
+        if self.training:
+            pooled: Tensor = super().forward(maps)
+            return pooled
+        middle = maps.new_full((maps.shape[0], maps.shape[1], 2), 0.5)
+        ratio = (FRACTION, FRACTION)
+        pooled = F.fractional_max_pool2d(maps, 2, output_ratio=ratio, _random_samples=middle)
+        return pooled
 
 
 class Dropout(nn.Dropout):
@@ -116,20 +164,24 @@ class Dropout(nn.Dropout):
         return activations * scale.as_strided(activations.shape, strides)
 
 
-def build_model(name: str, num_classes: int = len(EMOTIONS), dropout: float = 0.25) -> ConvNet:
+def build_model(
+    name: str,
+    num_classes: int = len(EMOTIONS),
+    **layers: Any,  # noqa: ANN401
+) -> ConvNet:
     """Build a network of ``MODELS`` with fresh weights from torch's global generator.
 
     Args:
         name: A key of ``MODELS``.
         num_classes: Number of logits.
-        dropout: Fraction of activations dropped after every block, in [0, 1); the paper's 0.25.
+        layers: What differs from the defaults of ``Layers``.
 
     Raises:
         InputError: No network has that name.
     """
     if name not in MODELS:
         raise InputError(f"There is no model {name!r}: choose one of {', '.join(MODELS)}.")
-    return ConvNet(MODELS[name], num_classes, dropout)
+    return ConvNet(MODELS[name], num_classes, Layers(**layers))
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -137,19 +189,32 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _convolution(channels: int, convolution: Convolution, dropout: float) -> nn.Sequential:
+def _convolution(channels: int, convolution: Convolution, layers: Layers) -> nn.Sequential:
     filters = convolution.filters
-    layers: list[nn.Module] = [
+    modules: list[nn.Module] = [
         nn.Conv2d(channels, filters, convolution.kernel_size, padding="same"),
-        nn.BatchNorm2d(filters),
-        nn.ReLU(),
+        *([nn.BatchNorm2d(filters)] if layers.batch_norm else []),
+        ACTIVATIONS[layers.activation](),
     ]
     if convolution.pooled:
-        layers += [nn.MaxPool2d(kernel_size=2, stride=2), Dropout(dropout)]
-    return nn.Sequential(*layers)
+        modules += [_pooling(layers), Dropout(layers.dropout)]
+    return nn.Sequential(*modules)
 
 
-def _fully_connected(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+def _pooling(layers: Layers) -> nn.Module:
+    if layers.pooling == "fractional":
+        return FractionalMaxPool(2, output_ratio=FRACTION)
+    return nn.MaxPool2d(kernel_size=2, stride=2)
+
+
+def _pooled_size(size: int, layers: Layers) -> int:
+    return int(size * FRACTION) if layers.pooling == "fractional" else size // 2
+
+
+def _fully_connected(inputs: int, outputs: int, layers: Layers) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), Dropout(dropout)
+        nn.Linear(inputs, outputs),
+        *([nn.BatchNorm1d(outputs)] if layers.batch_norm else []),
+        ACTIVATIONS[layers.activation](),
+        Dropout(layers.dropout),
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer.dataset import Examples
-from fer.losses import class_weights, cross_entropy_sum, smoothed_targets
+from fer.losses import LOSSES, class_weights, cross_entropy_sum, smoothed_targets
 from fer.transforms import Augmentation, standardize
 from fer.votes import label_probs_from_votes
 
@@ -37,6 +37,7 @@ class Recipe:
         batch_size: Examples a step, all workers together.
         lr: Highest learning rate.
         weight_decay: Factor of the squared weights in the loss.
+        loss: A key of ``LOSSES``.
         label_smoothing: Share of the target spread evenly over the classes.
         votes_weight: Share of the target that FER+ votes say.
         class_balance: Power of a class's rarity in the weight of its examples.
@@ -50,6 +51,7 @@ class Recipe:
     batch_size: int
     lr: float
     weight_decay: float
+    loss: str
     label_smoothing: float
     votes_weight: float
     class_balance: float
@@ -223,7 +225,7 @@ def train_epoch(
             images = batch.augmentation.apply(images)
         with autocast(images.device, enabled=recipe.bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last))
-        loss = cross_entropy_sum(logits.float(), batch.targets)
+        loss = LOSSES[recipe.loss](logits.float(), batch.targets)
         optimizer.zero_grad(set_to_none=True)
         # Workers' gradients are averaged, so each counts for its share of the global batch.
         (loss * (world_size / batch.global_size)).backward()  # type: ignore[no-untyped-call]

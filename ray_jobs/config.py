@@ -83,6 +83,14 @@ class TrainConfig:
     """Factor of the squared weights in the loss."""
     dropout: float = 0.25
     """Fraction of activations dropped after every block, 0 to 1."""
+    batch_norm: bool = True
+    """Normalise what each convolution and hidden layer computes, over the batch."""
+    activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] = "relu"
+    """What follows it."""
+    pooling: Literal["max", "fractional"] = "max"
+    """How maps are made smaller."""
+    loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
+    """What training makes small."""
     label_smoothing: float = 0.1
     """Share of the target spread evenly over the classes, 0 to 1."""
     votes_weight: float = 0.0

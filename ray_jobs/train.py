@@ -7,7 +7,6 @@
 
 import dataclasses
 import json
-import math
 import signal
 import time
 from collections.abc import Iterator
@@ -16,47 +15,30 @@ from typing import Any
 
 import ray
 import torch
-import torch.distributed as dist
 from ray import train as ray_train
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from fer import checkpoint, history, storage
-from fer.checkpoint import load_checkpoint, read_config
+from fer import checkpoint, storage
+from fer.checkpoint import read_config
 from fer.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
-from fer.metrics import scores_from_confusion
-from fer.models import build_model
+from fer.history import from_json_lines, tensorboard_events
+from fer.models import Layers
 from fer.predictor import resolve_checkpoint
 from fer.reports import figures
-from fer.training import (
-    Recipe,
-    ResidentExamples,
-    best_temperature,
-    build_average,
-    build_optimizer,
-    evaluate_epoch,
-    has_fast_bfloat16,
-    steps_per_epoch,
-    train_epoch,
-    training_batches,
-    training_targets,
-)
+from fer.run import METRICS, Run, place_examples
+from fer.training import Recipe, has_fast_bfloat16
 from ray_jobs import cluster
 from ray_jobs.config import TrainConfig
 
 LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""
 
-METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 EVENTS = f"{TENSORBOARD}/events.out.tfevents.fer"
-TRAINING = "training.safetensors"
 PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST)
 
-EVALUATION_BATCH = 256
 MAX_FAILURES = 3
 """How often lost workers are replaced before the job gives up."""
 
@@ -95,11 +77,13 @@ def _check_start(config: TrainConfig) -> None:
         return
     location = resolve_checkpoint(config.from_checkpoint)
     start = read_config(location)
-    if start.architecture["name"] != config.model:
-        raise InputError(
-            f"{location} is a {start.architecture['name']} network: give --model "
-            f"{start.architecture['name']}, not {config.model}."
-        )
+    built = {"model": start.architecture["name"], **start.architecture["arguments"]}
+    for name in built.keys() - {"num_classes", "dropout"}:
+        if built[name] != getattr(config, name):
+            raise InputError(
+                f"{location} has the --{name.replace('_', '-')} {built[name]}, not "
+                f"{getattr(config, name)}: give the same to start from it."
+            )
 
 
 def _claim_output(config: TrainConfig) -> None:
@@ -193,221 +177,86 @@ def _keyboard_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-@dataclasses.dataclass
-class _Run:
-    """What one worker trains, and how far it is."""
-
-    config: TrainConfig
-    recipe: Recipe
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
-    history: list[dict[str, Any]]
-    rank: int
-    world_size: int
-
-    @property
-    def kept(self) -> nn.Module:
-        """The network that is evaluated and kept: the average where there is one."""
-        network: nn.Module = self.average.module if self.average else self.network
-        return network
-
-
 def train_loop_per_worker(settings: dict[str, Any]) -> None:
     """Train on one worker's part of each batch, and report every epoch."""
     config, device = TrainConfig(**settings["config"]), get_device()
-    data = open_dataset(config.dataset)
-    run = _start(config, data, device)
-    train, val = _place_examples(run.recipe, data, device)
-    model = prepare_model(run.network)
-    for epoch in range(len(run.history), config.num_epochs):
-        if _is_exhausted(run):
-            break
-        start = time.monotonic()
-        totals = _train(run, model, train, epoch, settings["queue"])
-        metrics = {
-            "epoch": epoch + 1,
-            "step": (epoch + 1) * steps_per_epoch(len(train), run.recipe),
-            "train_loss": (totals[0] / totals[2]).item(),
-            "train_accuracy": (totals[1] / totals[2]).item(),
-            **_evaluate(run, val, len(data.class_names)),
-            "seconds": time.monotonic() - start,
-            "finished": time.time(),
-        }
-        _report(run, data, metrics)
-
-
-def _place_examples(
-    recipe: Recipe, data: Dataset, device: torch.device
-) -> tuple[ResidentExamples, ResidentExamples]:
-    """Return ``train`` with the targets of the recipe and ``val`` with its labels."""
-    num_classes = len(data.class_names)
-    train, val = data.read_split("train"), data.read_split("val")
-    targets = training_targets(train, num_classes, recipe).to(device)
-    placed = ResidentExamples.place(train, num_classes, device)
-    return (
-        dataclasses.replace(placed, targets=targets),
-        ResidentExamples.place(val, num_classes, device),
-    )
-
-
-def _is_exhausted(run: _Run) -> bool:
-    """Tell whether the best epoch lies as far back as patience reaches."""
-    if run.config.patience is None or not run.history:
-        return False
-    scores = [epoch[run.config.select_by] for epoch in run.history]
-    return len(scores) - 1 - scores.index(max(scores)) >= run.config.patience
-
-
-def _start(config: TrainConfig, data: Dataset, device: torch.device) -> _Run:
-    """Build the network as it was after the last epoch that was kept, or as it begins."""
-    context = ray_train.get_context()
-    recipe = _recipe(config, device)
-    torch.manual_seed(config.seed)
-    network = build_model(config.model, len(data.class_names), config.dropout)
-    network.to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.from_checkpoint is not None:
-        _begin_from(network, config.from_checkpoint, data.class_names)
-    run = _Run(
-        config,
-        recipe,
-        network,
-        build_optimizer(network, recipe),
-        build_average(network, recipe),
-        history=[],
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
+    data, context = open_dataset(config.dataset), ray_train.get_context()
+    run = Run.begin(
+        recipe(config, device),
+        architecture(config, data),
+        device,
+        context.get_world_rank(),
+        context.get_world_size(),
     )
     if kept := ray_train.get_checkpoint():
         with kept.as_directory() as folder:
-            _go_on(run, folder)
-    return run
+            run.take_up(folder)
+    elif config.from_checkpoint is not None:
+        run.start_from(resolve_checkpoint(config.from_checkpoint), data.class_names)
+    if _is_exhausted(run, config):
+        return
+    for _ in run.epochs(
+        prepare_model(run.network),
+        *place_examples(data, run.recipe, device),
+        advance=lambda step, said: settings["queue"].put_nowait((step, said)),
+    ):
+        _report(run, config, data)
+        if _is_exhausted(run, config):
+            break
 
 
-def _begin_from(network: nn.Module, location: str, class_names: tuple[str, ...]) -> None:
-    """Give a network the weights of a checkpoint, but for the last layer if its classes differ."""
-    start = load_checkpoint(resolve_checkpoint(location))
-    weights = start.models[0].state_dict()
-    if start.class_names != class_names:
-        weights |= {
-            name: fresh
-            for name, fresh in network.state_dict().items()
-            if name.startswith("output.")
-        }
-    network.load_state_dict(weights)
-
-
-def _go_on(run: _Run, folder: str) -> None:
-    """Bring a run to where it was when ``_report`` kept a folder."""
-    content = storage.read_bytes(storage.join(folder, TRAINING))
-    checkpoint.unpack_training(run.network, run.optimizer, content)
-    run.kept.load_state_dict(load_checkpoint(folder).models[0].state_dict())
-    run.history = history.from_json_lines(storage.read_bytes(storage.join(folder, METRICS)))
-    if run.average:
-        run.average.n_averaged.fill_(run.history[-1]["step"])
-
-
-def _recipe(config: TrainConfig, device: torch.device) -> Recipe:
+def recipe(config: TrainConfig, device: torch.device) -> Recipe:
+    """Return what of a configuration fixes a run, on a device."""
     names = {field.name for field in dataclasses.fields(Recipe)} - {"bfloat16"}
     bfloat16 = {"auto": has_fast_bfloat16(device), "bfloat16": True, "float32": False}
     flags = {name: getattr(config, name) for name in names}
     return Recipe(**flags, bfloat16=bfloat16[config.precision])
 
 
-def _train(
-    run: _Run,
-    model: nn.Module,
-    train: ResidentExamples,
-    epoch: int,
-    queue: Any,  # noqa: ANN401 - an actor's handle
-) -> Tensor:
-    """Train for one epoch and return its totals over all workers: loss, right answers, examples."""
-    # Dropout is drawn anew each epoch, so that a resumed run goes on as the first would have.
-    torch.manual_seed((run.config.seed * 1_000_003 + epoch) * 1009 + run.rank)
-    per_epoch = steps_per_epoch(len(train), run.recipe)
-    num_steps = run.config.num_epochs * per_epoch
-    batches = training_batches(train, run.recipe, epoch, run.rank, run.world_size)
-    said = {"epoch": f"{epoch + 1}/{run.config.num_epochs}", **_newest(run.history)}
-    totals, shown = torch.zeros(3, dtype=torch.float64), time.monotonic()
-    steps = train_epoch(
-        model, batches, run.optimizer, run.recipe, num_steps, run.world_size, run.average
-    )
-    for step, step_totals in enumerate(steps, start=epoch * per_epoch + 1):
-        totals += step_totals.cpu()
-        if run.rank == 0 and time.monotonic() - shown > 1:
-            shown = time.monotonic()
-            queue.put_nowait((step, {**said, "loss": f"{totals[0] / totals[2]:.3f}"}))
-    totals = _sum_over_workers(totals, run.world_size)
-    if not math.isfinite(totals[0]):
-        raise JobError(
-            f"The loss of epoch {epoch + 1} is not finite: train anew with a lower --lr."
-        )
-    return totals
+def architecture(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """Return what of a configuration fixes a network, for the classes of a dataset."""
+    layers = {field.name: getattr(config, field.name) for field in dataclasses.fields(Layers)}
+    return {"name": config.model, "arguments": {"num_classes": len(data.class_names), **layers}}
 
 
-def _newest(history: list[dict[str, Any]]) -> dict[str, str]:
-    names = ("val_accuracy", "val_macro_f1")
-    return {name: f"{history[-1][name]:.3f}" for name in names} if history else {}
+def _is_exhausted(run: Run, config: TrainConfig) -> bool:
+    """Tell whether the best epoch lies as far back as patience reaches."""
+    if config.patience is None or not run.history:
+        return False
+    scores = [epoch[config.select_by] for epoch in run.history]
+    return len(scores) - 1 - scores.index(max(scores)) >= config.patience
 
 
-def _evaluate(run: _Run, val: ResidentExamples, num_classes: int) -> dict[str, float]:
-    """Evaluate each worker's part with the statistics of rank 0, which are those that are kept."""
-    if run.world_size > 1:
-        for buffer in run.kept.buffers():
-            dist.broadcast(buffer, src=0)
-    mine = val[run.rank :: run.world_size]
-    losses, confusion = evaluate_epoch(
-        run.kept, mine, num_classes, EVALUATION_BATCH, bfloat16=run.recipe.bfloat16
-    )
-    temperature, loss = best_temperature(_sum_over_workers(losses, run.world_size))
-    confusion = _sum_over_workers(confusion, run.world_size)
-    accuracy, macro_f1 = scores_from_confusion(confusion.numpy())
-    return {
-        "val_loss": loss / len(val),
-        "val_accuracy": accuracy,
-        "val_macro_f1": macro_f1,
-        "temperature": temperature,
-    }
-
-
-def _sum_over_workers(totals: Tensor, world_size: int) -> Tensor:
-    if world_size > 1:
-        totals = totals.to(get_device())
-        dist.all_reduce(totals)
-    return totals.cpu()
-
-
-def _report(run: _Run, data: Dataset, metrics: dict[str, Any]) -> None:
-    run.history.append(metrics)
+def _report(run: Run, config: TrainConfig, data: Dataset) -> None:
+    metrics = run.history[-1]
     if run.rank != 0:
         ray_train.report(metrics)
         return
-    lines = history.to_json_lines(run.history)
-    storage.write_bytes(storage.join(run.config.output, METRICS), lines)
-    events = history.tensorboard_events(run.history)
-    storage.write_bytes(storage.join(run.config.output, EVENTS), events)
+    files = checkpoint_files(run, config, data)
+    storage.write_bytes(storage.join(config.output, METRICS), files[METRICS])
+    events = tensorboard_events(run.history)
+    storage.write_bytes(storage.join(config.output, EVENTS), events)
+    with checkpoint.temporary_folder(files) as folder:
+        ray_train.report(metrics, checkpoint=ray_train.Checkpoint.from_directory(folder))
+
+
+def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, bytes]:
+    """Return a run's checkpoint after its newest epoch, and what it needs to be taken up again."""
+    metrics = run.history[-1]
     packed = checkpoint.pack_checkpoint(
         run.kept,
-        {"name": run.config.model, "arguments": _arguments(run.config, data)},
+        architecture(config, data),
         class_names=data.class_names,
         temperature=metrics["temperature"],
         training={
-            **dataclasses.asdict(run.config),
+            **dataclasses.asdict(config),
             "epoch": metrics["epoch"],
             "torch": torch.__version__,
         },
         data={"location": data.location, "fingerprint": data.summary["fingerprint"]},
         scores={name: metrics[name] for name in ("val_loss", "val_accuracy", "val_macro_f1")},
     )
-    training = checkpoint.pack_training(run.network, run.optimizer)
-    files = {**packed, METRICS: lines, TRAINING: training}
-    with checkpoint.temporary_folder(files) as folder:
-        ray_train.report(metrics, checkpoint=ray_train.Checkpoint.from_directory(folder))
-
-
-def _arguments(config: TrainConfig, data: Dataset) -> dict[str, Any]:
-    return {"num_classes": len(data.class_names), "dropout": config.dropout}
+    return {**packed, **run.pack()}
 
 
 # Finish.
@@ -419,7 +268,7 @@ def _finish(config: TrainConfig, result: Result) -> None:
         raise JobError("Training ended before an epoch did: nothing was kept.")
     best, _ = max(result.best_checkpoints, key=lambda kept: kept[1][config.select_by])
     kept = storage.join(config.output, LAST, storage.name(best.path))
-    epochs = history.from_json_lines(storage.read_bytes(storage.join(config.output, METRICS)))
+    epochs = from_json_lines(storage.read_bytes(storage.join(config.output, METRICS)))
     curves = figures.training_curves(epochs)
     storage.write_bytes(storage.join(config.output, "curves.png"), curves)
     for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):

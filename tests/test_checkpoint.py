@@ -59,6 +59,8 @@ def test_temperature_divides_the_logits(tmp_path, save_network, faces):
         ({"normalisation": "none"}, "none"),
         ({"image_size": 224}, "224"),
         ({"architecture": {"name": "wide", "arguments": {}}}, "wide"),
+        ({"architecture": {"name": "deep", "arguments": {"wings": 2}}}, "can't build: .*wings"),
+        ({"architecture": {"name": "deep", "arguments": {"activation": "x"}}}, "can't build: 'x'"),
         ({"temperature": 0}, "temperature"),
         ({"surprise": 1}, "surprise"),
     ],

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fer.errors import InputError
-from fer.models import MODELS, Dropout, build_model, count_parameters
+from fer.models import ACTIVATIONS, MODELS, Dropout, build_model, count_parameters
 from ray_jobs.config import Model
 
 STATISTICS = "eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)"
@@ -89,6 +89,31 @@ def test_one_logit_a_class(name):
 def test_unknown_name():
     with pytest.raises(InputError, match="choose one of shallow, deep"):
         build_model("wide")
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_another_activation_takes_the_place_of_relu(activation):
+    model = build_model("shallow", activation=activation)
+    expected = type(ACTIVATIONS[activation]())
+    found = [layer for layer in model.modules() if isinstance(layer, expected)]
+    assert len(found) == 3
+    assert count_parameters(model) == 4_927_111
+
+
+def test_a_network_without_batch_normalisation():
+    model = build_model("deep", batch_norm=False)
+    assert not [layer for layer in model.modules() if "BatchNorm" in type(layer).__name__]
+    scales_and_shifts = 2 * (64 + 128 + 512 + 512 + 256 + 512)
+    assert count_parameters(model) == 4_474_759 - scales_and_shifts
+
+
+def test_fractional_pooling_is_random_in_training_alone():
+    model = build_model("shallow", pooling="fractional", dropout=0.0)
+    images = torch.randn(4, 1, 48, 48)
+    assert model.convolutions(images).shape == (4, 128, 16, 16)
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -10,7 +10,12 @@ from torch import nn
 
 from fer.dataset import Examples
 from fer.errors import InputError
-from fer.losses import class_weights, cross_entropy_sum, smoothed_targets
+from fer.losses import (
+    class_weights,
+    cross_entropy_sum,
+    smoothed_targets,
+    squared_hinge_sum,
+)
 from fer.models import build_model
 from fer.training import (
     GRADIENT_CLIP,
@@ -32,6 +37,7 @@ RECIPE = Recipe(
     batch_size=16,
     lr=0.02,
     weight_decay=5e-4,
+    loss="cross_entropy",
     label_smoothing=0.1,
     votes_weight=0.0,
     class_balance=0.0,
@@ -158,6 +164,15 @@ def test_smoothed_targets_are_those_of_torch():
     expected = F.cross_entropy(logits, labels, label_smoothing=0.2, reduction="sum")
     loss = cross_entropy_sum(logits, smoothed_targets(labels, 7, 0.2))
     torch.testing.assert_close(loss, expected)
+
+
+def test_squared_hinge_is_that_of_support_vector_machines():
+    logits, labels = torch.randn(5, 7), torch.tensor([0, 1, 2, 6, 6])
+    signs = F.one_hot(labels, 7) * 2 - 1
+    expected = (1 - signs * logits).clamp_min(0).square().sum()
+    targets = smoothed_targets(labels, 7, 0.0)
+    torch.testing.assert_close(squared_hinge_sum(logits, targets), expected)
+    torch.testing.assert_close(squared_hinge_sum(logits, 2 * targets), 2 * expected)
 
 
 def test_class_weights_balance_classes_and_keep_the_scale():

@@ -130,7 +130,10 @@ def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
     start = ("--from-checkpoint", trained["1"][0])
     train = ("train", "--dataset", dataset, "--output", tmp_path / "run")
     run = fer(*train, *start, "--model", "deep")
-    assert (run.code, "is a shallow network: give --model shallow" in run.sentence) == (2, True)
+    assert (run.code, "has the --model shallow, not deep: give the same" in run.sentence) == (
+        2,
+        True,
+    )
     assert fer(*train, *start, *FAST).code == 0
     assert history(tmp_path / "run")[0]["train_loss"] < history(trained["1"][0])[0]["train_loss"]
 
@@ -240,5 +243,7 @@ def test_a_loss_that_explodes(fer, dataset, tmp_path, monkeypatch):
     arguments = ("train", "--dataset", dataset, "--output", tmp_path / "run", *FAST, "--lr", "1e30")
     run = fer(*arguments)
     assert run.code == 1
-    assert run.sentence == "The loss of epoch 1 is not finite: train anew with a lower --lr."
+    assert run.sentence == (
+        "The loss of epoch 1 is not finite, no epoch was good: train anew with a lower --lr."
+    )
     assert not (tmp_path / "run" / "config.json").exists()

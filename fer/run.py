@@ -1,0 +1,232 @@
+"""A training run: what it consists of, how it goes on epoch by epoch, how it is taken up again."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from fer.checkpoint import load_checkpoint, pack_training, unpack_training
+from fer.dataset import Dataset
+from fer.errors import JobError
+from fer.history import from_json_lines, to_json_lines
+from fer.metrics import scores_from_confusion
+from fer.models import build_model
+from fer.storage import join, read_bytes
+from fer.training import (
+    Recipe,
+    ResidentExamples,
+    best_temperature,
+    build_average,
+    build_optimizer,
+    evaluate_epoch,
+    steps_per_epoch,
+    train_epoch,
+    training_batches,
+    training_targets,
+)
+
+METRICS = "metrics.jsonl"
+TRAINING = "training.safetensors"
+
+EVALUATION_BATCH = 256
+SECONDS_BETWEEN_NEWS = 1.0
+
+Advance = Callable[[int, Mapping[str, object]], None]
+"""Takes the number of steps done, and what else is worth saying."""
+
+
+@dataclass
+class Run:
+    """What one worker trains, and how far it is.
+
+    Attributes:
+        recipe: What fixes the run.
+        network: In training.
+        optimizer: Of its weights.
+        average: Follows its weights, or None.
+        history: Metrics of each epoch that is done.
+        rank: Number of this worker, from 0.
+        world_size: Number of workers.
+    """
+
+    recipe: Recipe
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    rank: int = 0
+    world_size: int = 1
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def begin(
+        cls,
+        recipe: Recipe,
+        architecture: Mapping[str, Any],
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> "Run":
+        """Build a network on a device as the recipe's seed has it.
+
+        Args:
+            recipe: What fixes the run.
+            architecture: ``name`` and ``arguments`` of ``build_model``.
+            device: Where to train it.
+            rank: Number of this worker.
+            world_size: Number of workers.
+        """
+        torch.manual_seed(recipe.seed)
+        network = build_model(architecture["name"], **architecture["arguments"])
+        network.to(device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer, average = build_optimizer(network, recipe), build_average(network, recipe)
+        return cls(recipe, network, optimizer, average, rank, world_size)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is evaluated and kept: the average where there is one."""
+        network: nn.Module = self.average.module if self.average else self.network
+        return network
+
+    def start_from(self, location: str, class_names: tuple[str, ...]) -> None:
+        """Take over a checkpoint's weights, but for the last layer's if its classes differ."""
+        start = load_checkpoint(location)
+        weights = start.models[0].state_dict()
+        if start.class_names != class_names:
+            fresh = self.network.state_dict()
+            weights |= {name: fresh[name] for name in fresh if name.startswith("output.")}
+        self.network.load_state_dict(weights)
+        self.kept.load_state_dict(weights)
+
+    def pack(self) -> dict[str, bytes]:
+        """Return what a run needs, beside the checkpoint of ``kept``, to be taken up again."""
+        return {
+            TRAINING: pack_training(self.network, self.optimizer),
+            METRICS: to_json_lines(self.history),
+        }
+
+    def take_up(self, folder: str) -> None:
+        """Go on from a folder that holds a checkpoint and what ``pack`` returned."""
+        unpack_training(self.network, self.optimizer, read_bytes(join(folder, TRAINING)))
+        self.kept.load_state_dict(load_checkpoint(folder).models[0].state_dict())
+        self.history = from_json_lines(read_bytes(join(folder, METRICS)))
+        if self.average:
+            self.average.n_averaged.fill_(self.history[-1]["step"])
+
+    def epochs(
+        self, model: nn.Module, train: ResidentExamples, val: ResidentExamples, advance: Advance
+    ) -> Iterator[dict[str, Any]]:
+        """Train the epochs that are left, and yield the metrics of each as they join the history.
+
+        Args:
+            model: The network, or what averages its gradients over the workers.
+            train: Examples to learn from, with the recipe's targets.
+            val: Examples to score on.
+            advance: Told about the steps, on the first worker about once a second.
+
+        Raises:
+            JobError: The loss is not finite.
+        """
+        for epoch in range(len(self.history), self.recipe.num_epochs):
+            start = time.monotonic()
+            loss, correct, seen = self._train(model, train, epoch, advance).tolist()
+            if not math.isfinite(loss):
+                raise JobError(_explosion(epoch))
+            metrics = {
+                "epoch": epoch + 1,
+                "step": (epoch + 1) * steps_per_epoch(len(train), self.recipe),
+                "train_loss": loss / seen,
+                "train_accuracy": correct / seen,
+                **self._evaluate(val),
+                "seconds": time.monotonic() - start,
+                "finished": time.time(),
+            }
+            self.history.append(metrics)
+            yield metrics
+
+    def _train(
+        self, model: nn.Module, train: ResidentExamples, epoch: int, advance: Advance
+    ) -> Tensor:
+        """Train for one epoch; return its loss, right answers and examples of all workers."""
+        # Dropout is drawn anew each epoch, so that a resumed run goes on as the first would have.
+        torch.manual_seed((self.recipe.seed * 1_000_003 + epoch) * 1009 + self.rank)
+        per_epoch = steps_per_epoch(len(train), self.recipe)
+        batches = training_batches(train, self.recipe, epoch, self.rank, self.world_size)
+        said = {"epoch": f"{epoch + 1}/{self.recipe.num_epochs}", **self._newest()}
+        totals, told = torch.zeros(3, dtype=torch.float64), time.monotonic()
+        steps = train_epoch(
+            model,
+            batches,
+            self.optimizer,
+            self.recipe,
+            self.recipe.num_epochs * per_epoch,
+            self.world_size,
+            self.average,
+        )
+        for step, step_totals in enumerate(steps, start=epoch * per_epoch + 1):
+            totals += step_totals.cpu()
+            if self.rank == 0 and time.monotonic() - told > SECONDS_BETWEEN_NEWS:
+                told = time.monotonic()
+                advance(step, {**said, "loss": f"{totals[0] / totals[2]:.3f}"})
+        return self._sum_over_workers(totals)
+
+    def _newest(self) -> dict[str, str]:
+        names = ("val_accuracy", "val_macro_f1") if self.history else ()
+        return {name: f"{self.history[-1][name]:.3f}" for name in names}
+
+    def _evaluate(self, val: ResidentExamples) -> dict[str, float]:
+        """Evaluate each worker's part with the statistics of rank 0, which are those kept."""
+        if self.world_size > 1:
+            for buffer in self.kept.buffers():
+                dist.broadcast(buffer, src=0)
+        losses, confusion = evaluate_epoch(
+            self.kept,
+            val[self.rank :: self.world_size],
+            val.targets.shape[1],
+            EVALUATION_BATCH,
+            bfloat16=self.recipe.bfloat16,
+        )
+        temperature, loss = best_temperature(self._sum_over_workers(losses))
+        accuracy, macro_f1 = scores_from_confusion(self._sum_over_workers(confusion).numpy())
+        return {
+            "val_loss": loss / len(val),
+            "val_accuracy": accuracy,
+            "val_macro_f1": macro_f1,
+            "temperature": temperature,
+        }
+
+    def _sum_over_workers(self, totals: Tensor) -> Tensor:
+        if self.world_size > 1:
+            totals = totals.to(next(self.network.parameters()).device)
+            dist.all_reduce(totals)
+        return totals.cpu()
+
+
+def place_examples(
+    data: Dataset, recipe: Recipe, device: torch.device
+) -> tuple[ResidentExamples, ResidentExamples]:
+    """Return ``train`` with the targets of the recipe, and ``val`` with its labels for targets.
+
+    Raises:
+        InputError: A split is empty, or has no votes though the recipe wants them.
+    """
+    num_classes = len(data.class_names)
+    train, val = data.read_split("train"), data.read_split("val")
+    targets = training_targets(train, num_classes, recipe).to(device)
+    placed = ResidentExamples.place(train, num_classes, device)
+    return (
+        dataclasses.replace(placed, targets=targets),
+        ResidentExamples.place(val, num_classes, device),
+    )
+
+
+def _explosion(epoch: int) -> str:
+    last = f"epoch {epoch} is the last good one" if epoch else "no epoch was good"
+    return f"The loss of epoch {epoch + 1} is not finite, {last}: train anew with a lower --lr."
