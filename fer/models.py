@@ -139,8 +139,7 @@ class FractionalMaxPool(nn.FractionalMaxPool2d):
             return pooled
         middle = maps.new_full((maps.shape[0], maps.shape[1], 2), 0.5)
         ratio = (FRACTION, FRACTION)
-        pooled = F.fractional_max_pool2d(maps, 2, output_ratio=ratio, _random_samples=middle)
-        return pooled
+        return F.fractional_max_pool2d(maps, 2, output_ratio=ratio, _random_samples=middle)
 
 
 class Dropout(nn.Dropout):

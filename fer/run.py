@@ -137,6 +137,7 @@ class Run:
         for epoch in range(len(self.history), self.recipe.num_epochs):
             start = time.monotonic()
             loss, correct, seen = self._train(model, train, epoch, advance).tolist()
+            trained = time.monotonic()
             if not math.isfinite(loss):
                 raise JobError(_explosion(epoch))
             metrics = {
@@ -144,6 +145,7 @@ class Run:
                 "step": (epoch + 1) * steps_per_epoch(len(train), self.recipe),
                 "train_loss": loss / seen,
                 "train_accuracy": correct / seen,
+                "images_per_second": seen / (trained - start),
                 **self._evaluate(val),
                 "seconds": time.monotonic() - start,
                 "finished": time.time(),

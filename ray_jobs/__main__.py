@@ -14,6 +14,7 @@ from ray_jobs.config import JobConfig
 MODULES: dict[type, str] = {
     config.IngestConfig: "ingest",
     config.TrainConfig: "train",
+    config.TuneConfig: "tune",
     config.EvaluateConfig: "evaluate",
     config.LabelConfig: "label",
     config.DemoConfig: "demo",

@@ -160,6 +160,54 @@ def claim_output(
         raise InputError(f"{output} can't be written to: {error}") from error
 
 
+def claim_or_resume(
+    config: Any,  # noqa: ANN401 - any job's that can be resumed
+    finished: str,
+    parts: Collection[str],
+    *,
+    begun: str,
+    may_change: Collection[str],
+) -> None:
+    """Make an output ready to be written, or check that the run in it is the one to go on with.
+
+    Args:
+        config: The job's, with ``output``, ``overwrite`` and ``resume``.
+        finished: The file that is written last: where it is, a result is complete.
+        parts: What else a result consists of.
+        begun: The part that tells that a run got somewhere, and should not be thrown away.
+        may_change: Flags that may differ when the run is resumed.
+
+    Raises:
+        InputError: There is nothing to resume, the run began with other flags, or the output holds
+            a run that nobody asked to resume or to replace.
+    """
+    if config.resume:
+        _check_same_run(config, may_change)
+        return
+    if storage.exists(storage.join(config.output, begun)) and not config.overwrite:
+        raise InputError(
+            f"{config.output} already holds a run: --resume goes on with it, --overwrite replaces "
+            "it, or name another folder."
+        )
+    claim_output(config, finished, parts)
+
+
+def _check_same_run(config: Any, may_change: Collection[str]) -> None:  # noqa: ANN401
+    if not storage.exists(storage.join(config.output, JOB)):
+        raise InputError(f"{config.output} holds no run to resume: start one without --resume.")
+    flags = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
+    changed = [
+        f"--{name.replace('_', '-')}"
+        for name, value in dataclasses.asdict(config).items()
+        if name not in may_change and value != flags.get(name)
+    ]
+    if changed:
+        raise InputError(
+            f"The run in {config.output} began with another {', '.join(changed)}: resume it with "
+            "the same, or start anew with --overwrite."
+        )
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
     """Raise a mistake that a worker found as the sentence it is, without a traceback."""

@@ -146,6 +146,52 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """A search of hyperparameters, or a study of one question, over many short trainings."""
+
+    dataset: Location
+    """Folder or URI of the dataset."""
+    output: Location
+    """Folder or URI of the study to make."""
+    study: Literal["search", "paper", "depth", "pooling", "normalisation", "activation", "loss"] = (
+        "search"
+    )
+    """search: lr, batch size, epochs, weight decay and dropout of --model; paper: the same of both
+    networks of the paper; the others compare what their name says, all else equal."""
+    model: Model = "deep"
+    """The network; depth and paper choose their own."""
+    num_samples: int = 16
+    """Trials of a search; a comparison has as many as it has variants."""
+    search: Literal["random", "optuna"] = "random"
+    """How a search chooses what to try next."""
+    num_epochs: int = 12
+    """Most passes over the training split of a trial."""
+    max_concurrent_trials: int | None = None
+    """Trials at the same time; by default as many as the cluster has room for."""
+    cpus_per_trial: float = 1.0
+    """CPUs of each trial; parts of one are shared."""
+    gpus_per_trial: float = 0.0
+    """GPUs of each trial; parts of one are shared."""
+    select_by: Literal["val_macro_f1", "val_accuracy"] = "val_macro_f1"
+    """Which score on val says what the best trial is."""
+    seed: int = 0
+    """Of the search and of every trial."""
+    resume: bool = False
+    """Go on with the unfinished study that the output holds."""
+    overwrite: bool = False
+    """Replace a study that the output already holds."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_samples > 0, "--num-samples", "at least 1", self.num_samples)
+        _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
+        _require(self.cpus_per_trial > 0, "--cpus-per-trial", "above 0", self.cpus_per_trial)
+        _require(self.gpus_per_trial >= 0, "--gpus-per-trial", "at least 0", self.gpus_per_trial)
+        most = self.max_concurrent_trials
+        _require(most is None or most > 0, "--max-concurrent-trials", "at least 1", most)
+        _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Checkpoints and a dataset to a report: the paper's tables and figures."""
 
@@ -221,6 +267,7 @@ class DemoConfig:
 JobConfig = (
     Annotated[IngestConfig, tyro.conf.subcommand("ingest")]
     | Annotated[TrainConfig, tyro.conf.subcommand("train")]
+    | Annotated[TuneConfig, tyro.conf.subcommand("tune")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[LabelConfig, tyro.conf.subcommand("label")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]

@@ -6,7 +6,6 @@
 """
 
 import dataclasses
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -64,7 +63,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     data.check_split("train", every_class=True)
     data.check_split("val")
     _check_start(config)
-    _claim_output(config)
+    cluster.claim_or_resume(config, checkpoint.CONFIG, PARTS, begun=METRICS, may_change=MAY_CHANGE)
     if not storage.exists(storage.join(config.output, checkpoint.CONFIG)):
         cluster.connect()
         scaling = _scaling(config)
@@ -84,35 +83,6 @@ def _check_start(config: TrainConfig) -> None:
                 f"{location} has the --{name.replace('_', '-')} {built[name]}, not "
                 f"{getattr(config, name)}: give the same to start from it."
             )
-
-
-def _claim_output(config: TrainConfig) -> None:
-    if config.resume:
-        _check_same_run(config)
-        return
-    if storage.exists(storage.join(config.output, METRICS)) and not config.overwrite:
-        raise InputError(
-            f"{config.output} already holds a run: --resume goes on with it, --overwrite replaces "
-            "it, or name another folder."
-        )
-    cluster.claim_output(config, checkpoint.CONFIG, PARTS)
-
-
-def _check_same_run(config: TrainConfig) -> None:
-    begun = storage.join(config.output, cluster.JOB)
-    if not storage.exists(begun):
-        raise InputError(f"{config.output} holds no run to resume: start one without --resume.")
-    flags = json.loads(storage.read_bytes(begun))
-    changed = [
-        f"--{name.replace('_', '-')}"
-        for name, value in dataclasses.asdict(config).items()
-        if name not in MAY_CHANGE and value != flags.get(name)
-    ]
-    if changed:
-        raise InputError(
-            f"The run in {config.output} began with another {', '.join(changed)}: resume it with "
-            "the same, or train anew with --overwrite."
-        )
 
 
 def _scaling(config: TrainConfig) -> ScalingConfig:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from fer.metrics import Scores
+    from fer.reports.study import Trial
 
 DPI = 110
 INK, PALE = "#1f2933", "#d9dee3"
@@ -126,6 +127,44 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
         _quiet(axes, "both")
+    return to_png(figure)
+
+
+def study_curves(trials: "Sequence[Trial]", select_by: str) -> bytes:
+    """Plot the score of each trial by epoch, and by minutes of training."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    by_epoch, by_time = figure.subplots(1, 2, sharey=True)
+    ranked = sorted(trials, key=lambda trial: -trial.best(select_by)[select_by])
+    for place, trial in enumerate(ranked):
+        scores = [epoch[select_by] for epoch in trial.history]
+        epochs = [epoch["epoch"] for epoch in trial.history]
+        is_named = place < len(COLOURS)
+        look = {
+            "color": COLOURS[place] if is_named else PALE,
+            "zorder": 2.9 - place / 1000,
+            "marker": ".",
+        }
+        by_epoch.plot(epochs, scores, label=trial.title if is_named else None, **look)
+        by_time.plot(trial.minutes, scores, **look)
+    by_epoch.set(xlabel="epoch", ylabel=select_by)
+    by_epoch.xaxis.get_major_locator().set_params(integer=True)
+    by_time.set(xlabel="minutes of training")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+    for axes in (by_epoch, by_time):
+        _quiet(axes, "both")
+    return to_png(figure)
+
+
+def importance(shares: Mapping[str, float], select_by: str) -> bytes:
+    """Plot how much of a score each parameter explains, the most important first."""
+    figure = Figure(figsize=(7, 0.5 * len(shares) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(shares), list(shares.values()), color=COLOURS[0])
+    axes.bar_label(bars, fmt="{:.0%}", fontsize=8, padding=3, color=INK)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_title(f"Share of what explains {select_by}")
+    _quiet(axes, "x")
     return to_png(figure)
 
 

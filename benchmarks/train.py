@@ -1,0 +1,129 @@
+"""What data-parallel training costs beside the bare loop of the same step.
+
+    python benchmarks/train.py                   # the deep network on drawn faces
+    python benchmarks/train.py --model shallow
+
+The bare loop is a dozen lines of PyTorch over images that lie in memory: the same network,
+precision, augmentation, loss and optimiser, nothing else. The job does the same with one worker of
+all CPUs, and with two that share them. They take turns on the same cores; what counts is the ratio
+of the medians.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import ray
+import torch
+from torch import nn
+
+from fer.dataset import open_dataset
+from fer.drawings import draw_faces
+from fer.models import build_model
+from fer.run import Run, place_examples
+from fer.training import has_fast_bfloat16, training_batches
+from fer.transforms import Augmentation, standardize
+from ray_jobs import cluster, ingest, train
+from ray_jobs.config import IngestConfig, TrainConfig
+from ray_jobs.demo import Faces, to_csv
+
+NUM_FACES, BATCH_SIZE = 2944, 128
+CPU = torch.device("cpu")
+
+
+def make_dataset(folder: Path) -> str:
+    images, labels = draw_faces(NUM_FACES, seed=0)
+    splits = ["val" if row < BATCH_SIZE else "train" for row in range(NUM_FACES)]
+    (folder / "drawn.csv").write_bytes(to_csv(Faces(images, labels, splits)))
+    data = str(folder / "data")
+    ingest.run(IngestConfig(source=(str(folder / "drawn.csv"),), output=data))
+    return data
+
+
+def bare_loop(config: TrainConfig) -> float:
+    """Return images a second of one epoch after a warm-up of two steps."""
+    examples = open_dataset(config.dataset).read_split("train")
+    images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
+    model = build_model(config.model).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )
+    loss_of = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(labels)).split(BATCH_SIZE)
+    for step, chosen in enumerate([*order[:2], *order]):
+        if step == 2:
+            start = time.perf_counter()
+        batch = Augmentation.draw(len(chosen), generator).apply(standardize(images[chosen]))
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(CPU)):
+            logits = model(batch.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(logits.float(), labels[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    return len(labels) / (time.perf_counter() - start)
+
+
+def job(config: TrainConfig) -> float:
+    """Return images a second of the second epoch of two."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        train.run(config)
+    lines = (Path(config.output) / "metrics.jsonl").read_text().splitlines()
+    return json.loads(lines[-1])["images_per_second"]
+
+
+def measure_speed(data: str, model: str, folder: Path, repeats: int) -> None:
+    rates: dict[str, list[float]] = {"bare loop": [], "1 worker": [], "2 workers": []}
+    for turn in range(repeats):
+        flags = {"dataset": data, "model": model, "num_epochs": 2, "batch_size": BATCH_SIZE}
+        rates["bare loop"].append(bare_loop(TrainConfig(output="unused", **flags)))
+        for name, workers in (("1 worker", "1"), ("2 workers", "2")):
+            output = str(folder / f"{turn}-{workers}")
+            rates[name].append(job(TrainConfig(output=output, num_workers=workers, **flags)))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    for name, rate in medians.items():
+        ratio = rate / medians["bare loop"]
+        print(f"{model}, {name:9} {rate:6.0f} images/s; {ratio:.2f} of the bare loop")
+    print(f"2 workers of half the CPUs are {medians['2 workers'] / medians['1 worker']:.2f} of one")
+
+
+def measure_waiting(data: str, model: str) -> None:
+    """Print what making batches takes of an epoch, and a checkpoint's time and size."""
+    config = TrainConfig(dataset=data, output="unused", model=model, num_epochs=1)
+    opened = open_dataset(data)
+    run = Run.begin(train.recipe(config, CPU), train.architecture(config, opened), CPU)
+    examples, val = place_examples(opened, run.recipe, CPU)
+    start = time.perf_counter()
+    num_batches = sum(1 for _ in training_batches(examples, run.recipe, epoch=0))
+    batches_seconds = time.perf_counter() - start
+    (metrics,) = run.epochs(run.network, examples, val, advance=lambda _step, _said: None)
+    epoch_seconds = num_batches * BATCH_SIZE / metrics["images_per_second"]
+    print(f"{model}, making batches: {batches_seconds / epoch_seconds:.2%} of an epoch")
+    start = time.perf_counter()
+    files = train.checkpoint_files(run, config, opened)
+    size = sum(map(len, files.values())) / 1e6
+    print(f"{model}, a checkpoint: {time.perf_counter() - start:.2f} s to pack, {size:.1f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="deep")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cluster.connect()
+        data = make_dataset(folder)
+        measure_speed(data, arguments.model, folder, arguments.repeats)
+        ray.shutdown()
+        measure_waiting(data, arguments.model)
+
+
+if __name__ == "__main__":
+    main()

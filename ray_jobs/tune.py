@@ -1,0 +1,298 @@
+"""A search of hyperparameters, or a study of one question, over many short trainings.
+
+1. Check: the dataset, the output, the cluster.
+2. Try: each trial trains one network in one process and reports every epoch.
+3. Finish: the best trial's checkpoint, the table of trials, and the page.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import ray
+import torch
+from ray import tune
+from ray.tune import ResultGrid
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from fer import checkpoint, storage
+from fer.dataset import open_dataset
+from fer.errors import InputError, JobError
+from fer.reports import study
+from fer.run import Run, place_examples
+from ray_jobs import cluster, train
+from ray_jobs.config import TrainConfig, TuneConfig
+
+TRIALS = "trials"
+"""Ray Tune's own folder in the output."""
+
+BEST = "best"
+PARTS = (TRIALS, BEST, "trials.csv", "pictures", "index.html")
+
+MAY_CHANGE = frozenset(("dataset", "output", "max_concurrent_trials", "resume", "overwrite"))
+"""Flags that may differ when a study is resumed; the others fix what is tried."""
+
+VARIANTS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "depth": ("model", tuple(f"conv{depth}" for depth in range(1, 9))),
+    "pooling": ("pooling", ("max", "fractional")),
+    "normalisation": ("batch_norm", (True, False)),
+    "activation": ("activation", ("relu", "leaky_relu", "elu", "gelu", "silu")),
+    "loss": ("loss", ("cross_entropy", "squared_hinge")),
+}
+"""Comparisons by the name of their study: the flag of ``train`` that varies, and its values."""
+
+
+def run(config: TuneConfig) -> dict[str, Any]:
+    """Run a study.
+
+    Returns:
+        What the RESULT line says.
+
+    Raises:
+        InputError: The dataset, the output or the cluster is not as it must be.
+        JobError: No trial got as far as an epoch.
+    """
+    start = time.monotonic()
+    config = cluster.resolve_locations(config)
+    data = open_dataset(config.dataset)
+    data.check_split("train", every_class=True)
+    data.check_split("val")
+    cluster.claim_or_resume(config, "report.json", PARTS, begun=TRIALS, may_change=MAY_CHANGE)
+    finished = storage.join(config.output, "report.json")
+    if storage.exists(finished):
+        return dict(json.loads(storage.read_bytes(finished))["result"])
+    cluster.connect()
+    needed = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
+    cluster.require_resources({name: need for name, need in needed.items() if need}, "One trial")
+    with cluster.sentences():
+        results = _try(config)
+    return _finish(config, results, time.monotonic() - start)
+
+
+# Try.
+
+
+def _try(config: TuneConfig) -> ResultGrid:
+    filesystem, path = storage.filesystem(config.output)
+    # A restored study prints its trials, where only the RESULT line belongs.
+    chatter = contextlib.redirect_stdout(sys.stderr)
+    with _keyboard_interrupts(), _progress(config) as callback, chatter:
+        run_config = tune.RunConfig(
+            name=TRIALS,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            callbacks=[callback],
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=config.select_by
+            ),
+        )
+        trials = f"{path}/{TRIALS}"
+        if config.resume and tune.Tuner.can_restore(trials, storage_filesystem=filesystem):
+            tuner = tune.Tuner.restore(
+                trials, _trainable(config), resume_errored=True, storage_filesystem=filesystem
+            )
+        else:
+            tuner = tune.Tuner(
+                _trainable(config),
+                param_space=param_space(config),
+                tune_config=_tune_config(config),
+                run_config=run_config,
+            )
+        return tuner.fit()
+
+
+@contextlib.contextmanager
+def _keyboard_interrupts() -> Iterator[None]:
+    """Let Ctrl-C be what it is elsewhere, though Ray Tune then saves its state and returns."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+        # Ray Tune puts its own in its place, and gives it back when it has been interrupted.
+        if signal.getsignal(signal.SIGINT) is handler:
+            raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _trainable(config: TuneConfig) -> Callable[[dict[str, Any]], None]:
+    resources = {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
+    bound = tune.with_parameters(trial, settings=dataclasses.asdict(config))
+    trainable: Callable[[dict[str, Any]], None] = tune.with_resources(bound, resources)
+    return trainable
+
+
+def param_space(config: TuneConfig) -> dict[str, Any]:
+    """Return what a study varies, as Ray Tune takes it.
+
+    What the paper tuned (section 4.1), each in the range in which it still trains, or the variants
+    of a comparison.
+    """
+    if config.study in VARIANTS:
+        flag, values = VARIANTS[config.study]
+        return {flag: tune.grid_search(list(values))}
+    both = {"model": tune.choice(["shallow", "deep"])} if config.study == "paper" else {}
+    return {
+        **both,
+        "lr": tune.loguniform(0.003, 0.3),
+        "batch_size": tune.choice([32, 64, 128, 256]),
+        "num_epochs": tune.randint(max(1, config.num_epochs // 3), config.num_epochs + 1),
+        "weight_decay": tune.loguniform(1e-5, 1e-2),
+        "dropout": tune.uniform(0.0, 0.5),
+    }
+
+
+def _tune_config(config: TuneConfig) -> tune.TuneConfig:
+    is_comparison = config.study in VARIANTS
+    return tune.TuneConfig(
+        metric=config.select_by,
+        mode="max",
+        num_samples=1 if is_comparison else config.num_samples,
+        search_alg=None if is_comparison else _search_algorithm(config),
+        scheduler=FIFOScheduler() if is_comparison else _scheduler(config),
+        max_concurrent_trials=_concurrent_trials(config),
+    )
+
+
+def _search_algorithm(config: TuneConfig) -> Searcher | None:
+    if config.search == "random":
+        # Ray Tune draws at random from numpy's global generator unless it is told how.
+        np.random.seed(config.seed)
+        return None
+    from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415 - an extra
+
+    try:
+        return OptunaSearch(metric=config.select_by, mode="max", seed=config.seed)
+    except (ImportError, AssertionError) as error:
+        raise InputError(
+            "--search optuna needs Optuna, which is not installed: pip install 'fer-on-ray[tune]', "
+            "or leave the flag out."
+        ) from error
+
+
+def _scheduler(config: TuneConfig) -> TrialScheduler:
+    """Stop trials that fall behind, but let each begin: rates rise before they fall."""
+    grace = max(1, math.ceil(config.num_epochs / 3))
+    return ASHAScheduler(max_t=config.num_epochs, grace_period=grace, reduction_factor=2)
+
+
+def _concurrent_trials(config: TuneConfig) -> int:
+    """Return how many trials there is room for: more would wait for each other's resources."""
+    held = ray.cluster_resources()
+    rooms = [held.get("CPU", 0) / config.cpus_per_trial]
+    if config.gpus_per_trial:
+        rooms.append(held.get("GPU", 0) / config.gpus_per_trial)
+    room = max(1, int(min(rooms)))
+    return min(room, config.max_concurrent_trials or room)
+
+
+def trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Train one network as a trial has it, in this process, and report every epoch."""
+    config = trial_config(TuneConfig(**settings), varied)
+    is_on_gpu = settings["gpus_per_trial"] > 0
+    device = torch.device("cuda" if is_on_gpu else "cpu")
+    torch.set_num_threads(max(1, int(settings["cpus_per_trial"])))
+    data = open_dataset(config.dataset)
+    begun = Run.begin(train.recipe(config, device), train.architecture(config, data), device)
+    if kept := tune.get_checkpoint():
+        with kept.as_directory() as folder:
+            begun.take_up(folder)
+    examples = place_examples(data, begun.recipe, device)
+    for metrics in begun.epochs(begun.network, *examples, advance=lambda _step, _said: None):
+        files = train.checkpoint_files(begun, config, data)
+        with checkpoint.temporary_folder(files) as folder:
+            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def trial_config(config: TuneConfig, varied: dict[str, Any]) -> TrainConfig:
+    """Return the training that a trial is: the defaults, the study's flags, what it varies."""
+    common = {"model": config.model, "num_epochs": config.num_epochs, "seed": config.seed}
+    flags = {**common, **varied}
+    return TrainConfig(dataset=config.dataset, output=config.output, **flags)
+
+
+@contextlib.contextmanager
+def _progress(config: TuneConfig) -> Iterator[tune.Callback]:
+    """Show how many trials are done and the best score so far."""
+    values = VARIANTS[config.study][1] if config.study in VARIANTS else range(config.num_samples)
+    with cluster.progress(f"Study {config.study}", "trials", len(values)) as advance:
+        _Teller.advance = advance
+        yield _Teller(config.select_by)
+
+
+class _Teller(tune.Callback):  # type: ignore[misc]
+    """Tells the progress bar what the trials report.
+
+    The bar is the class's: Ray Tune pickles its callbacks, which a bar can't be, and gives those of
+    the first run back to a study that is taken up again.
+    """
+
+    advance: ClassVar[cluster.Advance]
+
+    def __init__(self, select_by: str) -> None:
+        self._select_by = select_by
+        self._epochs, self._best, self._done = 0, 0.0, 0
+
+    def on_trial_result(self, *_: Any, result: dict[str, Any], **__: Any) -> None:  # noqa: ANN401
+        self._epochs += 1
+        self._best = max(self._best, result[self._select_by])
+        self._say()
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        self._done += 1
+        self._say()
+
+    def _say(self) -> None:
+        best = {f"best {self._select_by}": f"{self._best:.3f}"}
+        _Teller.advance(self._done, epochs=self._epochs, **best)
+
+
+# Finish.
+
+
+def _finish(config: TuneConfig, results: ResultGrid, seconds: float) -> dict[str, Any]:
+    """Keep the best trial's checkpoint, and write the table and the page, ``report.json`` last."""
+    tried = [(each, result) for result in results if (each := _read_trial(result))]
+    if not tried:
+        told = next((str(error).splitlines()[-1] for error in results.errors), "none was started")
+        raise JobError(f"No trial finished an epoch: {told}.")
+    best, result = max(tried, key=lambda pair: pair[0].best(config.select_by)[config.select_by])
+    location = storage.join(config.output, BEST)
+    kept, _ = max(result.best_checkpoints, key=lambda pair: pair[1][config.select_by])
+    with kept.as_directory() as folder:
+        for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
+            content = storage.read_bytes(storage.join(folder, name))
+            storage.write_bytes(storage.join(location, name), content)
+    trials = tuple(each for each, _ in tried)
+    studied = study.Study(config.study, config.select_by, trials, len(results.errors), seconds)
+    result_line = {
+        "output": config.output,
+        "checkpoint": location,
+        "val_accuracy": best.best(config.select_by)["val_accuracy"],
+        "val_macro_f1": best.best(config.select_by)["val_macro_f1"],
+        "varied": best.varied,
+        "trials": len(trials),
+        "failed": len(results.errors),
+        "report": storage.join(config.output, "index.html"),
+        "seconds": round(seconds, 2),
+    }
+    for name, content in study.study_report(studied, result_line).items():
+        storage.write_bytes(storage.join(config.output, name), content)
+    return result_line
+
+
+def _read_trial(result: tune.Result) -> study.Trial | None:
+    """Return what a trial reached; None if it got nowhere."""
+    if not result.best_checkpoints or result.metrics_dataframe is None:
+        return None
+    history = tuple(result.metrics_dataframe.to_dict("records"))
+    varied = {name: result.config[name] for name in sorted(result.config)}
+    return study.Trial(storage.name(result.path), varied, history)

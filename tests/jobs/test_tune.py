@@ -1,0 +1,105 @@
+"""Many short trainings to a study: compared, searched, interrupted, resumed, refused."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fer import Predictor
+from fer.checkpoint import read_config
+
+SMALL = ("--model", "conv2", "--num-epochs", "2", "--cpus-per-trial", "1")
+
+
+@pytest.fixture(scope="module")
+def compared(cluster, dataset, tmp_path_factory):
+    """A comparison of two losses, and what the command line said."""
+    from ray_jobs.config import TuneConfig
+    from ray_jobs.tune import run
+
+    output = tmp_path_factory.mktemp("study") / "loss"
+    flags = {"study": "loss", "model": "conv2", "num_epochs": 2}
+    return output, run(TuneConfig(dataset=str(dataset), output=str(output), **flags))
+
+
+def table_of(output):
+    return list(csv.DictReader((output / "trials.csv").read_text().splitlines()))
+
+
+def test_a_comparison_tries_each_variant(compared):
+    output, result = compared
+    rows = table_of(output)
+    assert {row["loss"] for row in rows} == {"cross_entropy", "squared_hinge"}
+    assert float(rows[0]["val_macro_f1"]) == max(float(row["val_macro_f1"]) for row in rows)
+    assert (result["trials"], result["failed"]) == (2, 0)
+    assert result["val_macro_f1"] == pytest.approx(float(rows[0]["val_macro_f1"]))
+    report = json.loads((output / "report.json").read_text())
+    assert (report["study"], len(report["trials"]), report["importance"]) == ("loss", 2, {})
+
+
+def test_the_best_is_a_checkpoint(compared):
+    output, result = compared
+    config = read_config(result["checkpoint"])
+    assert config.training["loss"] == table_of(output)[0]["loss"]
+    assert config.scores["val_macro_f1"] == pytest.approx(result["val_macro_f1"])
+    assert Predictor.load(result["checkpoint"]).id == config.id
+
+
+def test_the_page_opens_from_disk(compared):
+    page = (compared[0] / "index.html").read_text()
+    assert len(re.findall(r'<img[^>]*src="data:image/png;base64,', page)) == 1
+    assert "squared_hinge" in page
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+
+
+@pytest.mark.parametrize("search", ["random", "optuna"])
+def test_a_search_varies_what_the_paper_tuned(fer, dataset, tmp_path, search):
+    arguments = ("tune", "--dataset", dataset, "--output", tmp_path / "study", *SMALL)
+    run = fer(*arguments, "--num-samples", "3", "--search", search)
+    assert (run.code, run.result["trials"]) == (0, 3)
+    rows = table_of(tmp_path / "study")
+    for name in ("lr", "batch_size", "num_epochs", "weight_decay", "dropout"):
+        assert all(float(row[name]) >= 0 for row in rows)
+    assert len({row["lr"] for row in rows}) == 3
+    run = fer(*arguments)
+    assert (run.code, "already holds a run: --resume goes on" in run.sentence) == (2, True)
+
+
+def test_an_interrupted_study_resumes(dataset, tmp_path):
+    output = tmp_path / "study"
+    command = [sys.executable, "-m", "ray_jobs", "tune", "--dataset", str(dataset)]
+    command += ["--output", str(output), "--study", "activation", *SMALL]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ, **pipes) as process:
+        while process.poll() is None and not list(output.glob("trials/*/checkpoint_000001")):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1, errors
+    assert errors.splitlines()[-1].startswith("fer: interrupted")
+    assert not (output / "report.json").exists()
+    resumed = subprocess.run(
+        [*command, "--resume"], env=os.environ, check=True, capture_output=True, text=True
+    )
+    assert resumed.stdout.startswith("RESULT ")
+    assert json.loads(resumed.stdout.removeprefix("RESULT "))["trials"] == 5
+    again = subprocess.run(
+        [*command, "--resume"], env=os.environ, check=True, capture_output=True, text=True
+    )
+    assert again.stdout == resumed.stdout
+
+
+def test_what_is_refused(fer, dataset, tmp_path):
+    arguments = ("tune", "--dataset", dataset, "--output", tmp_path / "study", *SMALL)
+    run = fer(*arguments, "--cpus-per-trial", "99")
+    assert (run.code, "One trial need 99 CPU in all" in run.sentence) == (2, True)
+    run = fer(*arguments, "--resume")
+    assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
+    run = fer(*arguments, "--gpus-per-trial", "0.5")
+    assert (run.code, "need 0.5 GPU in all, but the cluster has 0" in run.sentence) == (2, True)
