@@ -1,13 +1,11 @@
 """The report of an evaluation: JSON, pictures, and one HTML page that opens from disk."""
 
-import base64
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 from torch import nn
 
@@ -16,6 +14,7 @@ from fer.dataset import Dataset
 from fer.metrics import Scores, score
 from fer.reports import figures
 from fer.reports.architecture import draw_architecture
+from fer.reports.pages import render_page
 
 PAPER_TABLE_1 = {
     "angry": (40.70, 51.24),
@@ -174,21 +173,11 @@ def _pictures(evaluations: Sequence[Evaluation]) -> dict[str, bytes]:
 def _page(
     evaluations: Sequence[Evaluation], circumstances: Circumstances, pictures: dict[str, bytes]
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fer.reports", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    embedded = {
-        name: "data:image/png;base64," + base64.b64encode(png).decode()
-        for name, png in pictures.items()
-    }
-    return environment.get_template("evaluation.html").render(
+    return render_page(
+        "evaluation.html",
+        pictures,
         evaluations=evaluations,
         paper=PAPER_TABLE_1,
-        pictures=embedded,
         architectures=[name for name in pictures if name.endswith("-architecture.png")],
         **dataclasses.asdict(circumstances),
     )

@@ -1,16 +1,15 @@
 """The report of a study: a table of its trials, pictures, and one HTML page."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 
 from fer.reports import figures
+from fer.reports.pages import render_page
 
 METRICS = ("val_accuracy", "val_macro_f1", "train_accuracy", "epoch", "minutes")
 LEAST_FOR_IMPORTANCE = 6
@@ -139,21 +138,8 @@ def _as_numbers(column: pd.Series) -> np.ndarray:
 
 
 def _page(study: Study, table: pd.DataFrame, pictures: Mapping[str, bytes]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fer.reports", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    embedded = {
-        name: "data:image/png;base64," + base64.b64encode(png).decode()
-        for name, png in pictures.items()
-    }
     rows = [[_short(value) for value in row] for row in table.itertuples(index=False)]
-    return environment.get_template("study.html").render(
-        study=study, columns=list(table.columns), rows=rows, pictures=embedded
-    )
+    return render_page("study.html", pictures, study=study, columns=list(table.columns), rows=rows)
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - a flag's value
