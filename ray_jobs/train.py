@@ -8,7 +8,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,7 +63,15 @@ def run(config: TrainConfig) -> dict[str, Any]:
     data.check_split("train", every_class=True)
     data.check_split("val")
     _check_start(config)
-    cluster.claim_or_resume(config, checkpoint.CONFIG, PARTS, begun=METRICS, may_change=MAY_CHANGE)
+    _check_batch(config, data)
+    cluster.claim_or_resume(
+        config,
+        checkpoint.CONFIG,
+        PARTS,
+        begun=METRICS,
+        may_change=MAY_CHANGE,
+        data=data.summary["fingerprint"],
+    )
     if not storage.exists(storage.join(config.output, checkpoint.CONFIG)):
         cluster.connect()
         scaling = _scaling(config)
@@ -85,25 +93,46 @@ def _check_start(config: TrainConfig) -> None:
             )
 
 
+def _check_batch(config: TrainConfig, data: Dataset) -> None:
+    num_examples = sum(data.counts("train").values())
+    if config.batch_size > num_examples:
+        raise InputError(
+            f"--batch-size {config.batch_size} is more than the {num_examples:,} train examples of "
+            f"{config.dataset}: give a smaller one."
+        )
+
+
 def _scaling(config: TrainConfig) -> ScalingConfig:
     low, high = config.worker_range
     cpus = config.cpus_per_worker or _even_share(high)
-    needed = {"CPU": low * cpus, **({"GPU": low} if config.use_gpu else {})}
+    worker = {"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})}
+    needed = {resource: low * number for resource, number in worker.items()}
     cluster.require_resources(needed, f"{low} worker(s) of {cpus} CPU")
+    if _num_places(worker) < low:
+        raise InputError(
+            f"{low} worker(s) of {cpus} CPU find no room: each must fit on one node, and the nodes "
+            f"have room for {_num_places(worker)}; ask for fewer workers or a lower "
+            "--cpus-per-worker."
+        )
     return ScalingConfig(
         num_workers=low if low == high else (low, high),
         use_gpu=config.use_gpu,
-        resources_per_worker={"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})},
+        resources_per_worker=worker,
     )
 
 
 def _even_share(num_workers: int) -> int:
     """Return how many CPUs a worker gets so that all fit on the nodes at hand, at least 1."""
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    for cpus in range(max(nodes), 1, -1):
-        if sum(held // cpus for held in nodes) >= num_workers:
-            return cpus
-    return 1
+    largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    shares = (cpus for cpus in range(largest, 1, -1) if _num_places({"CPU": cpus}) >= num_workers)
+    return next(shares, 1)
+
+
+def _num_places(worker: Mapping[str, float]) -> int:
+    """Return how many workers of some resources the nodes at hand have room for."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    rooms = [[node.get(name, 0) // number for name, number in worker.items()] for node in nodes]
+    return int(sum(map(min, rooms)))
 
 
 # Fit.

@@ -65,13 +65,22 @@ def run(config: TuneConfig) -> dict[str, Any]:
     data = open_dataset(config.dataset)
     data.check_split("train", every_class=True)
     data.check_split("val")
-    cluster.claim_or_resume(config, "report.json", PARTS, begun=TRIALS, may_change=MAY_CHANGE)
+    cluster.claim_or_resume(
+        config,
+        "report.json",
+        PARTS,
+        begun=TRIALS,
+        may_change=MAY_CHANGE,
+        data=data.summary["fingerprint"],
+    )
     finished = storage.join(config.output, "report.json")
     if storage.exists(finished):
         return dict(json.loads(storage.read_bytes(finished))["result"])
     cluster.connect()
     needed = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-    cluster.require_resources({name: need for name, need in needed.items() if need}, "One trial")
+    cluster.require_resources(
+        {name: need for name, need in needed.items() if need}, "Trials this large"
+    )
     with cluster.sentences():
         results = _try(config)
     return _finish(config, results, time.monotonic() - start)

@@ -15,6 +15,7 @@ import pytest
 from fer import Predictor
 from fer.checkpoint import read_config
 from fer.dataset import open_dataset
+from fer.errors import InputError
 
 FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
 
@@ -80,6 +81,7 @@ def test_training_learns(trained, workers):
     assert epochs[-1]["train_accuracy"] > 0.25
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_nothing_finished_and_resumes(dataset, tmp_path):
     """Ctrl-C after the first epoch, on a cluster of its own."""
     output = tmp_path / "run"
@@ -121,6 +123,22 @@ def test_a_run_goes_on_only_as_it_began(fer, trained, dataset):
     assert fer(*arguments, *FAST, *same, "--resume").result["id"] == result["id"]
 
 
+def test_a_run_does_not_go_on_with_other_data(fer, trained, sources, tmp_path):
+    fewer = tmp_path / "fewer.csv"
+    fewer.write_bytes(b"\n".join((sources / "fer2013.csv").read_bytes().splitlines()[:-1]))
+    assert fer("ingest", "--source", fewer, "--output", tmp_path / "data").code == 0
+    same = ("--num-epochs", "4", "--no-augment", "--resume")
+    arguments = ("train", "--dataset", tmp_path / "data", "--output", trained["1"][0])
+    run = fer(*arguments, *FAST, *same)
+    assert (run.code, "began with other data, whose fingerprint is" in run.sentence) == (2, True)
+
+
+def test_a_batch_larger_than_the_data(fer, dataset, tmp_path):
+    output = ("--output", tmp_path / "run")
+    run = fer("train", "--dataset", dataset, *output, "--batch-size", "999")
+    assert (run.code, "--batch-size 999 is more than the 168" in run.sentence) == (2, True)
+
+
 def test_nothing_to_resume(fer, dataset, tmp_path):
     run = fer("train", "--dataset", dataset, "--output", tmp_path / "run", "--resume")
     assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
@@ -138,6 +156,7 @@ def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
     assert history(tmp_path / "run")[0]["train_loss"] < history(trained["1"][0])[0]["train_loss"]
 
 
+@pytest.mark.slow
 def test_a_network_is_tuned_to_a_user_s_own_classes(fer, trained, sources, tmp_path):
     """Three folders of the archive under names of the user's, the others rejected."""
     data, output, labels = tmp_path / "data", tmp_path / "run", tmp_path / "labels"
@@ -159,6 +178,7 @@ def test_a_network_is_tuned_to_a_user_s_own_classes(fer, trained, sources, tmp_p
     )
 
 
+@pytest.mark.slow
 def test_a_lost_worker_changes_nothing(fer, trained, dataset, tmp_path):
     """The process that trains is killed after its second epoch, and every number of the run is
     that of one that nothing disturbed."""
@@ -217,6 +237,22 @@ def test_a_cluster_that_is_too_small(fer, dataset, tmp_path):
     )
     run = fer(*arguments, "--use-gpu")
     assert (run.code, "need 1 GPU in all, but the cluster has 0" in run.sentence) == (2, True)
+
+
+def test_workers_that_fit_in_all_and_on_no_node(monkeypatch):
+    """Two nodes of three CPUs have six, and no room for three workers of two."""
+    from ray_jobs import train
+    from ray_jobs.config import TrainConfig
+
+    node = {"Alive": True, "Resources": {"CPU": 3.0}}
+    monkeypatch.setattr("ray.nodes", lambda: [node, node, {"Alive": False, "Resources": {}}])
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 6.0})
+    flags = {"dataset": "d", "output": "o", "cpus_per_worker": 2}
+    with pytest.raises(InputError, match=r"3 worker\(s\) of 2 CPU find no room: .* room for 2;"):
+        train._scaling(TrainConfig(num_workers="3", **flags))
+    assert train._scaling(TrainConfig(num_workers="2:3", **flags)).num_workers == (2, 3)
+    shared = TrainConfig(dataset="d", output="o", num_workers="4")
+    assert train._scaling(shared).resources_per_worker == {"CPU": 1}
 
 
 def test_a_dataset_that_is_none(fer, tmp_path):

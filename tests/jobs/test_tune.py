@@ -58,7 +58,7 @@ def test_the_page_opens_from_disk(compared):
     assert not re.search(r'(src|href)="(https?:)?//', page)
 
 
-@pytest.mark.parametrize("search", ["random", "optuna"])
+@pytest.mark.parametrize("search", ["random", pytest.param("optuna", marks=pytest.mark.slow)])
 def test_a_search_varies_what_the_paper_tuned(fer, dataset, tmp_path, search):
     arguments = ("tune", "--dataset", dataset, "--output", tmp_path / "study", *SMALL)
     run = fer(*arguments, "--num-samples", "3", "--search", search)
@@ -71,6 +71,7 @@ def test_a_search_varies_what_the_paper_tuned(fer, dataset, tmp_path, search):
     assert (run.code, "already holds a run: --resume goes on" in run.sentence) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_resumes(dataset, tmp_path):
     output = tmp_path / "study"
     command = [sys.executable, "-m", "ray_jobs", "tune", "--dataset", str(dataset)]
@@ -97,9 +98,9 @@ def test_an_interrupted_study_resumes(dataset, tmp_path):
 
 def test_what_is_refused(fer, dataset, tmp_path):
     arguments = ("tune", "--dataset", dataset, "--output", tmp_path / "study", *SMALL)
-    run = fer(*arguments, "--cpus-per-trial", "99")
-    assert (run.code, "One trial need 99 CPU in all" in run.sentence) == (2, True)
     run = fer(*arguments, "--resume")
     assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
+    run = fer(*arguments, "--cpus-per-trial", "99")
+    assert (run.code, "Trials this large need 99 CPU in all" in run.sentence) == (2, True)
     run = fer(*arguments, "--gpus-per-trial", "0.5")
     assert (run.code, "need 0.5 GPU in all, but the cluster has 0" in run.sentence) == (2, True)
