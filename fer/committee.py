@@ -18,9 +18,9 @@ POWERS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 def fusion_weights(probs: np.ndarray, labels: np.ndarray, fusion: Fusion) -> np.ndarray:
     """Return the weight of each member.
 
-    Exponentially weighted decision fusion (Kim et al. 2016, doi 10.1007/s12193-015-0209-0) weighs a
-    member by its accuracy to a power; here the smallest of ``POWERS`` that serves the committee
-    best on the same examples, which must therefore be those of ``val``.
+    After the fusion of Kim et al. (2016, doi 10.1007/s12193-015-0209-0), whose weights grow
+    exponentially with a member's accuracy on ``val``: here it is its accuracy to a power, the
+    smallest of ``POWERS`` that serves the committee best on the same examples.
 
     Args:
         probs: float (N, K, C) of K members.

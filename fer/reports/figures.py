@@ -210,7 +210,7 @@ def recall_by_class(scored: "Mapping[str, Scores]") -> bytes:
     axes.set_ylim(0, 1)
     axes.set_ylabel("recall")
     axes.set_title("Recall by class, with 95 % intervals")
-    axes.legend(frameon=False, ncols=3, fontsize=8)
+    figure.legend(loc="outside lower center", frameon=False, ncols=3, fontsize=8)
     _quiet(axes, "y")
     return to_png(figure)
 
