@@ -24,9 +24,10 @@ from torch import nn
 
 from fer.dataset import open_dataset
 from fer.drawings import draw_faces
+from fer.feeds import ResidentFeed
 from fer.models import build_model
-from fer.run import Run, place_examples
-from fer.training import has_fast_bfloat16, training_batches
+from fer.run import Run
+from fer.training import has_fast_bfloat16
 from fer.transforms import Augmentation, standardize
 from ray_jobs import cluster, ingest, train
 from ray_jobs.config import IngestConfig, TrainConfig
@@ -98,11 +99,11 @@ def measure_waiting(data: str, model: str) -> None:
     config = TrainConfig(dataset=data, output="unused", model=model, num_epochs=1)
     opened = open_dataset(data)
     run = Run.begin(train.recipe(config, CPU), train.architecture(config, opened), CPU)
-    examples, val = place_examples(opened, run.recipe, CPU)
+    feed = ResidentFeed.place(opened, run.recipe, CPU)
     start = time.perf_counter()
-    num_batches = sum(1 for _ in training_batches(examples, run.recipe, epoch=0))
+    num_batches = sum(1 for _ in feed.train(epoch=0))
     batches_seconds = time.perf_counter() - start
-    (metrics,) = run.epochs(run.network, examples, val, advance=lambda _step, _said: None)
+    (metrics,) = run.epochs(run.network, feed, advance=lambda _step, _said: None)
     epoch_seconds = num_batches * BATCH_SIZE / metrics["images_per_second"]
     print(f"{model}, making batches: {batches_seconds / epoch_seconds:.2%} of an epoch")
     start = time.perf_counter()

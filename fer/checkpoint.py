@@ -20,7 +20,7 @@ from fer.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.images import IMAGE_SIZE
 from fer.models import MODELS, build_model, count_parameters
-from fer.transforms import NORMALISATION
+from fer.transforms import NORMALISATIONS
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -36,7 +36,7 @@ class CheckpointConfig:
         architecture: ``name``, a key of ``MODELS``, and the ``arguments`` of ``build_model``.
         class_names: Name of each logit.
         image_size: Side of the square input in pixels.
-        normalisation: How a uint8 image becomes the network's input.
+        normalisation: How a uint8 image becomes the network's input, a key of ``NORMALISATIONS``.
         temperature: What the logits are divided by before the softmax (Guo et al. 2017, arXiv
             1706.04599), above 0.
         parameters: Number of trainable parameters.
@@ -50,7 +50,7 @@ class CheckpointConfig:
     architecture: dict[str, Any]
     class_names: tuple[str, ...] = EMOTIONS
     image_size: int = IMAGE_SIZE
-    normalisation: str = NORMALISATION
+    normalisation: str = "per_image"
     temperature: float = 1.0
     parameters: int = 0
     training: dict[str, Any] = field(default_factory=dict)
@@ -192,15 +192,16 @@ def _read_json(location: str) -> dict[str, Any]:
 
 
 def _check_config(location: str, config: CheckpointConfig) -> None:
-    expected = {
-        "schema_version": SCHEMA_VERSION,
-        "image_size": IMAGE_SIZE,
-        "normalisation": NORMALISATION,
+    known = {
+        "schema_version": (SCHEMA_VERSION,),
+        "image_size": (IMAGE_SIZE,),
+        "normalisation": tuple(NORMALISATIONS),
     }
-    for name, value in expected.items():
-        if getattr(config, name) != value:
+    for name, values in known.items():
+        if getattr(config, name) not in values:
             raise InputError(
-                f"{location} has the {name} {getattr(config, name)!r}: this version runs {value!r}."
+                f"{location} has the {name} {getattr(config, name)!r}: this version runs "
+                f"{' or '.join(map(repr, values))}."
             )
     if config.architecture.get("name") not in MODELS:
         raise InputError(

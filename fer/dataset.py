@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,7 +182,14 @@ def images_of(examples: pa.Table) -> np.ndarray:
     return images
 
 
-def _votes_of(examples: pa.Table) -> np.ndarray:
+def _labels_of(examples: pa.Table) -> np.ndarray:
+    labels: np.ndarray = examples["label"].to_numpy().astype(np.int64)
+    return labels
+
+
+def _votes_of(examples: pa.Table) -> np.ndarray | None:
+    if "votes" not in examples.column_names:
+        return None
     votes = examples["votes"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     column: np.ndarray = votes.reshape(-1, NUM_VOTES)
     return column
@@ -190,22 +197,32 @@ def _votes_of(examples: pa.Table) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of one split in a fixed order, that of their digests.
+    """Examples in memory.
 
     Attributes:
         images: uint8 (N, 48, 48).
         labels: int64 (N,).
-        sources: Where each came from, N strings.
+        sources: Where each came from, N strings, if that was read.
         votes: FER+ votes int8 (N, 10), where the dataset has them.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    sources: list[str]
+    sources: list[str] | None = None
     votes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def examples_of(table: pa.Table) -> Examples:
+    """Return a table of examples as arrays."""
+    return Examples(
+        images=images_of(table),
+        labels=_labels_of(table),
+        sources=table["source"].to_pylist() if "source" in table.column_names else None,
+        votes=_votes_of(table),
+    )
 
 
 @dataclass(frozen=True)
@@ -248,23 +265,42 @@ class Dataset:
             )
 
     def read_split(self, split: str) -> Examples:
-        """Read all examples of a split into memory, 2.3 kB each.
+        """Read all examples of a split into memory, 2.3 kB each, in the order of their digests.
 
         Raises:
             InputError: The split is empty.
         """
         self.check_split(split)
-        files = self._files()
-        columns = ["image", "label", "source", "sha256"]
-        columns += [name for name in ("votes",) if name in files.schema.names]
-        table = files.to_table(columns, filter=pads.field("split") == split)
-        table = table.sort_by([("sha256", "ascending"), ("source", "ascending")])
-        return Examples(
-            images=images_of(table),
-            labels=table["label"].to_numpy().astype(np.int64),
-            sources=table["source"].to_pylist(),
-            votes=_votes_of(table) if "votes" in columns else None,
-        )
+        columns = self.held_columns("image", "label", "source", "sha256", "votes")
+        table = self._files().to_table(columns, filter=pads.field("split") == split)
+        return examples_of(table.sort_by([("sha256", "ascending"), ("source", "ascending")]))
+
+    def read_labels(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read the labels int64 (N,) of a split, and the votes int8 (N, 10) where it has them."""
+        columns = self.held_columns("label", "votes")
+        table = self._files().to_table(columns, filter=pads.field("split") == split)
+        return _labels_of(table), _votes_of(table)
+
+    def stream_split(
+        self, split: str, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Examples]:
+        """Yield the examples of one reader's share of the files, up to a batch at a time.
+
+        Args:
+            split: Whose examples.
+            batch_size: Examples at a time.
+            rank: Number of this reader, from 0.
+            world_size: Number of readers, of which each reads every so many-th file.
+        """
+        columns = self.held_columns("image", "label", "source", "votes")
+        for file in sorted(self._files().get_fragments(), key=lambda file: file.path)[
+            rank::world_size
+        ]:
+            batches = file.to_batches(
+                columns=columns, filter=pads.field("split") == split, batch_size=batch_size
+            )
+            for batch in filter(len, batches):
+                yield examples_of(pa.Table.from_batches([batch]))
 
     def read_images(self, digests: Sequence[str]) -> np.ndarray:
         """Return the images uint8 (N, 48, 48) whose pixels have these digests, in their order."""
@@ -273,6 +309,10 @@ class Dataset:
         by_digest = dict(zip(table["sha256"].to_pylist(), images_of(table), strict=True))
         faces = [by_digest[digest] for digest in digests]
         return np.stack(faces) if faces else np.empty((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+
+    def held_columns(self, *names: str) -> list[str]:
+        """Return those of the columns that the dataset has: it may be without votes."""
+        return [name for name in names if name in self._files().schema.names]
 
     def _files(self) -> pads.Dataset:
         store, path = storage.filesystem(storage.join(self.location, "examples"))

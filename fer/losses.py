@@ -1,40 +1,7 @@
-"""What a network is asked to say of each example, and how far it is from saying it."""
+"""How far a network is from what it is asked to say, summed over a batch."""
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
-
-
-def smoothed_targets(labels: Tensor, num_classes: int, label_smoothing: float) -> Tensor:
-    """Return labels as probabilities, some of which is spread evenly over the classes.
-
-    Args:
-        labels: int64 (N,), 0 to C - 1.
-        num_classes: C.
-        label_smoothing: The share that is spread, in [0, 1) (Szegedy et al. 2015, arXiv
-            1512.00567, section 7).
-
-    Returns:
-        float32 (N, C); rows sum to 1.
-    """
-    even = label_smoothing / num_classes
-    return F.one_hot(labels, num_classes).float() * (1 - label_smoothing) + even
-
-
-def class_weights(labels: Tensor, num_classes: int, balance: float) -> Tensor:
-    """Return the weight of each class, by the power ``-balance`` of its number of examples.
-
-    Args:
-        labels: int64 (N,), 0 to C - 1.
-        num_classes: C.
-        balance: 0 counts examples alike, 1 counts classes alike.
-
-    Returns:
-        float32 (C,), scaled so that the weights of all examples average 1; 0 for an absent class.
-    """
-    counts = torch.bincount(labels, minlength=num_classes).float()
-    weights = counts.clamp_min(1) ** -balance * (counts > 0)
-    return weights * (len(labels) / (weights * counts).sum())
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:

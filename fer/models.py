@@ -1,7 +1,7 @@
 """The paper's two networks and nets of one to eight convolutions, as one family."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -90,12 +90,14 @@ class Layers:
         batch_norm: Whether batch normalisation follows each of them.
         activation: A key of ``ACTIVATIONS``.
         pooling: ``max``, or ``fractional`` max pooling (Graham 2014, arXiv 1412.6071).
+        first_kernel: Side of the first convolution's filters, odd: its receptive field in pixels.
     """
 
     dropout: float = 0.25
     batch_norm: bool = True
     activation: str = "relu"
     pooling: str = "max"
+    first_kernel: int = 3
 
 
 class ConvNet(nn.Module):
@@ -111,7 +113,8 @@ class ConvNet(nn.Module):
         super().__init__()
         blocks: list[nn.Module] = []
         channels, size = 1, IMAGE_SIZE
-        for convolution in architecture.convolutions:
+        first, *rest = architecture.convolutions
+        for convolution in (replace(first, kernel_size=layers.first_kernel), *rest):
             blocks.append(_convolution(channels, convolution, layers))
             channels = convolution.filters
             size = _pooled_size(size, layers) if convolution.pooled else size

@@ -12,7 +12,7 @@ from fer import storage
 from fer.checkpoint import Checkpoint, load_checkpoint
 from fer.errors import InputError
 from fer.images import IMAGE_SIZE, decode_image
-from fer.transforms import mirror, standardize
+from fer.transforms import NORMALISATIONS, mirror
 
 BATCH_SIZE = 128
 
@@ -36,7 +36,7 @@ class Predictor:
     """A checkpoint, ready to say how probable each emotion is.
 
     Example:
-        >>> predictor = Predictor.load("runs/deep")  # doctest: +SKIP
+        >>> predictor = Predictor.load()
         >>> predictor.predict(["face.jpg"])[0].emotion  # doctest: +SKIP
         'happy'
     """
@@ -49,11 +49,13 @@ class Predictor:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, checkpoint: str, device: str | torch.device | None = None) -> "Predictor":
+    def load(
+        cls, checkpoint: str = "bundled", device: str | torch.device | None = None
+    ) -> "Predictor":
         """Load a checkpoint.
 
         Args:
-            checkpoint: A folder, or its URI.
+            checkpoint: A folder, its URI, or ``bundled`` for the weights of this package.
             device: Where to run it; by default a GPU where there is one.
 
         Raises:
@@ -103,20 +105,20 @@ class Predictor:
 
     @torch.inference_mode()
     def _batch_probs(self, images: np.ndarray, tta: bool) -> np.ndarray:
-        batch = standardize(torch.tensor(images).to(self.device))
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        batch = torch.tensor(images).to(self.device)
         probs = self._committee(batch)
         if tta:
             probs = (probs + self._committee(mirror(batch))) / 2
         return probs.float().cpu().numpy()
 
     def _committee(self, batch: Tensor) -> Tensor:
-        """Average the members' softmax, each at its own temperature, by weight."""
+        """Average the members' softmax, each of its own input and temperature, by weight."""
         members = zip(self.models, self.checkpoint.configs, self.checkpoint.weights, strict=True)
-        probs = [
-            weight * (model(batch) / config.temperature).softmax(dim=1)
-            for model, config, weight in members
-        ]
+        probs = []
+        for model, config, weight in members:
+            normalised = NORMALISATIONS[config.normalisation](batch)
+            logits = model(normalised.contiguous(memory_format=torch.channels_last))
+            probs.append(weight * (logits / config.temperature).softmax(dim=1))
         return torch.stack(probs).sum(dim=0)
 
     def _prediction(self, probs: np.ndarray) -> Prediction:
@@ -125,18 +127,16 @@ class Predictor:
         return Prediction(self.class_names[best], float(probs[best]), by_name)
 
 
+BUNDLED_WEIGHTS = Path(__file__).with_name("weights")
+"""The checkpoint that the package ships; its README is the model card."""
+
+
 def resolve_checkpoint(checkpoint: str) -> str:
     """Return the location of a checkpoint that a person named.
 
-    Raises:
-        InputError: It is ``bundled``, and this version ships no weights.
+    ``bundled`` lies where this process has the package, which is elsewhere on another node.
     """
-    if checkpoint == "bundled":
-        raise InputError(
-            "This version ships no weights: train a network with `fer train` and name its folder "
-            "with --checkpoint."
-        )
-    return storage.resolve(checkpoint)
+    return str(BUNDLED_WEIGHTS) if checkpoint == "bundled" else storage.resolve(checkpoint)
 
 
 def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:

@@ -1,6 +1,5 @@
 """A training run: what it consists of, how it goes on epoch by epoch, how it is taken up again."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,29 +12,24 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer.checkpoint import load_checkpoint, pack_training, unpack_training
-from fer.dataset import Dataset
 from fer.errors import JobError
+from fer.feeds import Feed
 from fer.history import from_json_lines, to_json_lines
 from fer.metrics import scores_from_confusion
-from fer.models import build_model
+from fer.models import ConvNet, build_model
+from fer.recipe import Recipe, steps_per_epoch
 from fer.storage import join, read_bytes
 from fer.training import (
-    Recipe,
-    ResidentExamples,
     best_temperature,
     build_average,
     build_optimizer,
     evaluate_epoch,
-    steps_per_epoch,
     train_epoch,
-    training_batches,
-    training_targets,
 )
 
 METRICS = "metrics.jsonl"
 TRAINING = "training.safetensors"
 
-EVALUATION_BATCH = 256
 SECONDS_BETWEEN_NEWS = 1.0
 
 Advance = Callable[[int, Mapping[str, object]], None]
@@ -57,7 +51,7 @@ class Run:
     """
 
     recipe: Recipe
-    network: nn.Module
+    network: ConvNet
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     rank: int = 0
@@ -120,15 +114,12 @@ class Run:
         if self.average:
             self.average.n_averaged.fill_(self.history[-1]["step"])
 
-    def epochs(
-        self, model: nn.Module, train: ResidentExamples, val: ResidentExamples, advance: Advance
-    ) -> Iterator[dict[str, Any]]:
+    def epochs(self, model: nn.Module, feed: Feed, advance: Advance) -> Iterator[dict[str, Any]]:
         """Train the epochs that are left, and yield the metrics of each as they join the history.
 
         Args:
             model: The network, or what averages its gradients over the workers.
-            train: Examples to learn from, with the recipe's targets.
-            val: Examples to score on.
+            feed: Examples to learn from and to score on.
             advance: Told about the steps, on the first worker about once a second.
 
         Raises:
@@ -136,36 +127,34 @@ class Run:
         """
         for epoch in range(len(self.history), self.recipe.num_epochs):
             start = time.monotonic()
-            loss, correct, seen = self._train(model, train, epoch, advance).tolist()
+            loss, correct, seen = self._train(model, feed, epoch, advance).tolist()
             trained = time.monotonic()
             if not math.isfinite(loss):
                 raise JobError(_explosion(epoch))
             metrics = {
                 "epoch": epoch + 1,
-                "step": (epoch + 1) * steps_per_epoch(len(train), self.recipe),
+                "step": (epoch + 1) * steps_per_epoch(feed.num_train, self.recipe),
                 "train_loss": loss / seen,
                 "train_accuracy": correct / seen,
                 "images_per_second": seen / (trained - start),
-                **self._evaluate(val),
+                "num_workers": self.world_size,
+                **self._evaluate(feed),
                 "seconds": time.monotonic() - start,
                 "finished": time.time(),
             }
             self.history.append(metrics)
             yield metrics
 
-    def _train(
-        self, model: nn.Module, train: ResidentExamples, epoch: int, advance: Advance
-    ) -> Tensor:
+    def _train(self, model: nn.Module, feed: Feed, epoch: int, advance: Advance) -> Tensor:
         """Train for one epoch; return its loss, right answers and examples of all workers."""
         # Dropout is drawn anew each epoch, so that a resumed run goes on as the first would have.
         torch.manual_seed((self.recipe.seed * 1_000_003 + epoch) * 1009 + self.rank)
-        per_epoch = steps_per_epoch(len(train), self.recipe)
-        batches = training_batches(train, self.recipe, epoch, self.rank, self.world_size)
+        per_epoch = steps_per_epoch(feed.num_train, self.recipe)
         said = {"epoch": f"{epoch + 1}/{self.recipe.num_epochs}", **self._newest()}
         totals, told = torch.zeros(3, dtype=torch.float64), time.monotonic()
         steps = train_epoch(
             model,
-            batches,
+            feed.train(epoch),
             self.optimizer,
             self.recipe,
             self.recipe.num_epochs * per_epoch,
@@ -183,22 +172,17 @@ class Run:
         names = ("val_accuracy", "val_macro_f1") if self.history else ()
         return {name: f"{self.history[-1][name]:.3f}" for name in names}
 
-    def _evaluate(self, val: ResidentExamples) -> dict[str, float]:
+    def _evaluate(self, feed: Feed) -> dict[str, float]:
         """Evaluate each worker's part with the statistics of rank 0, which are those kept."""
         if self.world_size > 1:
             for buffer in self.kept.buffers():
                 dist.broadcast(buffer, src=0)
-        losses, confusion = evaluate_epoch(
-            self.kept,
-            val[self.rank :: self.world_size],
-            val.targets.shape[1],
-            EVALUATION_BATCH,
-            bfloat16=self.recipe.bfloat16,
-        )
+        num_classes = self.network.output.out_features
+        losses, confusion = evaluate_epoch(self.kept, feed.val(), self.recipe, num_classes)
         temperature, loss = best_temperature(self._sum_over_workers(losses))
         accuracy, macro_f1 = scores_from_confusion(self._sum_over_workers(confusion).numpy())
         return {
-            "val_loss": loss / len(val),
+            "val_loss": loss / feed.num_val,
             "val_accuracy": accuracy,
             "val_macro_f1": macro_f1,
             "temperature": temperature,
@@ -209,24 +193,6 @@ class Run:
             totals = totals.to(next(self.network.parameters()).device)
             dist.all_reduce(totals)
         return totals.cpu()
-
-
-def place_examples(
-    data: Dataset, recipe: Recipe, device: torch.device
-) -> tuple[ResidentExamples, ResidentExamples]:
-    """Return ``train`` with the targets of the recipe, and ``val`` with its labels for targets.
-
-    Raises:
-        InputError: A split is empty, or has no votes though the recipe wants them.
-    """
-    num_classes = len(data.class_names)
-    train, val = data.read_split("train"), data.read_split("val")
-    targets = training_targets(train, num_classes, recipe).to(device)
-    placed = ResidentExamples.place(train, num_classes, device)
-    return (
-        dataclasses.replace(placed, targets=targets),
-        ResidentExamples.place(val, num_classes, device),
-    )
 
 
 def _explosion(epoch: int) -> str:

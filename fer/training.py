@@ -1,24 +1,15 @@
-"""One epoch, one evaluation, over any iterable of batches.
+"""One epoch, one evaluation, over any iterable of batches."""
 
-A recipe fixes the global batch: the same seed gives the same examples in the same global batches,
-moved in the same way, however many workers share them.
-"""
-
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fer.dataset import Examples
-from fer.losses import LOSSES, class_weights, cross_entropy_sum, smoothed_targets
-from fer.transforms import Augmentation, standardize
-from fer.votes import label_probs_from_votes
-
-WARM_UP = 0.3
-"""Share of the steps in which the learning rate rises (Smith & Topin 2017, arXiv 1708.07120)."""
+from fer.feeds import Batch, DeviceExamples
+from fer.losses import LOSSES, cross_entropy_sum
+from fer.recipe import Recipe, learning_rate
+from fer.transforms import NORMALISATIONS
 
 GRADIENT_CLIP = 5.0
 """Largest norm of the gradient of all parameters together."""
@@ -26,143 +17,6 @@ GRADIENT_CLIP = 5.0
 TEMPERATURES = 2.0 ** torch.linspace(-2, 2, 81)
 """What the logits are tried to be divided by, a quarter to four in steps of 3.5 %; the middle one
 is 1."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What fixes a training run, on however many workers.
-
-    Attributes:
-        num_epochs: Passes over the training split.
-        batch_size: Examples a step, all workers together.
-        lr: Highest learning rate.
-        weight_decay: Factor of the squared weights in the loss.
-        loss: A key of ``LOSSES``.
-        label_smoothing: Share of the target spread evenly over the classes.
-        votes_weight: Share of the target that FER+ votes say.
-        class_balance: Power of a class's rarity in the weight of its examples.
-        ema_decay: What is kept of the averaged weights at each step; 0 averages nothing.
-        augment: Whether images are mirrored, turned, zoomed and shifted.
-        seed: Of the weights, the order and the augmentation.
-        bfloat16: Whether the network computes in bfloat16 where that is safe.
-    """
-
-    num_epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    loss: str
-    label_smoothing: float
-    votes_weight: float
-    class_balance: float
-    ema_decay: float
-    augment: bool
-    seed: int
-    bfloat16: bool
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One worker's part of a global batch.
-
-    Attributes:
-        images: uint8 (b, 48, 48).
-        labels: int64 (b,).
-        targets: float32 (b, C), what the network is to say.
-        augmentation: How each image is moved, or None.
-        global_size: Examples of the whole batch.
-        step: Number of the batch since the first epoch, from 0.
-    """
-
-    images: Tensor
-    labels: Tensor
-    targets: Tensor
-    augmentation: Augmentation | None
-    global_size: int
-    step: int
-
-
-@dataclass(frozen=True)
-class ResidentExamples:
-    """A split that lies in the memory of the device that trains on it.
-
-    Attributes:
-        images: uint8 (N, 48, 48).
-        labels: int64 (N,).
-        targets: float32 (N, C), what the network is to say; a row's sum is its example's weight.
-    """
-
-    images: Tensor
-    labels: Tensor
-    targets: Tensor
-
-    @classmethod
-    def place(
-        cls, examples: Examples, num_classes: int, device: torch.device
-    ) -> "ResidentExamples":
-        """Copy a split to a device, its labels as they are for targets."""
-        images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
-        targets = smoothed_targets(labels, num_classes, 0.0)
-        return cls(images.to(device), labels.to(device), targets.to(device))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, part: slice | Tensor) -> "ResidentExamples":
-        """Return some of the examples."""
-        return ResidentExamples(self.images[part], self.labels[part], self.targets[part])
-
-
-def training_targets(examples: Examples, num_classes: int, recipe: Recipe) -> Tensor:
-    """Return what the network is to say of each example: float32 (N, C).
-
-    The label, smoothed; in the share of ``votes_weight`` what ten people's votes make of it; and
-    all of it times the weight of the label's class.
-    """
-    labels = torch.tensor(examples.labels)
-    targets = smoothed_targets(labels, num_classes, recipe.label_smoothing)
-    if recipe.votes_weight:
-        said = torch.tensor(label_probs_from_votes(examples.votes, examples.labels, num_classes))
-        targets = targets.lerp(said, recipe.votes_weight)
-    return targets * class_weights(labels, num_classes, recipe.class_balance)[labels].unsqueeze(1)
-
-
-def steps_per_epoch(num_examples: int, recipe: Recipe) -> int:
-    """Return the number of whole global batches; a split smaller than one is a batch of its own."""
-    return max(1, num_examples // recipe.batch_size)
-
-
-def training_batches(
-    examples: ResidentExamples, recipe: Recipe, epoch: int, rank: int = 0, world_size: int = 1
-) -> Iterator[Batch]:
-    """Yield one worker's part of each global batch of an epoch, in a new random order.
-
-    The rest that does not fill a global batch is left to other epochs.
-    """
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(examples), generator=generator)
-    num_steps = steps_per_epoch(len(examples), recipe)
-    for index in range(num_steps):
-        chosen = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
-        moves = Augmentation.draw(len(chosen), generator) if recipe.augment else None
-        part = slice(rank, None, world_size)
-        mine = examples[chosen[part].to(examples.images.device)]
-        yield Batch(
-            mine.images,
-            mine.labels,
-            mine.targets,
-            moves[part] if moves else None,
-            len(chosen),
-            epoch * num_steps + index,
-        )
-
-
-def learning_rate(step: int, num_steps: int, recipe: Recipe) -> float:
-    """Return the learning rate of a step: a linear rise from 1/25, then half a cosine to 0."""
-    progress = (step + 1) / num_steps
-    if progress < WARM_UP:
-        return recipe.lr * (1 + 24 * progress / WARM_UP) / 25
-    return recipe.lr * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
@@ -216,11 +70,12 @@ def train_epoch(
         world_size: Number of workers.
         average: Follows the network's weights, a step at a time.
     """
+    normalise = NORMALISATIONS[recipe.normalisation]
     model.train()
     for batch in batches:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(batch.step, num_steps, recipe)
-        images = standardize(batch.images)
+        images = normalise(batch.images)
         if batch.augmentation:
             images = batch.augmentation.apply(images)
         with autocast(images.device, enabled=recipe.bfloat16):
@@ -239,26 +94,21 @@ def train_epoch(
 
 @torch.inference_mode()
 def evaluate_epoch(
-    model: nn.Module,
-    examples: ResidentExamples,
-    num_classes: int,
-    batch_size: int,
-    *,
-    bfloat16: bool,
+    model: nn.Module, parts: Iterable[DeviceExamples], recipe: Recipe, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Evaluate on all examples.
+    """Evaluate on examples, as many at a time as they come.
 
     Returns:
         The loss at each of ``TEMPERATURES`` summed over the examples, float64 (81,); the confusion
         matrix, int64 (C, C), the truth in rows.
     """
+    normalise = NORMALISATIONS[recipe.normalisation]
     model.eval()
     losses = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    for start in range(0, len(examples), batch_size):
-        part = examples[start : start + batch_size]
-        images = standardize(part.images)
-        with autocast(images.device, enabled=bfloat16):
+    for part in parts:
+        images = normalise(part.images)
+        with autocast(images.device, enabled=recipe.bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last)).float()
         losses += torch.stack(
             [cross_entropy_sum(logits / temperature, part.targets) for temperature in TEMPERATURES]

@@ -78,38 +78,48 @@ def read_votes(location: str) -> Votes:
     return Votes(votes, splits)
 
 
-def label_probs_from_votes(
-    votes: np.ndarray | None, labels: np.ndarray, num_classes: int
-) -> np.ndarray:
-    """Estimate how probable each label is, given what ten people voted.
+@dataclass(frozen=True)
+class VotesTeacher:
+    """Estimates how probable each label is, given what ten people voted.
 
     FER2013's labels are those that most people vote for in 65 % of its training images only, so
     votes can't stand in for labels. A logistic regression of the labels on the votes says instead
     what FER2013 would have called a face that got such votes: a teacher that sees votes rather than
     pixels (Lopez-Paz et al. 2016, arXiv 1511.03643).
 
-    Args:
-        votes: int8 (N, 10), in the order of ``COLUMNS``; None if there are none.
-        labels: int (N,), each of 0 to C - 1 at least once.
-        num_classes: C.
-
-    Returns:
-        float32 (N, C); rows sum to 1.
-
-    Raises:
-        InputError: There are no votes.
+    Attributes:
+        coefficients: float64 (C, 30), of what is seen of the votes.
+        intercepts: float64 (C,).
     """
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow, and seldom needed
 
-    if votes is None:
-        raise InputError(
-            "--votes-weight needs FER+ votes, and the dataset has none: ingest FER2013's CSV file "
-            "with --votes, or leave the flag out."
-        )
+    coefficients: np.ndarray
+    intercepts: np.ndarray
+
+    @classmethod
+    def learn(cls, votes: np.ndarray, labels: np.ndarray, num_classes: int) -> "VotesTeacher":
+        """Learn from votes int8 (N, 10), in the order of ``COLUMNS``, and labels int (N,).
+
+        Each of the C = ``num_classes`` labels must stand there at least once.
+        """
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow, seldom needed
+
+        learned = LogisticRegression(max_iter=2000).fit(_seen(votes), labels)
+        coefficients, intercepts = learned.coef_, learned.intercept_
+        if num_classes == 2:
+            # Of two classes scikit-learn tells how much more the second is, in a single row.
+            coefficients = np.vstack([0 * coefficients, coefficients])
+            intercepts = np.hstack([0 * intercepts, intercepts])
+        return cls(coefficients, intercepts)
+
+    def probs(self, votes: np.ndarray) -> np.ndarray:
+        """Return how probable each label is, float32 (N, C), for votes int8 (N, 10)."""
+        logits = _seen(votes) @ self.coefficients.T + self.intercepts
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probs: np.ndarray = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+        return probs
+
+
+def _seen(votes: np.ndarray) -> np.ndarray:
+    """Return votes as shares, their roots, which tell no vote from a few, and majorities."""
     share = votes.astype(np.float64) / 10
-    # The root tells no vote from a few, the step tells a majority.
-    seen = np.hstack([share, np.sqrt(share), share >= 0.5])
-    learned = LogisticRegression(max_iter=2000).fit(seen, labels)
-    probs = np.zeros((len(labels), num_classes), np.float32)
-    probs[:, learned.classes_] = learned.predict_proba(seen)
-    return probs
+    return np.hstack([share, np.sqrt(share), share >= 0.5])

@@ -306,7 +306,9 @@ def _said(said: dict[str, object]) -> str:
 @contextmanager
 def progress_from_workers(doing: str, unit: str, total: float) -> Iterator[Queue]:
     """Show the progress that workers put into the yielded queue: pairs of done and said."""
-    queue = Queue(actor_options={"num_cpus": 0})
+    # Where this process is: on another node it could be lost, and the workers with it.
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    queue = Queue(actor_options={"num_cpus": 0, "label_selector": here})
     finished = threading.Event()
     with progress(doing, unit, total) as advance:
         thread = threading.Thread(target=_relay, args=(queue, advance, finished), daemon=True)

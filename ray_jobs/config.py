@@ -73,6 +73,8 @@ class TrainConfig:
     """CPUs and threads of each worker; by default an even share of the cluster's."""
     use_gpu: bool = False
     """Give each worker a GPU."""
+    memory_limit: float = 4.0
+    """GiB of examples that a worker may hold; a larger dataset is streamed through Ray Data."""
     num_epochs: int = 30
     """Passes over the training split."""
     batch_size: int = 128
@@ -89,6 +91,8 @@ class TrainConfig:
     """What follows it."""
     pooling: Literal["max", "fractional"] = "max"
     """How maps are made smaller."""
+    first_kernel: int = 3
+    """Side of the first convolution's filters in pixels, odd."""
     loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
     """What training makes small."""
     label_smoothing: float = 0.1
@@ -100,6 +104,9 @@ class TrainConfig:
     """Weight of rare classes: 0 counts examples alike, 1 counts classes alike."""
     ema_decay: float = 0.998
     """What a moving average of the weights, which is what is kept, keeps at each step; 0: none."""
+    normalisation: Literal["per_image", "equalized"] = "per_image"
+    """How an image becomes the network's input: brought to mean 0 and deviation 1, or its grey
+    levels spread evenly first."""
     augment: bool = True
     """Mirror, turn, zoom and shift the training images at random."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -112,17 +119,22 @@ class TrainConfig:
     """Of the weights, the order of the examples and the augmentation."""
     from_checkpoint: Location | None = None
     """Checkpoint whose weights training starts from."""
+    mlflow_uri: str | None = None
+    """Tracking server of MLflow that is told the flags and every epoch's metrics."""
     resume: bool = False
     """Go on with the unfinished run that the output holds."""
     overwrite: bool = False
     """Replace a checkpoint that the output already holds."""
 
     def __post_init__(self) -> None:
+        _require(self.memory_limit >= 0, "--memory-limit", "at least 0", self.memory_limit)
         _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
         _require(self.batch_size > 1, "--batch-size", "at least 2", self.batch_size)
         _require(self.lr > 0, "--lr", "above 0", self.lr)
         _require(self.weight_decay >= 0, "--weight-decay", "at least 0", self.weight_decay)
         _require(0 <= self.dropout < 1, "--dropout", "in [0, 1)", self.dropout)
+        kernel = self.first_kernel
+        _require(kernel % 2 == 1 and 0 < kernel < 48, "--first-kernel", "odd, 1 to 47", kernel)
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "--label-smoothing", "in [0, 1)", smoothing)
         _require(0 <= self.votes_weight <= 1, "--votes-weight", "in [0, 1]", self.votes_weight)

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import ray.data
 
 from fer import parts, storage
 from fer.checkpoint import check_classes, load_checkpoint
@@ -76,37 +74,38 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     config = cluster.resolve_locations(config)
     data = open_dataset(config.dataset)
     data.check_split(config.split)
-    locations = _check_checkpoints(config, data)
+    checkpoints = _check_checkpoints(config, data)
     cluster.claim_output(
         config, "report.json", ("predictions", "pictures", "index.html", COMMITTEE)
     )
     cluster.connect()
     with cluster.sentences():
-        predictions = _predict(config, data, locations)
-    result = _report(config, data, locations, _collect(predictions))
+        predictions = _predict(config, data, checkpoints)
+    result = _report(config, data, checkpoints, _collect(predictions))
     return {**result, "seconds": round(time.monotonic() - start, 2)}
 
 
 def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
-    """Return the locations of the checkpoints by the names that the report gives them."""
+    """Return the checkpoints, as they were named, by the names that the report gives them."""
     if config.committee and len(config.checkpoint) < 2:
         raise InputError("--committee averages several checkpoints: expected two or more.")
-    locations: dict[str, str] = {}
+    named: dict[str, str] = {}
     for checkpoint in config.checkpoint:
-        location = resolve_checkpoint(checkpoint)
-        network = load_checkpoint(location)
-        check_classes(location, network.class_names, data.class_names)
+        network = load_checkpoint(resolve_checkpoint(checkpoint))
+        check_classes(checkpoint, network.class_names, data.class_names)
         # "shallow-C1" for runs/C1, and no more than "shallow" for runs/shallow.
-        name = "-".join(dict.fromkeys((network.id.partition("-")[0], storage.name(location))))
-        locations[f"{name}-{len(locations) + 1}" if name in locations else name] = location
-    return locations
+        name = "-".join(dict.fromkeys((network.id.partition("-")[0], storage.name(checkpoint))))
+        named[f"{name}-{len(named) + 1}" if name in named else name] = checkpoint
+    return named
 
 
-def _predict(config: EvaluateConfig, data: Dataset, locations: dict[str, str]) -> list[Predictions]:
+def _predict(
+    config: EvaluateConfig, data: Dataset, checkpoints: dict[str, str]
+) -> list[Predictions]:
     total = sum(data.counts(config.split).values())
     predictions, done = [], 0
     with cluster.progress("Evaluating", "examples", total) as advance:
-        for part in _parts(config, data, locations):
+        for part in _parts(config, data, checkpoints):
             predictions.append(part)
             done += len(part)
             advance(done)
@@ -121,19 +120,17 @@ def _collect(predictions: list[Predictions]) -> Predictions:
 
 
 def _parts(
-    config: EvaluateConfig, data: Dataset, locations: dict[str, str]
+    config: EvaluateConfig, data: Dataset, checkpoints: dict[str, str]
 ) -> Iterator[Predictions]:
     """Read, classify and write as one stream; yield what was predicted a file at a time."""
-    filesystem, path = storage.filesystem(storage.join(data.location, "examples"))
     faces = (
-        ray.data.read_parquet(path, filesystem=filesystem)
-        .select_columns(["image", "label", "split", "source", "sha256"])
-        .map_batches(partial(choose, split=config.split), batch_format="pyarrow", batch_size=None)
+        stages.read_split(data, config.split, ("image", "label", "source", "sha256"))
+        .map_batches(to_pixels, batch_format="pyarrow", batch_size=None)
         .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
-    classified = classify(faces, list(locations.values()), tta=config.tta)
+    classified = classify(faces, list(checkpoints.values()), tta=config.tta)
     written = classified.map_batches(
-        partial(write, output=config.output, names=[*locations], class_names=data.class_names),
+        partial(write, output=config.output, names=[*checkpoints], class_names=data.class_names),
         batch_format="pyarrow",
         batch_size=ROWS_PER_FILE,
         num_cpus=0,
@@ -141,12 +138,10 @@ def _parts(
     yield from stages.tallies(written)
 
 
-def choose(examples: pa.Table, split: str) -> pa.Table:
-    """Choose the examples of a split, their ``image`` as ``pixels`` of 2,304 bytes."""
-    chosen = examples.filter(pc.equal(examples["split"], split))
-    pixels = [image.tobytes() for image in images_of(chosen)]
-    rest = chosen.drop_columns(["image", "split"])
-    return rest.append_column("pixels", pa.array(pixels, pa.binary()))
+def to_pixels(examples: pa.Table) -> pa.Table:
+    """Give examples ``pixels`` of 2,304 bytes, as the networks take them, for their ``image``."""
+    pixels = [image.tobytes() for image in images_of(examples)]
+    return examples.drop_columns("image").append_column("pixels", pa.array(pixels, pa.binary()))
 
 
 def write(
@@ -180,7 +175,7 @@ def _table(truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str
 
 
 def _found_committee(
-    config: EvaluateConfig, data: Dataset, locations: dict[str, str], predictions: Predictions
+    config: EvaluateConfig, data: Dataset, checkpoints: dict[str, str], predictions: Predictions
 ) -> tuple[str, np.ndarray]:
     """Write a committee of all networks as a checkpoint, and what it predicts beside theirs.
 
@@ -190,7 +185,9 @@ def _found_committee(
     labels = predictions.truth["label"].to_numpy()
     weights = fusion_weights(predictions.probs, labels, config.fusion)
     location = storage.join(config.output, COMMITTEE)
-    for name, content in committee_files([*locations.values()], weights.tolist()):
+    for name, content in committee_files(
+        [resolve_checkpoint(each) for each in checkpoints.values()], weights.tolist()
+    ):
         storage.write_bytes(storage.join(location, name), content)
     fused = fuse(predictions.probs, weights)
     table = _table(predictions.truth, COMMITTEE, fused, data.class_names)
@@ -201,16 +198,19 @@ def _found_committee(
 def _report(
     config: EvaluateConfig,
     data: Dataset,
-    locations: dict[str, str],
+    checkpoints: dict[str, str],
     predictions: Predictions,
 ) -> dict[str, Any]:
     """Score, draw, and write the report, ``report.json`` last."""
     from fer.reports import evaluation  # noqa: PLC0415 - every worker would wait for its plots
 
-    networks = [evaluation.Network.load(*named) for named in locations.items()]
+    networks = [
+        evaluation.Network.load(name, resolve_checkpoint(checkpoint))
+        for name, checkpoint in checkpoints.items()
+    ]
     probs = [*np.moveaxis(predictions.probs, 1, 0)]
     if config.committee:
-        location, fused = _found_committee(config, data, locations, predictions)
+        location, fused = _found_committee(config, data, checkpoints, predictions)
         networks.append(evaluation.Network.load(COMMITTEE, location))
         probs.append(fused)
     truth = evaluation.Truth(
@@ -231,5 +231,5 @@ def _report(
     for name, content in evaluation.evaluation_report(evaluations, circumstances).items():
         storage.write_bytes(storage.join(config.output, name), content)
     report = storage.join(config.output, "index.html")
-    checkpoints = [each.headline() for each in evaluations]
-    return {"report": report, "split": config.split, "checkpoints": checkpoints}
+    headlines = [each.headline() for each in evaluations]
+    return {"report": report, "split": config.split, "checkpoints": headlines}

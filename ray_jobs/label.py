@@ -50,14 +50,13 @@ def run(config: LabelConfig) -> dict[str, Any]:
     """
     start = time.monotonic()
     config = cluster.resolve_locations(config)
-    checkpoint = resolve_checkpoint(config.checkpoint)
-    network = load_checkpoint(checkpoint)
+    network = load_checkpoint(resolve_checkpoint(config.checkpoint))
     _check_images(config.images)
     cluster.claim_output(config, "summary.json", ("faces", "emotions.png"))
     cluster.connect()
     labeller = Labeller(network.class_names, network.id, config.detector, config.min_confidence)
     with cluster.sentences():
-        tally = _write_rows(config, checkpoint, labeller)
+        tally = _write_rows(config, labeller)
     if not tally.images:
         raise JobError(f"No image was found in {config.images}.")
     return _finish(tally, config, labeller, time.monotonic() - start)
@@ -72,21 +71,21 @@ def _check_images(images: str) -> None:
         )
 
 
-def _write_rows(config: LabelConfig, checkpoint: str, labeller: Labeller) -> LabelTally:
+def _write_rows(config: LabelConfig, labeller: Labeller) -> LabelTally:
     tally = LabelTally()
     with cluster.progress("Labelling", "images", config.limit) as advance:
-        for part in _parts(config, checkpoint, labeller):
+        for part in _parts(config, labeller):
             tally.add(part)
             advance(tally.images, failed=tally.failed)
     return tally
 
 
-def _parts(config: LabelConfig, checkpoint: str, labeller: Labeller) -> Iterator[LabelTally]:
+def _parts(config: LabelConfig, labeller: Labeller) -> Iterator[LabelTally]:
     """Read, decode, classify and write as one stream; yield what was counted a file at a time."""
     faces = stages.read([config.images], config.limit).map_batches(
         decode, batch_format="pyarrow", batch_size=None, num_cpus=DECODE_CPUS
     )
-    counted = classify(faces, [checkpoint]).map_batches(
+    counted = classify(faces, [config.checkpoint]).map_batches(
         partial(write, output=config.output, labeller=labeller),
         batch_format="pyarrow",
         batch_size=ROWS_PER_FILE,

@@ -1,4 +1,4 @@
-"""Stages that several jobs are built from: read pieces, hand back counts."""
+"""Stages that several jobs are built from: read pieces or examples, hand back counts."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -7,7 +7,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data.expressions import col
 
+from fer import storage
+from fer.dataset import Dataset
 from fer.sources import Piece, read_pieces
 
 BLOCK_BYTES = 16 * 2**20
@@ -47,6 +50,19 @@ def read(locations: Sequence[str], limit: int | None = None) -> ray.data.Dataset
         # A reader waits more than it computes, and another need keeps it apart from what follows.
         num_cpus=0,
     )
+
+
+def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Dataset:
+    """Return the examples of a split of a dataset as rows, read in a task a few files.
+
+    Args:
+        data: The dataset.
+        split: Whose examples.
+        columns: Those of the columns that the dataset has are read.
+    """
+    filesystem, path = storage.filesystem(storage.join(data.location, "examples"))
+    examples = ray.data.read_parquet(path, filesystem=filesystem)
+    return examples.filter(expr=col("split") == split).select_columns(data.held_columns(*columns))
 
 
 def _read(sources: pa.Table, limit: int | None) -> Iterator[pa.Table]:

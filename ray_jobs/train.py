@@ -8,41 +8,58 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import ray
 import torch
 from ray import train as ray_train
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from fer import checkpoint, storage
 from fer.checkpoint import read_config
 from fer.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
+from fer.feeds import ResidentFeed, example_bytes
 from fer.history import from_json_lines, tensorboard_events
 from fer.models import Layers
 from fer.predictor import resolve_checkpoint
+from fer.recipe import Recipe
 from fer.reports import figures
-from fer.run import METRICS, Run, place_examples
-from fer.training import Recipe, has_fast_bfloat16
-from ray_jobs import cluster
+from fer.run import METRICS, Run
+from fer.training import has_fast_bfloat16
+from ray_jobs import cluster, streaming
 from ray_jobs.config import TrainConfig
+from ray_jobs.placement import place_workers
+from ray_jobs.streaming import StreamedFeed
+from ray_jobs.tracking import REMEMBERED, MlflowCallback
 
 LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""
 
 TENSORBOARD = "tensorboard"
 EVENTS = f"{TENSORBOARD}/events.out.tfevents.fer"
-PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST)
+PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST, REMEMBERED)
+
+STOPPED = "stopped"
+"""Reported in place of an epoch's metrics: why there will be no more."""
 
 MAX_FAILURES = 3
 """How often lost workers are replaced before the job gives up."""
 
 MAY_CHANGE = frozenset(
-    ("dataset", "output", "num_workers", "cpus_per_worker", "use_gpu", "resume", "overwrite")
+    (
+        "dataset",
+        "output",
+        "num_workers",
+        "cpus_per_worker",
+        "use_gpu",
+        "memory_limit",
+        "mlflow_uri",
+        "resume",
+        "overwrite",
+    )
 )
 """Flags that may differ when a run is resumed; the others fix what is trained."""
 
@@ -74,8 +91,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     )
     if not storage.exists(storage.join(config.output, checkpoint.CONFIG)):
         cluster.connect()
-        scaling = _scaling(config)
-        _finish(config, _fit(config, data, scaling))
+        _finish(config, _fit(config, data))
     return _result(config, time.monotonic() - start)
 
 
@@ -84,7 +100,11 @@ def _check_start(config: TrainConfig) -> None:
         return
     location = resolve_checkpoint(config.from_checkpoint)
     start = read_config(location)
-    built = {"model": start.architecture["name"], **start.architecture["arguments"]}
+    built = {
+        "model": start.architecture["name"],
+        "normalisation": start.normalisation,
+        **start.architecture["arguments"],
+    }
     for name in built.keys() - {"num_classes", "dropout"}:
         if built[name] != getattr(config, name):
             raise InputError(
@@ -94,6 +114,13 @@ def _check_start(config: TrainConfig) -> None:
 
 
 def _check_batch(config: TrainConfig, data: Dataset) -> None:
+    low, high = config.worker_range
+    uneven = [number for number in range(low, high + 1) if config.batch_size % number]
+    if uneven and _is_streamed(config, data):
+        raise InputError(
+            f"--batch-size {config.batch_size} does not divide evenly among {uneven[0]} workers, "
+            "as it must where a dataset is streamed: choose others, or raise --memory-limit."
+        )
     num_examples = sum(data.counts("train").values())
     if config.batch_size > num_examples:
         raise InputError(
@@ -102,55 +129,34 @@ def _check_batch(config: TrainConfig, data: Dataset) -> None:
         )
 
 
-def _scaling(config: TrainConfig) -> ScalingConfig:
-    low, high = config.worker_range
-    cpus = config.cpus_per_worker or _even_share(high)
-    worker = {"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})}
-    needed = {resource: low * number for resource, number in worker.items()}
-    cluster.require_resources(needed, f"{low} worker(s) of {cpus} CPU")
-    if _num_places(worker) < low:
-        raise InputError(
-            f"{low} worker(s) of {cpus} CPU find no room: each must fit on one node, and the nodes "
-            f"have room for {_num_places(worker)}; ask for fewer workers or a lower "
-            "--cpus-per-worker."
-        )
-    return ScalingConfig(
-        num_workers=low if low == high else (low, high),
-        use_gpu=config.use_gpu,
-        resources_per_worker=worker,
-    )
-
-
-def _even_share(num_workers: int) -> int:
-    """Return how many CPUs a worker gets so that all fit on the nodes at hand, at least 1."""
-    largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
-    shares = (cpus for cpus in range(largest, 1, -1) if _num_places({"CPU": cpus}) >= num_workers)
-    return next(shares, 1)
-
-
-def _num_places(worker: Mapping[str, float]) -> int:
-    """Return how many workers of some resources the nodes at hand have room for."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    rooms = [[node.get(name, 0) // number for name, number in worker.items()] for node in nodes]
-    return int(sum(map(min, rooms)))
+def _is_streamed(config: TrainConfig, data: Dataset) -> bool:
+    """Tell whether a worker's memory does not hold the dataset."""
+    num_examples = sum(sum(data.counts(split).values()) for split in ("train", "val"))
+    return num_examples * example_bytes(len(data.class_names)) > config.memory_limit * 2**30
 
 
 # Fit.
 
 
-def _fit(config: TrainConfig, data: Dataset, scaling: ScalingConfig) -> Result:
-    num_examples = sum(data.counts("train").values())
-    steps = config.num_epochs * max(1, num_examples // config.batch_size)
+def _fit(config: TrainConfig, data: Dataset) -> Result:
+    is_streamed = _is_streamed(config, data)
+    scaling = place_workers(config, streaming.READ_CPUS if is_streamed else 0)
+    streams = {streaming.TRAIN: streaming.train_examples(data, config.seed)} if is_streamed else {}
     filesystem, path = storage.filesystem(config.output)
     with (
         cluster.sentences(),
+        _tracked(config) as callbacks,
         _keyboard_interrupts(),
-        cluster.progress_from_workers(f"Training {config.model}", "steps", steps) as queue,
+        cluster.progress_from_workers(
+            f"Training {config.model}", "steps", _num_steps(config, data)
+        ) as queue,
     ):
         return TorchTrainer(
             train_loop_per_worker,
             train_loop_config={"config": dataclasses.asdict(config), "queue": queue},
             scaling_config=scaling,
+            datasets=streams,
+            dataset_config=streaming.data_config(),
             run_config=RunConfig(
                 name=LAST,
                 storage_filesystem=filesystem,
@@ -160,8 +166,28 @@ def _fit(config: TrainConfig, data: Dataset, scaling: ScalingConfig) -> Result:
                     num_to_keep=1, checkpoint_score_attribute=config.select_by
                 ),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                callbacks=callbacks,
             ),
         ).fit()
+
+
+def _num_steps(config: TrainConfig, data: Dataset) -> int:
+    num_examples = sum(data.counts("train").values())
+    return config.num_epochs * max(1, num_examples // config.batch_size)
+
+
+@contextmanager
+def _tracked(config: TrainConfig) -> Iterator[list[MlflowCallback]]:
+    """Yield what follows the run besides, and tell it how the run ended."""
+    if config.mlflow_uri is None:
+        yield []
+        return
+    tracker, status = MlflowCallback.begin(config.mlflow_uri, config), "FAILED"
+    try:
+        yield [tracker]
+        status = "FINISHED"
+    finally:
+        tracker.end(status)
 
 
 @contextmanager
@@ -180,13 +206,8 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
     """Train on one worker's part of each batch, and report every epoch."""
     config, device = TrainConfig(**settings["config"]), get_device()
     data, context = open_dataset(config.dataset), ray_train.get_context()
-    run = Run.begin(
-        recipe(config, device),
-        architecture(config, data),
-        device,
-        context.get_world_rank(),
-        context.get_world_size(),
-    )
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    run = Run.begin(recipe(config, device), architecture(config, data), device, rank, world_size)
     if kept := ray_train.get_checkpoint():
         with kept.as_directory() as folder:
             run.take_up(folder)
@@ -194,14 +215,20 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
         run.start_from(resolve_checkpoint(config.from_checkpoint), data.class_names)
     if _is_exhausted(run, config):
         return
-    for _ in run.epochs(
+    feeds = StreamedFeed.open if _is_streamed(config, data) else ResidentFeed.place
+    epochs = run.epochs(
         prepare_model(run.network),
-        *place_examples(data, run.recipe, device),
+        feeds(data, run.recipe, device, rank, world_size),
         advance=lambda step, said: settings["queue"].put_nowait((step, said)),
-    ):
-        _report(run, config, data)
-        if _is_exhausted(run, config):
-            break
+    )
+    try:
+        for _ in epochs:
+            _report(run, config, data)
+            if _is_exhausted(run, config):
+                break
+    except JobError as error:
+        # Raised, it would be taken for a lost worker, and the same epochs be tried again.
+        ray_train.report({STOPPED: str(error)})
 
 
 def recipe(config: TrainConfig, device: torch.device) -> Recipe:
@@ -246,6 +273,7 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
         run.kept,
         architecture(config, data),
         class_names=data.class_names,
+        normalisation=config.normalisation,
         temperature=metrics["temperature"],
         training={
             **dataclasses.asdict(config),
@@ -263,6 +291,8 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
 
 def _finish(config: TrainConfig, result: Result) -> None:
     """Make the best epoch the output."""
+    if STOPPED in (result.metrics or {}):
+        raise JobError(_told_where(result.metrics[STOPPED], result, config))
     if not result.best_checkpoints:
         raise JobError("Training ended before an epoch did: nothing was kept.")
     best, _ = max(result.best_checkpoints, key=lambda kept: kept[1][config.select_by])
@@ -273,6 +303,15 @@ def _finish(config: TrainConfig, result: Result) -> None:
     for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
         content = storage.read_bytes(storage.join(kept, name))
         storage.write_bytes(storage.join(config.output, name), content)
+
+
+def _told_where(stopped: str, result: Result, config: TrainConfig) -> str:
+    """Name the checkpoint of the best epoch, if there was one, with what stopped the run."""
+    if not result.best_checkpoints:
+        return stopped
+    best, _ = max(result.best_checkpoints, key=lambda kept: kept[1][config.select_by])
+    kept = storage.join(config.output, LAST, storage.name(best.path))
+    return f"{stopped} The best epoch before is kept in {kept}."
 
 
 def _result(config: TrainConfig, seconds: float) -> dict[str, Any]:

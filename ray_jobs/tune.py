@@ -26,8 +26,9 @@ from ray.tune.search import Searcher
 from fer import checkpoint, storage
 from fer.dataset import open_dataset
 from fer.errors import InputError, JobError
+from fer.feeds import ResidentFeed
 from fer.reports import study
-from fer.run import Run, place_examples
+from fer.run import Run
 from ray_jobs import cluster, train
 from ray_jobs.config import TrainConfig, TuneConfig
 
@@ -214,8 +215,8 @@ def trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:
     if kept := tune.get_checkpoint():
         with kept.as_directory() as folder:
             begun.take_up(folder)
-    examples = place_examples(data, begun.recipe, device)
-    for metrics in begun.epochs(begun.network, *examples, advance=lambda _step, _said: None):
+    feed = ResidentFeed.place(data, begun.recipe, device)
+    for metrics in begun.epochs(begun.network, feed, advance=lambda _step, _said: None):
         files = train.checkpoint_files(begun, config, data)
         with checkpoint.temporary_folder(files) as folder:
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))

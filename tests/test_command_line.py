@@ -64,7 +64,7 @@ def test_values_after_one_flag_are_as_those_after_several():
         ),
         ("demo --num-faces 5", "--num-faces must be at least 100, but is 5"),
         ("ingest --source ftp://a --output b", "ftp:// is not a location that can be opened"),
-        ("label --images a --output b --detector none", "This version ships no weights"),
+        ("label --images a --output b --detector none", "a does not exist: expected"),
     ],
 )
 def test_misuse_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):

@@ -1,10 +1,15 @@
+import re
+
 import numpy as np
 import pytest
+import torch
 
 from fer import Predictor
 from fer.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.images import ImageError
+from fer.predictor import BUNDLED_WEIGHTS
+from fer.transforms import equalize
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +43,24 @@ def test_tta_is_the_mean_of_an_image_and_its_mirror_image(predictor, faces):
     images = faces[0]
     mean = (predictor.predict_probs(images) + predictor.predict_probs(images[:, :, ::-1])) / 2
     np.testing.assert_allclose(predictor.predict_probs(images, tta=True), mean, atol=1e-6)
+
+
+def test_a_network_sees_images_as_it_saw_them_in_training(save_network, faces, tmp_path):
+    network = save_network(tmp_path / "net", normalisation="equalized")
+    images = torch.tensor(faces[0])
+    with torch.inference_mode():
+        expected = network(equalize(images)).softmax(dim=1)
+    probs = Predictor.load(str(tmp_path / "net")).predict_probs(faces[0])
+    np.testing.assert_allclose(probs, expected, atol=1e-5)
+
+
+def test_the_bundled_weights_are_small_and_described():
+    predictor, card = Predictor.load(), (BUNDLED_WEIGHTS / "README.md").read_text()
+    (config,) = predictor.checkpoint.configs
+    assert card.startswith(f"# Model card: {config.id}\n")
+    assert config.architecture["name"] == "deep"
+    assert sum(file.stat().st_size for file in BUNDLED_WEIGHTS.iterdir()) < 10e6
+    assert not re.search(r"(^|[\"\s])/\w", (BUNDLED_WEIGHTS / "config.json").read_text())
 
 
 def test_nothing_to_predict(predictor):

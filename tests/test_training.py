@@ -10,26 +10,18 @@ from torch import nn
 
 from fer.dataset import Examples
 from fer.errors import InputError
-from fer.losses import (
-    class_weights,
-    cross_entropy_sum,
-    smoothed_targets,
-    squared_hinge_sum,
-)
+from fer.feeds import DeviceExamples, ResidentFeed
+from fer.losses import cross_entropy_sum, squared_hinge_sum
 from fer.models import build_model
+from fer.recipe import Recipe, learning_rate, steps_per_epoch
+from fer.targets import TargetRule, class_weights, smoothed_targets
 from fer.training import (
     GRADIENT_CLIP,
-    Recipe,
-    ResidentExamples,
     best_temperature,
     build_average,
     build_optimizer,
     evaluate_epoch,
-    learning_rate,
-    steps_per_epoch,
     train_epoch,
-    training_batches,
-    training_targets,
 )
 
 RECIPE = Recipe(
@@ -42,6 +34,7 @@ RECIPE = Recipe(
     votes_weight=0.0,
     class_balance=0.0,
     ema_decay=0.0,
+    normalisation="per_image",
     augment=True,
     seed=0,
     bfloat16=False,
@@ -51,8 +44,16 @@ RECIPE = Recipe(
 @pytest.fixture(scope="module")
 def examples(faces):
     images, labels = faces
-    split = Examples(images, labels.astype(np.int64), [""] * len(labels))
-    return ResidentExamples.place(split, 7, torch.device("cpu"))
+    split = Examples(images, labels.astype(np.int64))
+    return DeviceExamples.place(split, 7, torch.device("cpu"))
+
+
+def training_batches(examples, recipe, epoch, rank=0, world_size=1):
+    return ResidentFeed(recipe, examples, examples, rank, world_size).train(epoch)
+
+
+def in_parts(examples, batch_size):
+    return (examples[start : start + batch_size] for start in range(0, len(examples), batch_size))
 
 
 def test_every_worker_sees_its_part_of_the_same_global_batch(examples):
@@ -145,10 +146,10 @@ def test_evaluation_counts_every_example_and_changes_nothing(examples):
     torch.manual_seed(0)
     network = build_model("shallow")
     before = copy.deepcopy(network.state_dict())
-    loss, confusion = evaluate_epoch(network, examples, 7, batch_size=13, bfloat16=False)
-    whole, same = evaluate_epoch(network, examples, 7, batch_size=1000, bfloat16=False)
+    loss, confusion = evaluate_epoch(network, in_parts(examples, 13), RECIPE, 7)
+    at_once, same = evaluate_epoch(network, [examples], RECIPE, 7)
     assert torch.equal(confusion, same)
-    torch.testing.assert_close(loss, whole, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss, at_once, rtol=1e-5, atol=0)
     assert confusion.sum(dim=1).tolist() == torch.bincount(examples.labels, minlength=7).tolist()
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
 
@@ -186,15 +187,14 @@ def test_class_weights_balance_classes_and_keep_the_scale():
 def test_targets_mix_the_label_with_what_votes_make_of_it():
     labels = np.arange(70) % 7
     votes = np.eye(10, dtype=np.int8)[labels] * 10
-    split = Examples(np.zeros((70, 48, 48), np.uint8), labels, [""] * 70, votes)
     recipe = replace(RECIPE, label_smoothing=0.0, votes_weight=0.5)
-    targets = training_targets(split, 7, recipe)
+    targets = TargetRule.learn(recipe, labels, votes, 7).targets(labels, votes)
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(70))
     assert (targets.argmax(dim=1) == torch.tensor(labels)).all()
     # The votes tell all about these labels, so their half says nearly as much as the label's.
     assert 0.8 < targets.max(dim=1).values.min() < 1
     with pytest.raises(InputError, match="--votes-weight needs FER"):
-        training_targets(replace(split, votes=None), 7, recipe)
+        TargetRule.learn(recipe, labels, None, 7)
 
 
 def test_the_average_follows_the_weights_and_forgets_how_they_began(examples):
@@ -220,7 +220,7 @@ def test_an_overconfident_network_gets_the_temperature_that_it_needs(examples):
             said[::4] = (said[::4] + 1) % 7
             return F.one_hot(said, 7).float() * math.log(6 * 0.97 / 0.03)
 
-    losses, confusion = evaluate_epoch(Sure(), examples, 7, len(examples), bfloat16=False)
+    losses, confusion = evaluate_epoch(Sure(), [examples], RECIPE, 7)
     temperature, loss = best_temperature(losses)
     fitting = math.log(6 * 0.97 / 0.03) / math.log(6 * 0.75 / 0.25)
     assert temperature == pytest.approx(fitting, rel=0.02)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fer.transforms import Augmentation, mirror, standardize
+from fer.transforms import Augmentation, equalize, mirror, standardize
 
 
 def test_standardised_images_have_mean_0_and_deviation_1(faces):
@@ -18,6 +18,23 @@ def test_a_flat_image_becomes_zeros():
 def test_light_does_not_matter(faces):
     images = torch.tensor(faces[0]) // 2
     torch.testing.assert_close(standardize(images), standardize(images + 100), rtol=0, atol=1e-5)
+
+
+def test_equalised_images_forget_contrast_as_well_as_light(faces):
+    images = torch.tensor(faces[0]).float()
+    darker = (images.sqrt() * 8 + 20).to(torch.uint8)
+    seen = equalize(torch.tensor(faces[0]))
+    assert (seen.shape, seen.dtype) == ((60, 1, 48, 48), torch.float32)
+    assert seen.mean(dim=(1, 2, 3)).abs().max() < 1e-5
+    assert (seen - equalize(darker)).abs().mean() < 0.1
+    assert (seen - standardize(torch.tensor(faces[0]))).abs().mean() > 0.2
+    assert not equalize(torch.full((1, 48, 48), 9, dtype=torch.uint8)).any()
+
+
+def test_a_pixel_s_rank_is_the_share_of_pixels_that_are_not_brighter():
+    image = torch.arange(256).repeat(9).reshape(1, 48, 48).to(torch.uint8)
+    # Each level stands there as often as any other: ranks are levels.
+    torch.testing.assert_close(equalize(image), standardize(image), rtol=0, atol=1e-5)
 
 
 def test_without_turn_zoom_and_shift_an_image_is_itself_or_its_mirror_image(faces):

@@ -103,8 +103,6 @@ def test_what_is_no_checkpoint_or_no_committee(fer, dataset, networks, tmp_path)
     assert (run.code, "is not a checkpoint" in run.sentence) == (2, True)
     run = fer(*arguments, "--checkpoint", networks[0], "--committee")
     assert (run.code, "expected two or more" in run.sentence) == (2, True)
-    run = fer(*arguments, "--checkpoint", "bundled")
-    assert (run.code, "ships no weights" in run.sentence) == (2, True)
 
 
 def test_weights_that_are_damaged_are_one_sentence(fer, dataset, save_network, tmp_path):

@@ -1,0 +1,167 @@
+"""What a worker is fed: its part of every global batch of an epoch, and its part of ``val``.
+
+A recipe fixes the global batch: the same seed gives the same examples in the same global batches,
+moved in the same way, however many workers share them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fer.dataset import Dataset, Examples
+from fer.images import IMAGE_SIZE
+from fer.recipe import Recipe, steps_per_epoch
+from fer.targets import TargetRule, smoothed_targets
+from fer.transforms import Augmentation
+
+EVALUATION_BATCH = 256
+
+
+def example_bytes(num_classes: int) -> int:
+    """Return what an example takes of a worker's memory: pixels, a label, a target a class."""
+    return IMAGE_SIZE**2 + 8 + 4 * num_classes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's part of a global batch.
+
+    Attributes:
+        images: uint8 (b, 48, 48).
+        labels: int64 (b,).
+        targets: float32 (b, C), what the network is to say.
+        augmentation: How each image is moved, or None.
+        global_size: Examples of the whole batch.
+        step: Number of the batch since the first epoch, from 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+    augmentation: Augmentation | None
+    global_size: int
+    step: int
+
+
+@dataclass(frozen=True)
+class DeviceExamples:
+    """Examples that lie in the memory of the device that computes on them.
+
+    Attributes:
+        images: uint8 (N, 48, 48).
+        labels: int64 (N,).
+        targets: float32 (N, C), what the network is to say; a row's sum is its example's weight.
+    """
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+
+    @classmethod
+    def place(cls, examples: Examples, num_classes: int, device: torch.device) -> "DeviceExamples":
+        """Copy examples to a device, their labels as they are for targets."""
+        images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
+        targets = smoothed_targets(labels, num_classes, 0.0)
+        return cls(images.to(device), labels.to(device), targets.to(device))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, part: slice | Tensor) -> "DeviceExamples":
+        """Return some of the examples."""
+        return DeviceExamples(self.images[part], self.labels[part], self.targets[part])
+
+
+class Feed(Protocol):
+    """What a worker trains and is evaluated on."""
+
+    @property
+    def num_train(self) -> int:
+        """Examples of ``train``, those of all workers together."""
+
+    @property
+    def num_val(self) -> int:
+        """Examples of ``val``, those of all workers together."""
+
+    def train(self, epoch: int) -> Iterator[Batch]:
+        """Yield this worker's part of each global batch of an epoch, from 0, in a random order."""
+
+    def val(self) -> Iterator[DeviceExamples]:
+        """Yield this worker's part of ``val``, some examples at a time."""
+
+
+@dataclass(frozen=True)
+class ResidentFeed:
+    """Both splits in the memory of the device: nothing decodes or copies while it trains.
+
+    Attributes:
+        recipe: Fixes the batches.
+        train_examples: All of ``train``, with the recipe's targets.
+        val_examples: All of ``val``, with its labels for targets.
+        rank: Number of this worker.
+        world_size: Number of workers.
+    """
+
+    recipe: Recipe
+    train_examples: DeviceExamples
+    val_examples: DeviceExamples
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def place(
+        cls, data: Dataset, recipe: Recipe, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> "ResidentFeed":
+        """Read a dataset onto a device.
+
+        Raises:
+            InputError: A split is empty, or has no votes though the recipe wants them.
+        """
+        num_classes = len(data.class_names)
+        train, val = data.read_split("train"), data.read_split("val")
+        rule = TargetRule.learn(recipe, train.labels, train.votes, num_classes)
+        targets = rule.targets(train.labels, train.votes).to(device)
+        placed = replace(DeviceExamples.place(train, num_classes, device), targets=targets)
+        return cls(recipe, placed, DeviceExamples.place(val, num_classes, device), rank, world_size)
+
+    @property
+    def num_train(self) -> int:
+        """Examples of ``train``."""
+        return len(self.train_examples)
+
+    @property
+    def num_val(self) -> int:
+        """Examples of ``val``."""
+        return len(self.val_examples)
+
+    def train(self, epoch: int) -> Iterator[Batch]:
+        """Yield this worker's part of each global batch of an epoch, in a new random order.
+
+        The rest that does not fill a global batch is left to other epochs.
+        """
+        recipe, examples = self.recipe, self.train_examples
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(examples), generator=generator)
+        num_steps = steps_per_epoch(len(examples), recipe)
+        for index in range(num_steps):
+            chosen = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
+            moves = Augmentation.draw(len(chosen), generator) if recipe.augment else None
+            part = slice(self.rank, None, self.world_size)
+            mine = examples[chosen[part].to(examples.images.device)]
+            yield Batch(
+                mine.images,
+                mine.labels,
+                mine.targets,
+                moves[part] if moves else None,
+                len(chosen),
+                epoch * num_steps + index,
+            )
+
+    def val(self) -> Iterator[DeviceExamples]:
+        """Yield this worker's part of ``val``."""
+        mine = self.val_examples[self.rank :: self.world_size]
+        for start in range(0, len(mine), EVALUATION_BATCH):
+            yield mine[start : start + EVALUATION_BATCH]

@@ -1,0 +1,101 @@
+"""What a network is asked to say of each example."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor
+
+from fer.errors import InputError
+from fer.recipe import Recipe
+from fer.votes import VotesTeacher
+
+
+@dataclass(frozen=True)
+class TargetRule:
+    """What a label, and what ten people's votes, ask a network to say.
+
+    The label, smoothed; in the share of ``votes_weight`` what the votes make of it; and all of it
+    times the weight of the label's class.
+
+    Attributes:
+        label_smoothing: Share of the label's target that is spread evenly.
+        weights: float32 (C,), of each class.
+        votes_weight: Share of the target that the votes say.
+        teacher: Knows what votes say of labels, where they are asked.
+    """
+
+    label_smoothing: float
+    weights: Tensor
+    votes_weight: float
+    teacher: VotesTeacher | None
+
+    @classmethod
+    def learn(
+        cls, recipe: Recipe, labels: np.ndarray, votes: np.ndarray | None, num_classes: int
+    ) -> "TargetRule":
+        """Learn from a training split what a recipe asks for.
+
+        Args:
+            recipe: Fixes the shares.
+            labels: int (N,), each of 0 to C - 1 at least once.
+            votes: int8 (N, 10); None if there are none.
+            num_classes: C.
+
+        Raises:
+            InputError: There are no votes though the recipe wants them.
+        """
+        teacher = None
+        if recipe.votes_weight:
+            if votes is None:
+                raise InputError(
+                    "--votes-weight needs FER+ votes, and the dataset has none: ingest FER2013's "
+                    "CSV file with --votes, or leave the flag out."
+                )
+            teacher = VotesTeacher.learn(votes, labels, num_classes)
+        weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
+        return cls(recipe.label_smoothing, weights, recipe.votes_weight, teacher)
+
+    def targets(self, labels: np.ndarray, votes: np.ndarray | None) -> Tensor:
+        """Return the targets float32 (N, C) of labels int (N,) and votes int8 (N, 10).
+
+        A row's sum is the weight of its example.
+        """
+        known = torch.tensor(labels, dtype=torch.int64)
+        targets = smoothed_targets(known, len(self.weights), self.label_smoothing)
+        if self.teacher and votes is not None:
+            targets = targets.lerp(torch.tensor(self.teacher.probs(votes)), self.votes_weight)
+        return targets * self.weights[known].unsqueeze(1)
+
+
+def smoothed_targets(labels: Tensor, num_classes: int, label_smoothing: float) -> Tensor:
+    """Return labels as probabilities, some of which is spread evenly over the classes.
+
+    Args:
+        labels: int64 (N,), 0 to C - 1.
+        num_classes: C.
+        label_smoothing: The share that is spread, in [0, 1) (Szegedy et al. 2015, arXiv
+            1512.00567, section 7).
+
+    Returns:
+        float32 (N, C); rows sum to 1.
+    """
+    even = label_smoothing / num_classes
+    return F.one_hot(labels, num_classes).float() * (1 - label_smoothing) + even
+
+
+def class_weights(labels: Tensor, num_classes: int, balance: float) -> Tensor:
+    """Return the weight of each class, by the power ``-balance`` of its number of examples.
+
+    Args:
+        labels: int64 (N,), 0 to C - 1.
+        num_classes: C.
+        balance: 0 counts examples alike, 1 counts classes alike.
+
+    Returns:
+        float32 (C,), scaled so that the weights of all examples average 1; 0 for an absent class.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    weights = counts.clamp_min(1) ** -balance * (counts > 0)
+    return weights * (len(labels) / (weights * counts).sum())

@@ -1,0 +1,61 @@
+"""How training's workers find room on the nodes of a cluster, before any of them is started."""
+
+from collections.abc import Mapping
+
+import ray
+from ray.train import ScalingConfig
+
+from fer.errors import InputError
+from ray_jobs import cluster
+from ray_jobs.config import TrainConfig
+
+
+def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
+    """Return how many workers of which resources a training asks for.
+
+    Args:
+        config: Says how many workers, and with what.
+        reading_cpus: CPUs that must be left for tasks that read for the workers.
+
+    Raises:
+        InputError: The cluster has not enough in all, or no node has room for a worker.
+    """
+    low, high = config.worker_range
+    cpus = config.cpus_per_worker or _even_share(high, reading_cpus)
+    worker = {"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})}
+    needed = {resource: low * number for resource, number in worker.items()}
+    needed["CPU"] += reading_cpus
+    reading = f" and {reading_cpus} more to read for them" if reading_cpus else ""
+    cluster.require_resources(needed, f"{low} worker(s) of {cpus} CPU{reading}")
+    places = _num_places(worker)
+    if places < low:
+        raise InputError(
+            f"{low} worker(s) of {cpus} CPU find no room: each must fit on one node, and the nodes "
+            f"have room for {places}; ask for fewer workers or a lower --cpus-per-worker."
+        )
+    if reading_cpus:
+        # Workers that came later would take the last CPU, and wait for what nobody reads.
+        free = ray.cluster_resources().get("CPU", 0) - reading_cpus
+        high = max(low, min(high, int(free // cpus)))
+    return ScalingConfig(
+        num_workers=low if low == high else (low, high),
+        use_gpu=config.use_gpu,
+        resources_per_worker=worker,
+    )
+
+
+def _even_share(num_workers: int, reading_cpus: int) -> int:
+    """Return how many CPUs a worker gets so that all fit on the nodes at hand, at least 1."""
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    for cpus in range(int(max(nodes)), 1, -1):
+        is_room_left = num_workers * cpus + reading_cpus <= sum(nodes)
+        if is_room_left and _num_places({"CPU": cpus}) >= num_workers:
+            return cpus
+    return 1
+
+
+def _num_places(worker: Mapping[str, float]) -> int:
+    """Return how many workers of some resources the nodes at hand have room for."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    rooms = [[node.get(name, 0) // number for name, number in worker.items()] for node in nodes]
+    return int(sum(map(min, rooms)))

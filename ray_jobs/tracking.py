@@ -1,0 +1,105 @@
+"""A training run as a run of MLflow, where people compare it with others."""
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from ray.train import Checkpoint, UserCallback
+
+from fer import storage
+from fer.errors import InputError
+from ray_jobs.config import TrainConfig
+
+EXPERIMENT = "fer-on-ray"
+REMEMBERED = "mlflow.json"
+"""The file in an output that names its run of MLflow, for when it is resumed."""
+
+
+class MlflowCallback(UserCallback):  # type: ignore[misc]
+    """Hands every epoch's metrics to MLflow, from the process that controls the workers.
+
+    Attributes:
+        uri: MLflow's tracking server or folder.
+        run_id: MLflow's name of the run.
+    """
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self.uri, self.run_id = uri, run_id
+
+    @classmethod
+    def begin(cls, uri: str, config: TrainConfig) -> "MlflowCallback":
+        """Begin a run with the flags of a training, or go on with the one of the same output.
+
+        Raises:
+            InputError: MLflow is not installed, or does not answer.
+        """
+        try:
+            client = _client(uri)
+            run_id = _remembered(config) or _create(client, config)
+            client.update_run(run_id, status="RUNNING")
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"--mlflow-uri {uri} does not answer: {_first_line(error)}; check it, or leave the "
+                "flag out."
+            ) from error
+        return cls(uri, run_id)
+
+    def after_report(
+        self,
+        run_context: object,  # noqa: ARG002 - Ray Train's signature
+        metrics: list[dict[str, Any]],
+        checkpoint: Checkpoint | None,  # noqa: ARG002
+    ) -> None:
+        """Log the metrics of an epoch; a server that is gone loses them, and not the training."""
+        if "epoch" not in metrics[0]:
+            return
+        try:
+            client, epoch = _client(self.uri), metrics[0]["epoch"]
+            for name, value in metrics[0].items():
+                client.log_metric(self.run_id, name, value, step=epoch)
+        except Exception as error:
+            print(f"MLflow did not take an epoch: {_first_line(error)}", file=sys.stderr)
+
+    def end(self, status: str) -> None:
+        """Tell MLflow how the run ended: ``FINISHED`` or ``FAILED``."""
+        try:
+            _client(self.uri).set_terminated(self.run_id, status)
+        except Exception as error:
+            print(f"MLflow did not take the end: {_first_line(error)}", file=sys.stderr)
+
+
+def _client(uri: str) -> Any:  # noqa: ANN401 - of an extra that may be absent
+    try:
+        from mlflow import MlflowClient  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            "--mlflow-uri needs MLflow, which is not installed: pip install 'fer-on-ray[mlflow]', "
+            "or leave the flag out."
+        ) from error
+    return MlflowClient(tracking_uri=uri)
+
+
+def _remembered(config: TrainConfig) -> str | None:
+    location = storage.join(config.output, REMEMBERED)
+    if not config.resume or not storage.exists(location):
+        return None
+    remembered = json.loads(storage.read_bytes(location))
+    return str(remembered["run_id"]) if remembered["uri"] == config.mlflow_uri else None
+
+
+def _create(client: Any, config: TrainConfig) -> str:  # noqa: ANN401
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    known = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
+    run_id: str = client.create_run(known, run_name=storage.name(config.output)).info.run_id
+    for name, value in dataclasses.asdict(config).items():
+        client.log_param(run_id, name, value)
+    content = json.dumps({"uri": config.mlflow_uri, "run_id": run_id}).encode()
+    storage.write_bytes(storage.join(config.output, REMEMBERED), content)
+    return run_id
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,77 @@
+"""A dataset that no worker's memory holds."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fer.dataset import open_dataset
+
+FAST = ("--model", "shallow", "--num-epochs", "3", "--batch-size", "32", "--lr", "0.02")
+STREAMED = ("--memory-limit", "0")
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_example_comes_once_and_in_another_order_each_time(dataset):
+    from ray_jobs.streaming import train_examples
+
+    data = open_dataset(str(dataset))
+    train = data.read_split("train")
+    expected = sorted(image.tobytes() for image in train.images)
+
+    def passes(seed):
+        examples = train_examples(data, seed)
+        return [[bytes(row["image"]) for row in examples.iter_rows()] for _ in range(2)]
+
+    first, second = passes(seed=0)
+    assert sorted(first) == sorted(second) == expected
+    assert first != second
+    # Classes that lie beside each other in the files are mixed.
+    labels = dict(zip((image.tobytes() for image in train.images), train.labels, strict=True))
+    changes = sum(labels[a] != labels[b] for a, b in pairwise(first))
+    assert changes > len(first) / 2
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_streamed_run_gives_what_a_resident_one_does(fer, dataset, tmp_path, workers):
+    arguments = ("train", "--dataset", dataset, *FAST, "--num-workers", workers)
+    streamed = fer(*arguments, *STREAMED, "--output", tmp_path / "streamed")
+    resident = fer(*arguments, "--output", tmp_path / "resident")
+    assert streamed.result.keys() == resident.result.keys()
+    ours, theirs = history(tmp_path / "streamed"), history(tmp_path / "resident")
+    assert [epoch["step"] for epoch in ours] == [epoch["step"] for epoch in theirs] == [5, 10, 15]
+    assert ours[0].keys() == theirs[0].keys()
+    assert ours[-1]["train_loss"] < ours[0]["train_loss"]
+    assert ours[-1]["train_loss"] == pytest.approx(theirs[-1]["train_loss"], abs=0.3)
+    again = fer(*arguments, "--output", tmp_path / "streamed", "--resume")
+    assert again.result["id"] == streamed.result["id"]
+
+
+def test_val_is_shared_out_whole(dataset):
+    data = open_dataset(str(dataset))
+    val = data.read_split("val")
+    parts = [[*data.stream_split("val", 7, rank, 3)] for rank in range(3)]
+    assert all(len(part) <= 7 for share in parts for part in share)
+    images = np.concatenate([part.images for share in parts for part in share])
+    assert sorted(map(bytes, images)) == sorted(map(bytes, val.images))
+
+
+def test_what_streaming_can_t_do(fer, dataset, tmp_path):
+    arguments = ("train", "--dataset", dataset, "--output", tmp_path / "run", *FAST, *STREAMED)
+    run = fer(*arguments, "--num-workers", "3")
+    assert run.code == 2
+    assert run.sentence == (
+        "--batch-size 32 does not divide evenly among 3 workers, as it must where a dataset is "
+        "streamed: choose others, or raise --memory-limit."
+    )
+    run = fer(*arguments, "--num-workers", "4")
+    assert run.code == 2
+    assert run.sentence == (
+        "4 worker(s) of 1 CPU and 1 more to read for them need 5 CPU in all, but the cluster has "
+        "4: ask for fewer workers or add nodes."
+    )
+    assert not (tmp_path / "run" / "config.json").exists()

@@ -1,0 +1,76 @@
+"""A training run as MLflow shows it."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+# MLflow's store of runs calls what SQLAlchemy has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
+
+
+@pytest.fixture
+def server(tmp_path):
+    """MLflow's store in a file, which needs no server to answer."""
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def test_mlflow_is_told_flags_and_epochs(fer, dataset, server, tmp_path):
+    from mlflow import MlflowClient
+
+    output = tmp_path / "run"
+    flags = ("--dataset", dataset, "--output", output, "--mlflow-uri", server)
+    assert fer("train", *flags, *FAST).code == 0
+    run_id = json.loads((output / "mlflow.json").read_text())["run_id"]
+    client = MlflowClient(server)
+    run = client.get_run(run_id)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
+    assert run.data.params.items() >= {"model": "shallow", "lr": "0.02", "num_epochs": "2"}.items()
+    epochs = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    told = client.get_metric_history(run_id, "val_accuracy")
+    assert [(each.step, each.value) for each in told] == [
+        (epoch["epoch"], epoch["val_accuracy"]) for epoch in epochs
+    ]
+
+
+def test_a_resumed_run_is_the_same_run(server, tmp_path):
+    from ray_jobs.config import TrainConfig
+    from ray_jobs.tracking import MlflowCallback
+
+    config = TrainConfig(dataset="d", output=str(tmp_path / "run"), mlflow_uri=server)
+    begun = MlflowCallback.begin(server, config)
+    resumed = MlflowCallback.begin(server, replace(config, resume=True))
+    assert resumed.run_id == begun.run_id
+    assert MlflowCallback.begin(server, config).run_id != begun.run_id
+
+
+def test_a_server_that_is_gone_does_not_stop_training(tmp_path, capsys):
+    from ray_jobs.tracking import MlflowCallback
+
+    tracker = MlflowCallback(f"sqlite:///{tmp_path}/none/mlflow.db", "unknown")
+    tracker.after_report(None, [{"epoch": 1, "val_accuracy": 0.5}], None)
+    tracker.end("FINISHED")
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in errors if line.startswith("MLflow")] == [
+        "MLflow did not take an epoch",
+        "MLflow did not take the end",
+    ]
+
+
+def test_an_address_where_nothing_answers(fer, dataset, tmp_path):
+    flags = ("--dataset", dataset, "--output", tmp_path / "run")
+    run = fer("train", *flags, "--mlflow-uri", "nonsense://nowhere", *FAST)
+    assert (run.code, "--mlflow-uri nonsense://nowhere does not answer: " in run.sentence) == (
+        2,
+        True,
+    )
+
+
+def test_mlflow_that_is_not_installed(fer, dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    flags = ("--dataset", dataset, "--output", tmp_path / "run")
+    run = fer("train", *flags, "--mlflow-uri", "sqlite:///x.db", *FAST)
+    assert (run.code, "pip install 'fer-on-ray[mlflow]', or leave" in run.sentence) == (2, True)
