@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +30,10 @@ MAX_IMAGE_BYTES = 64 * 2**20
 
 MAX_IMAGE_PIXELS = 89_478_485
 """Larger images are not decoded: Pillow's own limit, a quarter of a gigabyte of RGB."""
+
+MAX_PHOTO_SIDE = 2048
+"""Longer side in pixels that is kept of a photograph: 12 MiB of RGB at most, and 48 pixels of each
+face that a detector finds at half of it."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "GIF", "PPM")
 """What Pillow may take bytes for: its other readers have no place here, and some run programs."""
@@ -65,6 +71,28 @@ class DecodedImage:
     height: int
 
 
+@dataclass(frozen=True)
+class Photo:
+    """A photograph, upright, shrunk where it is larger than its faces need.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), red, green and blue, 0 to 255.
+        width: Of the upright original, in pixels.
+        height: Of the upright original, in pixels.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the original to one of ``pixels``, at least 1."""
+        height, width = self.pixels.shape[:2]
+        scale: float = max(self.width, self.height) / max(width, height)
+        return scale
+
+
 def decode_image(data: bytes) -> DecodedImage:
     """Decode an image file of any size and mode.
 
@@ -75,6 +103,33 @@ def decode_image(data: bytes) -> DecodedImage:
     Raises:
         ImageError: The file is too large, no image, or damaged.
     """
+    with _opened(data) as image:
+        # Faces of cameras come many times too large: JPEG decodes them at a fraction of the cost.
+        turned, width, height = _upright(image, "L", min(image.size), 4 * IMAGE_SIZE)
+        size = (IMAGE_SIZE, IMAGE_SIZE)
+        grey = ImageOps.fit(_to_grey(turned), size, Image.Resampling.BICUBIC)
+        return DecodedImage(np.asarray(grey), width, height)
+
+
+def decode_photo(data: bytes) -> Photo:
+    """Decode a photograph of any size and mode.
+
+    Turned upright by EXIF, laid on white where it is transparent, its longer side at most
+    ``MAX_PHOTO_SIDE``. Of an animation the first frame counts.
+
+    Raises:
+        ImageError: The file is too large, no image, or damaged.
+    """
+    with _opened(data) as image:
+        turned, width, height = _upright(image, "RGB", max(image.size), MAX_PHOTO_SIDE)
+        colours = _to_rgb(turned)
+        colours.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE), Image.Resampling.BOX)
+        return Photo(np.asarray(colours), width, height)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Open an image file, and turn all that decoding it may raise into one kind of error."""
     if len(data) > MAX_IMAGE_BYTES:
         raise ImageError(
             "too_large", f"The file has {len(data):,} bytes, more than {MAX_IMAGE_BYTES:,}."
@@ -83,32 +138,37 @@ def decode_image(data: bytes) -> DecodedImage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _decode(image)
+                if image.width * image.height > MAX_IMAGE_PIXELS:
+                    raise _too_many_pixels()
+                yield image
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise _too_many_pixels() from error
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
+    # Pillow's readers raise whatever a damaged file makes them stumble on.
+    except Exception as error:
         told = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         if isinstance(error, UnidentifiedImageError):
             told = "its bytes are those of no known format"
         raise ImageError("unreadable", f"The image can't be decoded: {told}.") from error
 
 
-def _decode(image: Image.Image) -> DecodedImage:
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise _too_many_pixels()
+def _upright(image: Image.Image, mode: str, side: int, enough: int) -> tuple[Image.Image, int, int]:
+    """Turn an image as EXIF says; return it, and the size in pixels that its original has then.
+
+    Args:
+        image: Just opened: a JPEG file is decoded at a fraction of its size where that is enough.
+        mode: In which it is decoded, if it can be.
+        side: The side in pixels that counts.
+        enough: What that side must keep.
+    """
     width, height = image.size
-    # Faces of cameras come many times too large: JPEG decodes them at a fraction of the cost.
-    scale = max(1.0, min(width, height) / (4 * IMAGE_SIZE))
-    image.draft("L", (int(width / scale), int(height / scale)))
+    scale = max(1.0, side / enough)
+    image.draft(mode, (int(width / scale), int(height / scale)))
     turned = ImageOps.exif_transpose(image)
     if (turned.width > turned.height) != (image.width > image.height):
         width, height = height, width
-    grey = ImageOps.fit(_to_grey(turned), (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    return DecodedImage(np.asarray(grey), width, height)
+    return turned, width, height
 
 
 def _too_many_pixels() -> ImageError:
@@ -120,13 +180,26 @@ def _to_grey(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith(("I", "F")):
         return _to_eight_bits(image)
-    if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, "white")
-        opaque.alpha_composite(image.convert("RGBA"))
-        image = opaque
+    image = _opaque(image)
     if image.mode in ("P", "LAB", "HSV", "YCbCr", "RGBX"):
         image = image.convert("RGB")
     return image.convert("L")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith(("I", "F")):
+        image = _to_eight_bits(image)
+    return _opaque(image).convert("RGB")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    opaque = Image.new("RGBA", image.size, "white")
+    opaque.alpha_composite(image.convert("RGBA"))
+    return opaque
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """The Parquet schema of labels: one row a face, and at least one row an image."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,14 @@ SCHEMA_VERSION = 1
 
 STATUSES = ("ok", "uncertain", "no_face", "unreadable", "too_large", "missing")
 """What became of an image: a named emotion, an abstention, or why there is neither."""
+
+FAILED = ("unreadable", "too_large", "missing")
+
+NUM_EXHIBITS = 16
+"""Faces of each emotion in the report."""
+
+NUM_TOLD = 20
+"""Failed and slow images that the report names."""
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -51,22 +60,31 @@ class Labeller:
     detector: str
     min_confidence: float
 
-    def row(self, image: dict[str, Any], probs: Sequence[float] | None) -> dict[str, Any]:
-        """Return the row of an image that is one face, or that could not be read.
+    def rows(self, image: dict[str, Any], probs: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+        """Return the rows of an image: one a face, or one that says why there is none.
 
         Args:
-            image: Columns of ``LABEL_SCHEMA`` that are known of the image.
-            probs: Probability of each class, C of them; None if it could not be read.
+            image: Columns of ``LABEL_SCHEMA`` that are known of the image, and its ``faces``:
+                a dictionary of ``box`` and ``detection_score`` each, or None if the image could not
+                be read.
+            probs: Probability of each class, C of them, for every face.
         """
-        named = {"model": self.model, "detector": self.detector}
-        if probs is None:
-            return {**image, **named}
+        faces = image["faces"]
+        known = {name: value for name, value in image.items() if name != "faces"}
+        known |= {"model": self.model, "detector": self.detector}
+        if faces is None:
+            return [known]
+        if not faces:
+            return [{**known, "status": "no_face"}]
+        return [
+            {**known, "face": number, **face, **self._named(probs[number])}
+            for number, face in enumerate(faces)
+        ]
+
+    def _named(self, probs: Sequence[float]) -> dict[str, Any]:
         best = int(np.argmax(probs))
         certain = probs[best] >= self.min_confidence
         return {
-            **image,
-            **named,
-            "face": 0,
             "emotion": self.class_names[best] if certain else None,
             "confidence": probs[best],
             "probabilities": probs,
@@ -74,31 +92,80 @@ class Labeller:
         }
 
 
+@dataclass(frozen=True, order=True)
+class Exhibit:
+    """A face for people to look at.
+
+    Attributes:
+        order: A digest of the image and the face: which faces are shown is left to chance, and the
+            same whenever the same images are labelled.
+        image: Where it comes from.
+        emotion: What it was named.
+        confidence: How surely, in [0, 1].
+        thumbnail: JPEG file.
+    """
+
+    order: str
+    image: str
+    emotion: str
+    confidence: float
+    thumbnail: bytes
+
+
 @dataclass
 class LabelTally:
-    """What is counted while labels are written.
+    """What is counted while labels are written, and some of it to look at.
 
     Attributes:
         images: Images that have rows.
         statuses: Rows by status.
         emotions: Rows by emotion.
+        confidences: Faces by confidence, int64 (20,), in steps of 0.05.
         ignored: Files that are not images.
         files: The parts that belong to the labels.
+        exhibits: Some faces of each emotion.
+        failures: Some images that could not be used, and why.
+        slowest: The images that took longest: seconds, and where they come from.
     """
 
     images: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     emotions: Counter[str] = field(default_factory=Counter)
+    confidences: np.ndarray = field(default_factory=lambda: np.zeros(20, np.int64))
     ignored: int = 0
     files: set[str] = field(default_factory=set)
+    exhibits: dict[str, list[Exhibit]] = field(default_factory=dict)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    slowest: list[tuple[float, str]] = field(default_factory=list)
 
     def add(self, other: "LabelTally") -> None:
         """Add what was counted elsewhere."""
         self.images += other.images
         self.statuses += other.statuses
         self.emotions += other.emotions
+        self.confidences = self.confidences + other.confidences
         self.ignored += other.ignored
         self.files |= other.files
+        for emotion, exhibits in other.exhibits.items():
+            kept = sorted([*self.exhibits.get(emotion, []), *exhibits])
+            self.exhibits[emotion] = kept[:NUM_EXHIBITS]
+        self.failures = sorted({*self.failures, *other.failures})[:NUM_TOLD]
+        self.slowest = sorted({*self.slowest, *other.slowest}, reverse=True)[:NUM_TOLD]
+
+    def count(self, row: dict[str, Any], thumbnail: bytes | None) -> None:
+        """Count a row of ``LABEL_SCHEMA``, and perhaps show its face."""
+        self.statuses[row["status"]] += 1
+        if row["status"] in FAILED:
+            self.failures.append((row["image"], row["error"]))
+        if row.get("confidence") is not None:
+            self.confidences[min(19, int(row["confidence"] * 20))] += 1
+        if (emotion := row.get("emotion")) is None:
+            return
+        self.emotions[emotion] += 1
+        if thumbnail is not None:
+            order = hashlib.sha256(f"{row['image']} {row['face']}".encode()).hexdigest()
+            shown = Exhibit(order, row["image"], emotion, row["confidence"], thumbnail)
+            self.exhibits.setdefault(emotion, []).append(shown)
 
     @property
     def faces(self) -> int:
@@ -108,4 +175,4 @@ class LabelTally:
     @property
     def failed(self) -> int:
         """Images that could not be used."""
-        return sum(self.statuses[status] for status in ("unreadable", "too_large", "missing"))
+        return sum(self.statuses[status] for status in FAILED)

@@ -1,7 +1,6 @@
 """The stage that runs networks on faces, apart from the others since it alone waits for torch."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,20 +8,22 @@ import ray
 import ray.data
 import torch
 
+from fer.images import IMAGE_SIZE
 from fer.predictor import Predictor
 
 BATCH_SIZE = 512
 """Images that are handed to a network's process at once."""
 
-DECODE_CPUS, CLASSIFY_CPUS = 0.25, 0.75
-"""What decoding and classifying reserve: together one CPU, so that each CPU runs one of each."""
+CLASSIFY_CPUS = 0.75
+"""What classifying reserves; what comes before takes the rest, so that each CPU runs one of each.
+"""
 
 
 class Classifier:
-    """A process that keeps networks in memory and adds their probabilities to tables of faces.
+    """A process that keeps networks in memory and adds their probabilities to tables of images.
 
-    It takes a column ``pixels`` (2,304 bytes, or null) away and adds one column a network,
-    ``probs_0`` and so on: float32 lists (C,), null where there were no pixels.
+    It takes a column ``crops`` away, a list of faces of 2,304 bytes an image (or null), and adds
+    one column a network, ``probs_0`` and so on: for each image a list of lists of float32 (C,).
     """
 
     def __init__(self, checkpoints: Sequence[str], *, tta: bool = False) -> None:
@@ -31,32 +32,48 @@ class Classifier:
         self.predictors = [Predictor.load(checkpoint) for checkpoint in checkpoints]
         self.tta = tta
 
-    def __call__(self, faces: pa.Table) -> pa.Table:
-        """Classify a table of faces."""
-        pixels = faces["pixels"].to_pylist()
-        known = np.array([face is not None for face in pixels], bool)
-        images = np.frombuffer(b"".join(filter(None, pixels)), np.uint8).reshape(-1, 48, 48)
-        rest = faces.drop_columns("pixels")
+    def __call__(self, images: pa.Table) -> pa.Table:
+        """Classify all faces of a table of images."""
+        crops = [faces or () for faces in images["crops"].to_pylist()]
+        joined = b"".join(crop for faces in crops for crop in faces)
+        batch = np.frombuffer(joined, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+        ends = np.cumsum([0, *map(len, crops)]).astype(np.int32)
+        rest = images.drop_columns("crops")
         for index, predictor in enumerate(self.predictors):
-            probs: list[Any] = [None] * len(pixels)
-            predicted = predictor.predict_probs(images, tta=self.tta)
-            for row, values in zip(np.flatnonzero(known), predicted, strict=True):
-                probs[row] = values
-            column = pa.array(probs, pa.list_(pa.float32()))
-            rest = rest.append_column(f"probs_{index}", column)
+            probs = predictor.predict_probs(batch, tta=self.tta)
+            rest = rest.append_column(f"probs_{index}", _as_lists(probs, ends))
         return rest
 
 
+def _as_lists(probs: np.ndarray, ends: np.ndarray) -> pa.Array:
+    """Return probabilities float32 (N, C) as lists of lists, cut where each image's faces end."""
+    num_faces, num_classes = probs.shape
+    bounds = pa.array(np.arange(num_faces + 1, dtype=np.int32) * num_classes)
+    faces = pa.ListArray.from_arrays(bounds, pa.array(probs.ravel()))
+    return pa.ListArray.from_arrays(pa.array(ends), faces)
+
+
 def classify(
-    faces: ray.data.Dataset, checkpoints: Sequence[str], *, tta: bool = False
+    images: ray.data.Dataset,
+    checkpoints: Sequence[str],
+    *,
+    tta: bool = False,
+    num_cpus: float = CLASSIFY_CPUS,
 ) -> ray.data.Dataset:
-    """Add the probabilities of networks to faces, with one ``Classifier`` a CPU of the cluster."""
-    num_cpus = int(ray.cluster_resources().get("CPU", 1))
-    return faces.map_batches(
+    """Add the probabilities of networks to images, with at most one ``Classifier`` a CPU.
+
+    Args:
+        images: Rows with a column ``crops``.
+        checkpoints: The networks.
+        tta: Whether to average over each face and its mirror image.
+        num_cpus: What each process reserves.
+    """
+    most = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return images.map_batches(
         Classifier,
         fn_constructor_kwargs={"checkpoints": list(checkpoints), "tta": tta},
         batch_format="pyarrow",
         batch_size=BATCH_SIZE,
-        num_cpus=CLASSIFY_CPUS,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, num_cpus)),
+        num_cpus=num_cpus,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
     )

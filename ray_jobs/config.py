@@ -239,10 +239,15 @@ class LabelConfig:
     """Folder, archive, image or s3:// prefix."""
     output: Location
     """Folder or URI of the labels to make."""
-    detector: Literal["none"]
-    """none: each image is one face, cropped as FER2013 crops it."""
     checkpoint: Location = BUNDLED
-    """Folder or URI of the checkpoint."""
+    """Folder or URI of the checkpoint, or bundled."""
+    detector: Literal["yunet", "none"] = "yunet"
+    """yunet finds the faces of photographs; none: each image is one face, cropped as FER2013 crops
+    it."""
+    detector_weights: Location | None = None
+    """YuNet's ONNX file; by default that of OpenCV's model zoo, which is downloaded once."""
+    min_face_size: float = 16.0
+    """Faces that are narrower, in pixels of the photograph, are left out."""
     min_confidence: float = 0.0
     """Rows whose confidence is below, 0 to 1, are marked uncertain and name no emotion."""
     limit: int | None = None
@@ -253,6 +258,7 @@ class LabelConfig:
     def __post_init__(self) -> None:
         confidence = self.min_confidence
         _require(0 <= confidence <= 1, "--min-confidence", "between 0 and 1", confidence)
+        _require(self.min_face_size >= 0, "--min-face-size", "at least 0", self.min_face_size)
         _require(self.limit is None or self.limit > 0, "--limit", "at least 1", self.limit)
 
 

@@ -125,7 +125,7 @@ def _parts(
     """Read, classify and write as one stream; yield what was predicted a file at a time."""
     faces = (
         stages.read_split(data, config.split, ("image", "label", "source", "sha256"))
-        .map_batches(to_pixels, batch_format="pyarrow", batch_size=None)
+        .map_batches(to_crops, batch_format="pyarrow", batch_size=None)
         .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
     classified = classify(faces, list(checkpoints.values()), tta=config.tta)
@@ -138,10 +138,11 @@ def _parts(
     yield from stages.tallies(written)
 
 
-def to_pixels(examples: pa.Table) -> pa.Table:
-    """Give examples ``pixels`` of 2,304 bytes, as the networks take them, for their ``image``."""
-    pixels = [image.tobytes() for image in images_of(examples)]
-    return examples.drop_columns("image").append_column("pixels", pa.array(pixels, pa.binary()))
+def to_crops(examples: pa.Table) -> pa.Table:
+    """Give examples ``crops``, one of 2,304 bytes, as the networks take them, for ``image``."""
+    crops = [[image.tobytes()] for image in images_of(examples)]
+    crops_column = pa.array(crops, pa.list_(pa.binary()))
+    return examples.drop_columns("image").append_column("crops", crops_column)
 
 
 def write(
@@ -149,7 +150,7 @@ def write(
 ) -> dict[str, np.ndarray]:
     """Write what every network predicted, and hand it back."""
     columns = [name for name in classified.column_names if name.startswith("probs_")]
-    by_network = [np.array(classified[name].to_pylist(), np.float32) for name in columns]
+    by_network = [np.array(classified[name].to_pylist(), np.float32)[:, 0] for name in columns]
     truth = classified.drop_columns(columns)
     tables = [
         _table(truth, name, probs, class_names)

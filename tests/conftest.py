@@ -1,6 +1,7 @@
 """Drawn faces, and checkpoints that were never trained: what most tests start from."""
 
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,3 +44,24 @@ def save_network():
         return network
 
     return save
+
+
+BESIDE = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def yunet():
+    """YuNet's weights, which are not part of the project."""
+    file = BESIDE / "models" / "face_detection_yunet_2023mar.onnx"
+    if not file.exists():
+        pytest.skip("YuNet's weights do not lie beside the project")
+    return file.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def real_photographs():
+    """Photographs of people, which are not part of the project."""
+    folder = BESIDE / "data" / "photos"
+    if not folder.exists():
+        pytest.skip("no photographs lie beside the project")
+    return folder

@@ -69,6 +69,24 @@ def emotion_counts(emotions: Mapping[str, int], statuses: Mapping[str, int]) -> 
     return to_png(figure)
 
 
+def confidences(counts: np.ndarray) -> bytes:
+    """Plot how many faces were named how surely: counts int (K,) of as many steps from 0 to 1."""
+    figure = Figure(figsize=(8.5, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(
+        np.arange(len(counts)) / len(counts),
+        counts,
+        0.9 / len(counts),
+        align="edge",
+        color=COLOURS[0],
+    )
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("confidence")
+    axes.set_title("Faces by confidence")
+    _quiet(axes, "y")
+    return to_png(figure)
+
+
 def sample_grid(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], columns: int
 ) -> bytes:

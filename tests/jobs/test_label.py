@@ -123,6 +123,52 @@ def test_a_cut_archive_keeps_what_came_before(fer, checkpoint, tmp_path, faces, 
     assert (bad["image"], bad["status"]) == (f"{tmp_path}/cut.tar.gz", "unreadable")
 
 
+def test_the_report_shows_faces_failures_and_what_took_longest(
+    fer, photographs, checkpoint, tmp_path
+):
+    run = label(fer, photographs, checkpoint, tmp_path / "labels")
+    page = (tmp_path / "labels" / "report.html").read_text()
+    assert run.result["report"] == f"{tmp_path}/labels/report.html"
+    assert page.count("data:image/jpeg;base64,") == 6
+    assert "Apparent expressions of 6 faces" in page
+    assert "the image has more than 89,478,485 pixels" in page.lower()
+    assert f"{photographs}/a/0.png" in page
+
+
+def test_every_face_of_a_photograph_has_a_row(
+    fer, yunet, real_photographs, checkpoint, png, tmp_path
+):
+    crowd = (real_photographs / "dlib" / "examples_faces_2008_002506.jpg").read_bytes()
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "crowd.jpg").write_bytes(crowd)
+    (images / "wall.png").write_bytes(png(np.full((300, 400), 128, np.uint8)))
+    sideways = io.BytesIO()
+    with Image.open(io.BytesIO(crowd)) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the camera was turned: the right side of the pixels is the top
+        image.transpose(Image.Transpose.ROTATE_90).save(sideways, "JPEG", quality=95, exif=exif)
+    (images / "sideways.jpg").write_bytes(sideways.getvalue())
+    (tmp_path / "yunet.onnx").write_bytes(yunet)
+    flags = ("--detector-weights", tmp_path / "yunet.onnx", "--checkpoint", checkpoint)
+    run = fer("label", "--images", images, "--output", tmp_path / "labels", *flags)
+    assert (run.result["images"], run.result["faces"], run.result["failed"]) == (3, 6, 0)
+    rows = pq.read_table(tmp_path / "labels" / "faces").to_pylist()
+    by_image = {}
+    for row in rows:
+        by_image.setdefault(row["image"].rpartition("/")[2], []).append(row)
+    assert [row["status"] for row in by_image["wall.png"]] == ["no_face"]
+    upright, turned = by_image["crowd.jpg"], by_image["sideways.jpg"]
+    assert [row["face"] for row in upright] == [row["face"] for row in turned] == [0, 1, 2]
+    for one, other in zip(upright, turned, strict=True):
+        assert one["detector"] == "yunet-2023mar"
+        assert (one["width"], one["height"]) == (other["width"], other["height"]) == (500, 375)
+        assert one["detection_score"] > 0.7
+        for side in ("x", "y", "width", "height"):
+            assert one["box"][side] == pytest.approx(other["box"][side], abs=10)
+        assert sum(one["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
 def test_what_is_refused(fer, photographs, sources, checkpoint, tmp_path):
     output = tmp_path / "labels"
     run = label(fer, tmp_path / "none", checkpoint, output)

@@ -1,0 +1,120 @@
+"""Photographs to faces. What needs YuNet's weights runs where they lie beside the project."""
+
+import math
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from fer import faces
+from fer.errors import InputError
+from fer.images import Photo, decode_photo
+
+
+def blob(image, x, y, value, radius):
+    cv2.circle(image, (round(x), round(y)), radius, value, -1)
+
+
+def mock_face(tilt_degrees, side=200.0):
+    """A grey photograph with a bright right eye and a dark left one, its box and landmarks."""
+    photo = np.full((600, 800), 128, np.uint8)
+    tilt, middle = math.radians(tilt_degrees), np.array([430.0, 290.0])
+    turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
+    # FER2013's median framing, in fractions of the side of the crop.
+    places = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.59], [0.34, 0.76], [0.65, 0.77]])
+    landmarks = (places - [0.5, 0.51]) * side @ turn.T + middle
+    blob(photo, *landmarks[0], 255, 8)
+    blob(photo, *landmarks[1], 0, 8)
+    width, height = 0.8 * side / faces.CROP_TO_BOX, side / faces.CROP_TO_BOX
+    return photo, np.array([*(middle - [width / 2, height / 2]), width, height]), landmarks
+
+
+def place_of(crop, is_eye):
+    rows, columns = np.nonzero(is_eye(crop))
+    return (columns.mean() + 0.5) / 48, (rows.mean() + 0.5) / 48
+
+
+@pytest.mark.parametrize("tilt", [0, 20, -35])
+@pytest.mark.parametrize("side", [40.0, 200.0, 500.0])
+def test_a_crop_has_its_eyes_level_where_fer2013_has_them(tilt, side):
+    crop = faces.align(*mock_face(tilt, side))
+    assert (crop.shape, crop.dtype) == ((48, 48), np.uint8)
+    assert place_of(crop, lambda crop: crop > 180) == pytest.approx((0.31, 0.38), abs=0.02)
+    assert place_of(crop, lambda crop: crop < 80) == pytest.approx((0.69, 0.38), abs=0.02)
+
+
+def test_a_face_at_the_border_is_filled_up():
+    grey = np.full((50, 50), 77, np.uint8)
+    landmarks = np.array([[2, 5], [12, 5], [7, 10], [3, 15], [11, 15]], float)
+    assert (faces.align(grey, np.array([-5.0, -5.0, 20.0, 25.0]), landmarks) == 77).all()
+
+
+def test_a_thumbnail_shows_the_box():
+    photo = Photo(np.full((300, 300, 3), 200, np.uint8), 600, 600)
+    face = faces.Face(np.array([200, 200, 100, 120], np.float32), 0.9, np.zeros((48, 48), np.uint8))
+    file = faces.draw_thumbnail(photo, face)
+    shown = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (128, 128, 3)
+    blue = (shown[..., 0].astype(int) - shown[..., 2] > 60).nonzero()
+    # The box is half as high as the view and lies in its middle.
+    assert (blue[0].min(), blue[0].max()) == pytest.approx((32, 96), abs=3)
+    assert (blue[1].min(), blue[1].max()) == pytest.approx((37, 91), abs=3)
+
+
+def test_weights_that_are_none(tmp_path):
+    with pytest.raises(InputError, match="--detector-weights .*none.onnx can't be read"):
+        faces.detector_weights(str(tmp_path / "none.onnx"))
+    with pytest.raises(InputError, match="weights are not YuNet's: expected the ONNX file"):
+        faces.FaceDetector(b"junk")
+
+
+def test_a_download_that_fails_names_three_ways_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(faces, "YUNET_URL", "http://127.0.0.1:9/yunet.onnx")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="can't be downloaded from http://127") as caught:
+        faces.detector_weights(None)
+    for way in ("--detector-weights", "run once where there is a network", "--detector none"):
+        assert way in str(caught.value)
+
+
+def test_a_detector_is_named_by_what_it_is(yunet):
+    assert faces.detector_id(None) == "none"
+    assert faces.detector_id(b"other") == "yunet-d9298a10d1b0"
+    assert faces.detector_id(yunet) == "yunet-2023mar"
+
+
+def overlap(one, other):
+    left, top = max(one[0], other[0]), max(one[1], other[1])
+    right = min(one[0] + one[2], other[0] + other[2])
+    bottom = min(one[1] + one[3], other[1] + other[3])
+    common = max(0, right - left) * max(0, bottom - top)
+    return common / (one[2] * one[3] + other[2] * other[3] - common)
+
+
+def test_every_face_that_people_marked_is_found(yunet, real_photographs):
+    detector, missed, extra = faces.FaceDetector(yunet), 0, 0
+    for table in real_photographs.glob("dlib/*.xml"):
+        for image in ElementTree.parse(table).getroot().iter("image"):
+            photo = decode_photo((table.parent / image.get("file")).read_bytes())
+            marked = [
+                [float(box.get(side)) for side in ("left", "top", "width", "height")]
+                for box in image.iter("box")
+            ]
+            found = [face.box for face in detector.find(photo)]
+            hits = sum(any(overlap(box, other) > 0.3 for other in found) for box in marked)
+            missed, extra = missed + len(marked) - hits, extra + len(found) - hits
+    assert (missed, extra) == (0, 0)
+
+
+def test_boxes_are_in_pixels_of_the_original(yunet, real_photographs):
+    file = (real_photographs / "dlib" / "examples_faces_2008_002506.jpg").read_bytes()
+    photo = decode_photo(file)
+    large = cv2.resize(photo.pixels, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
+    shrunk = cv2.resize(large, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    detector = faces.FaceDetector(yunet)
+    small = [face.box for face in detector.find(photo)]
+    big = detector.find(Photo(shrunk, large.shape[1], large.shape[0]))
+    assert all(overlap(face.box / 6, box) > 0.8 for face, box in zip(big, small, strict=True))
+    floor = faces.FaceDetector(yunet, min_face_size=6 * 85)
+    assert 0 < len(floor.find(Photo(shrunk, large.shape[1], large.shape[0]))) < len(big)
