@@ -26,8 +26,8 @@ from fer.dataset import open_dataset
 from fer.drawings import draw_faces
 from fer.feeds import ResidentFeed
 from fer.models import build_model
+from fer.precision import has_fast_bfloat16
 from fer.run import Run
-from fer.training import has_fast_bfloat16
 from fer.transforms import Augmentation, standardize
 from ray_jobs import cluster, ingest, train
 from ray_jobs.config import IngestConfig, TrainConfig

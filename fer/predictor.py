@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fer import storage
 from fer.checkpoint import Checkpoint, load_checkpoint
+from fer.engines import Engine, EngineName
 from fer.errors import InputError
 from fer.images import IMAGE_SIZE, decode_image
-from fer.transforms import NORMALISATIONS, mirror
+from fer.transforms import mirror
 
 BATCH_SIZE = 128
 
@@ -41,29 +42,39 @@ class Predictor:
         'happy'
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str | torch.device = "cpu",
+        engine: EngineName = "auto",
+    ) -> None:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
-        self.models = [model.to(self.device) for model in checkpoint.models]
-        for model in self.models:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.engines = [
+            Engine(model, config.normalisation, self.device, engine)
+            for model, config in zip(checkpoint.models, checkpoint.configs, strict=True)
+        ]
 
     @classmethod
     def load(
-        cls, checkpoint: str = "bundled", device: str | torch.device | None = None
+        cls,
+        checkpoint: str = "bundled",
+        device: str | torch.device | None = None,
+        engine: EngineName = "auto",
     ) -> "Predictor":
         """Load a checkpoint.
 
         Args:
             checkpoint: A folder, its URI, or ``bundled`` for the weights of this package.
             device: Where to run it; by default a GPU where there is one.
+            engine: How to run it; by default in bfloat16 where the device is fast at it.
 
         Raises:
             InputError: The folder is not a checkpoint that this version can run.
         """
         location = resolve_checkpoint(checkpoint)
         default = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_checkpoint(location), device or default)
+        return cls(load_checkpoint(location), device or default, engine)
 
     @property
     def id(self) -> str:
@@ -109,16 +120,15 @@ class Predictor:
         probs = self._committee(batch)
         if tta:
             probs = (probs + self._committee(mirror(batch))) / 2
-        return probs.float().cpu().numpy()
+        return probs.cpu().numpy()
 
     def _committee(self, batch: Tensor) -> Tensor:
         """Average the members' softmax, each of its own input and temperature, by weight."""
-        members = zip(self.models, self.checkpoint.configs, self.checkpoint.weights, strict=True)
-        probs = []
-        for model, config, weight in members:
-            normalised = NORMALISATIONS[config.normalisation](batch)
-            logits = model(normalised.contiguous(memory_format=torch.channels_last))
-            probs.append(weight * (logits / config.temperature).softmax(dim=1))
+        members = zip(self.engines, self.checkpoint.configs, self.checkpoint.weights, strict=True)
+        probs = [
+            weight * (engine.logits(batch) / config.temperature).softmax(dim=1)
+            for engine, config, weight in members
+        ]
         return torch.stack(probs).sum(dim=0)
 
     def _prediction(self, probs: np.ndarray) -> Prediction:

@@ -8,6 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fer.feeds import Batch, DeviceExamples
 from fer.losses import LOSSES, cross_entropy_sum
+from fer.precision import autocast
 from fer.recipe import Recipe, learning_rate
 from fer.transforms import NORMALISATIONS
 
@@ -125,15 +126,3 @@ def best_temperature(losses: Tensor) -> tuple[float, float]:
     ``TEMPERATURES`` rather than by descent, since sums over workers are all that it needs.
     """
     return TEMPERATURES[losses.argmin()].item(), losses[len(TEMPERATURES) // 2].item()
-
-
-def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:
-    """Return a context in which convolutions and matrix products compute in bfloat16."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 matrices faster than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))

@@ -44,8 +44,8 @@ def equalize(images: Tensor) -> Tensor:
         float32 (B, 1, 48, 48); a flat image becomes zeros.
     """
     levels = images.flatten(start_dim=1).long()
-    histogram = torch.zeros(len(images), 256, device=images.device)
-    histogram.scatter_add_(1, levels, torch.ones_like(levels, dtype=torch.float32))
+    counts = torch.zeros(images.shape[0], 256, device=images.device)
+    histogram = counts.scatter_add(1, levels, torch.ones_like(levels, dtype=torch.float32))
     ranks = histogram.cumsum(dim=1).gather(1, levels)
     return standardize(ranks.reshape(images.shape) * (255 / levels.shape[1]))
 

@@ -17,6 +17,7 @@ MODULES: dict[type, str] = {
     config.TuneConfig: "tune",
     config.EvaluateConfig: "evaluate",
     config.LabelConfig: "label",
+    config.ExportConfig: "export",
     config.DemoConfig: "demo",
 }
 REPEATABLE = ("--source", "--classes", "--checkpoint")

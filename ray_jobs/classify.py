@@ -8,6 +8,7 @@ import ray
 import ray.data
 import torch
 
+from fer.engines import EngineName
 from fer.images import IMAGE_SIZE
 from fer.predictor import Predictor
 
@@ -26,10 +27,12 @@ class Classifier:
     one column a network, ``probs_0`` and so on: for each image a list of lists of float32 (C,).
     """
 
-    def __init__(self, checkpoints: Sequence[str], *, tta: bool = False) -> None:
+    def __init__(
+        self, checkpoints: Sequence[str], *, tta: bool = False, engine: EngineName = "auto"
+    ) -> None:
         # There is a process for each CPU: threads of its own would get in the others' way.
         torch.set_num_threads(1)
-        self.predictors = [Predictor.load(checkpoint) for checkpoint in checkpoints]
+        self.predictors = [Predictor.load(each, engine=engine) for each in checkpoints]
         self.tta = tta
 
     def __call__(self, images: pa.Table) -> pa.Table:
@@ -58,6 +61,7 @@ def classify(
     checkpoints: Sequence[str],
     *,
     tta: bool = False,
+    engine: EngineName = "auto",
     num_cpus: float = CLASSIFY_CPUS,
 ) -> ray.data.Dataset:
     """Add the probabilities of networks to images, with at most one ``Classifier`` a CPU.
@@ -66,12 +70,17 @@ def classify(
         images: Rows with a column ``crops``.
         checkpoints: The networks.
         tta: Whether to average over each face and its mirror image.
+        engine: How each process runs them.
         num_cpus: What each process reserves.
     """
     most = max(1, int(ray.cluster_resources().get("CPU", 1)))
     return images.map_batches(
         Classifier,
-        fn_constructor_kwargs={"checkpoints": list(checkpoints), "tta": tta},
+        fn_constructor_kwargs={
+            "checkpoints": list(checkpoints),
+            "tta": tta,
+            "engine": engine,
+        },
         batch_format="pyarrow",
         batch_size=BATCH_SIZE,
         num_cpus=num_cpus,

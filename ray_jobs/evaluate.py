@@ -128,7 +128,9 @@ def _parts(
         .map_batches(to_crops, batch_format="pyarrow", batch_size=None)
         .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
-    classified = classify(faces, list(checkpoints.values()), tta=config.tta)
+    # What is reported is what the checkpoint says, not what a processor makes of it.
+    named = [*checkpoints.values()]
+    classified = classify(faces, named, tta=config.tta, engine="float32")
     written = classified.map_batches(
         partial(write, output=config.output, names=[*checkpoints], class_names=data.class_names),
         batch_format="pyarrow",

@@ -124,7 +124,8 @@ def _parts(config: LabelConfig, labeller: Labeller, weights: bytes | None) -> It
         batch_size=None,
         num_cpus=look_cpus,
     )
-    counted = classify(seen, [config.checkpoint], num_cpus=classify_cpus).map_batches(
+    classified = classify(seen, [config.checkpoint], engine=config.engine, num_cpus=classify_cpus)
+    counted = classified.map_batches(
         partial(write, output=config.output, labeller=labeller),
         batch_format="pyarrow",
         batch_size=ROWS_PER_FILE,

@@ -24,11 +24,11 @@ from fer.errors import InputError, JobError
 from fer.feeds import ResidentFeed, example_bytes
 from fer.history import from_json_lines, tensorboard_events
 from fer.models import Layers
+from fer.precision import has_fast_bfloat16
 from fer.predictor import resolve_checkpoint
 from fer.recipe import Recipe
 from fer.reports import figures
 from fer.run import METRICS, Run
-from fer.training import has_fast_bfloat16
 from ray_jobs import cluster, streaming
 from ray_jobs.config import TrainConfig
 from ray_jobs.placement import place_workers

@@ -16,7 +16,7 @@ from fer.transforms import equalize
 def predictor(tmp_path_factory, save_network):
     folder = tmp_path_factory.mktemp("checkpoint")
     save_network(folder)
-    return Predictor.load(str(folder))
+    return Predictor.load(str(folder), engine="float32")
 
 
 def test_arrays_bytes_and_paths_of_a_face_agree(predictor, faces, png, tmp_path):
@@ -50,7 +50,7 @@ def test_a_network_sees_images_as_it_saw_them_in_training(save_network, faces, t
     images = torch.tensor(faces[0])
     with torch.inference_mode():
         expected = network(equalize(images)).softmax(dim=1)
-    probs = Predictor.load(str(tmp_path / "net")).predict_probs(faces[0])
+    probs = Predictor.load(str(tmp_path / "net"), engine="float32").predict_probs(faces[0])
     np.testing.assert_allclose(probs, expected, atol=1e-5)
 
 

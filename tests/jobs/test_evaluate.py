@@ -45,7 +45,8 @@ def test_predictions_of_every_example_are_the_predictor_s(report, dataset, netwo
     table = pq.read_table(report / "predictions")
     assert len(table) == 3 * len(val)
     rows = {(row["checkpoint"], row["source"]): row for row in table.to_pylist()}
-    a, b = (Predictor.load(str(folder)).predict_probs(val.images, tta=True) for folder in networks)
+    predictors = [Predictor.load(str(folder), engine="float32") for folder in networks]
+    a, b = (predictor.predict_probs(val.images, tta=True) for predictor in predictors)
     for name, probs in (("shallow-a", a), ("deep-b", b), ("committee", (a + b) / 2)):
         found = [rows[name, source] for source in val.sources]
         np.testing.assert_allclose([row["probabilities"] for row in found], probs, atol=1e-5)
@@ -55,8 +56,9 @@ def test_predictions_of_every_example_are_the_predictor_s(report, dataset, netwo
 
 def test_a_committee_is_a_checkpoint_of_its_own(report, dataset, networks):
     val = open_dataset(str(dataset)).read_split("val")
-    committee = Predictor.load(str(report / "committee"))
-    members = [Predictor.load(str(folder)).predict_probs(val.images) for folder in networks]
+    committee = Predictor.load(str(report / "committee"), engine="float32")
+    predictors = [Predictor.load(str(folder), engine="float32") for folder in networks]
+    members = [predictor.predict_probs(val.images) for predictor in predictors]
     np.testing.assert_allclose(
         committee.predict_probs(val.images), np.mean(members, axis=0), atol=1e-5
     )

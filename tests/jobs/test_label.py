@@ -46,10 +46,10 @@ def test_every_image_has_a_row(fer, photographs, checkpoint, faces, tmp_path):
     assert (run.result["images"], run.result["faces"], run.result["failed"]) == (9, 6, 3)
     rows = rows_of(tmp_path / "labels")
     assert len(rows) == 9
-    probs = Predictor.load(str(checkpoint)).predict_probs(faces[0][:6])
+    probs = Predictor.load(str(checkpoint), engine="float32").predict_probs(faces[0][:6])
     for number in range(6):
         row = rows[f"{photographs}/a/{number}.png"]
-        np.testing.assert_allclose(row["probabilities"], probs[number], atol=1e-5)
+        np.testing.assert_allclose(row["probabilities"], probs[number], atol=5e-3)
         assert (row["face"], row["status"], row["error"]) == (0, "ok", None)
         assert (row["width"], row["height"], row["box"]) == (48, 48, None)
         assert row["confidence"] == pytest.approx(max(row["probabilities"]))

@@ -1,0 +1,102 @@
+"""A checkpoint as one ONNX file that other programs run without this package."""
+
+import io
+import json
+import logging
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer.checkpoint import Checkpoint
+from fer.engines import fuse
+from fer.errors import InputError, JobError
+from fer.images import IMAGE_SIZE
+from fer.transforms import NORMALISATIONS
+
+OPSET = 18
+INPUT, OUTPUT = "images", "probabilities"
+
+TOLERANCE = 1e-4
+"""How far a probability of the exported network may lie from the checkpoint's own."""
+
+
+class Exported(nn.Module):
+    """All of a checkpoint in one graph: normalisation, members, temperatures, average."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(fuse(model) for model in checkpoint.models)
+        self.configs, self.weights = checkpoint.configs, checkpoint.weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images uint8 (N, 48, 48) to probabilities float32 (N, C)."""
+        probs = [
+            weight
+            * (member(NORMALISATIONS[config.normalisation](images)) / config.temperature).softmax(1)
+            for member, config, weight in zip(self.members, self.configs, self.weights, strict=True)
+        ]
+        return torch.stack(probs).sum(dim=0)
+
+
+def to_onnx(checkpoint: Checkpoint) -> bytes:
+    """Return a checkpoint as an ONNX file of one input and one output.
+
+    ``images`` is uint8 (N, 48, 48), ``probabilities`` float32 (N, C); the names of the classes and
+    the id of the checkpoint stand in its metadata.
+
+    Raises:
+        InputError: ONNX is not installed.
+    """
+    try:
+        import onnx  # noqa: PLC0415 - an extra
+        import onnxscript  # noqa: F401, PLC0415 - torch asks for it
+    except ImportError as error:
+        raise InputError(
+            "The export needs ONNX, which is not installed: pip install 'fer-on-ray[onnx]'."
+        ) from error
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    model, example = Exported(checkpoint).eval(), torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE).byte()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            (example,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    buffer = io.BytesIO()
+    proto = program.model_proto  # type: ignore[union-attr]
+    told = {"id": checkpoint.id, "class_names": json.dumps(checkpoint.class_names)}
+    onnx.helper.set_model_props(proto, told)
+    onnx.save_model(proto, buffer)
+    return buffer.getvalue()
+
+
+def check_onnx(file: bytes, images: np.ndarray, expected: np.ndarray) -> float:
+    """Run an ONNX file and return how far its probabilities lie from those expected, at most.
+
+    Args:
+        file: What ``to_onnx`` returned.
+        images: uint8 (N, 48, 48).
+        expected: The checkpoint's own probabilities, float32 (N, C).
+
+    Raises:
+        JobError: They lie further apart than ``TOLERANCE``.
+    """
+    import onnxruntime  # noqa: PLC0415 - an extra
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (probs,) = session.run([OUTPUT], {INPUT: images})
+    difference = float(np.abs(probs - expected).max())
+    if difference > TOLERANCE:
+        raise JobError(
+            f"The exported network answers differently, by {difference:.2g} of a probability: "
+            f"expected at most {TOLERANCE:g}; nothing was written."
+        )
+    return difference

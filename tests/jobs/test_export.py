@@ -1,0 +1,63 @@
+"""A checkpoint as ONNX: the same answers from a runtime that knows nothing of this package."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from fer import Predictor, onnx
+from fer.drawings import draw_faces
+from fer.errors import JobError
+
+
+def answers(file, images):
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (probs,) = session.run(["probabilities"], {"images": images})
+    return session.get_modelmeta().custom_metadata_map, probs
+
+
+def test_onnx_answers_as_the_checkpoint_does(fer, checkpoint, tmp_path):
+    output = tmp_path / "exported"
+    run = fer("export", "--checkpoint", checkpoint, "--output", output)
+    assert run.result["model"] == f"{output}/model.onnx"
+    images, _ = draw_faces(70, seed=9)
+    predictor = Predictor.load(str(checkpoint), engine="float32")
+    told, probs = answers(output / "model.onnx", images)
+    np.testing.assert_allclose(probs, predictor.predict_probs(images), atol=1e-5)
+    assert answers(output / "model.onnx", images[:1])[1].shape == (1, 7)
+    assert (told["id"], json.loads(told["class_names"])) == (
+        predictor.id,
+        list(predictor.class_names),
+    )
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["largest_difference"] < 1e-4
+    run = fer("export", "--checkpoint", checkpoint, "--output", output)
+    assert (run.code, "already holds a result" in run.sentence) == (2, True)
+
+
+def test_a_committee_is_one_file(fer, save_network, tmp_path):
+    for name, seed, normalisation in (("0", 1, "per_image"), ("1", 2, "equalized")):
+        save_network(tmp_path / "both" / name, seed=seed, normalisation=normalisation)
+    (tmp_path / "both" / "config.json").write_text('{"members": ["0", "1"], "weights": [3, 1]}')
+    output = tmp_path / "exported"
+    fer("export", "--checkpoint", tmp_path / "both", "--output", output)
+    images, _ = draw_faces(20, seed=9)
+    expected = Predictor.load(str(tmp_path / "both"), engine="float32").predict_probs(images)
+    np.testing.assert_allclose(answers(output / "model.onnx", images)[1], expected, atol=1e-5)
+
+
+def test_a_file_that_answers_otherwise_is_not_written(checkpoint):
+    predictor = Predictor.load(str(checkpoint), engine="float32")
+    images, _ = draw_faces(10, seed=0)
+    with pytest.raises(JobError, match="answers differently, by 0.5 of a probability"):
+        onnx.check_onnx(
+            onnx.to_onnx(predictor.checkpoint), images, predictor.predict_probs(images) + 0.5
+        )
+
+
+def test_onnx_that_is_not_installed(fer, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    run = fer("export", "--checkpoint", checkpoint, "--output", tmp_path / "exported")
+    assert (run.code, "pip install 'fer-on-ray[onnx]'" in run.sentence) == (2, True)

@@ -1,0 +1,69 @@
+"""Whatever an engine is made of, it says what the network says."""
+
+import shutil
+
+import pytest
+import torch
+
+from fer.checkpoint import load_checkpoint
+from fer.drawings import draw_faces
+from fer.engines import Engine, choose_engine, fuse
+from fer.models import MODELS, build_model
+from fer.predictor import BUNDLED_WEIGHTS
+from fer.transforms import standardize
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The bundled network, whose answers are worth comparing."""
+    (model,) = load_checkpoint(str(BUNDLED_WEIGHTS)).models
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.tensor(draw_faces(256, seed=5)[0])
+
+
+@pytest.fixture(scope="module")
+def expected(network, images):
+    with torch.inference_mode():
+        return network(standardize(images)).softmax(dim=1)
+
+
+@pytest.mark.parametrize("name", [*MODELS])
+def test_fusing_changes_nothing(name, images):
+    torch.manual_seed(0)
+    model = build_model(name).train()
+    with torch.inference_mode():
+        model(standardize(images[:64]))  # statistics that are not those of the start
+        seen = model.eval()(standardize(images[:8]))
+        torch.testing.assert_close(fuse(model)(standardize(images[:8])), seen, rtol=1e-4, atol=1e-4)
+    assert not any("BatchNorm" in type(module).__name__ for module in fuse(model).modules())
+    assert any("BatchNorm" in type(module).__name__ for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ["auto", "float32", "bfloat16"])
+def test_an_engine_agrees_with_the_network_in_float32(name, network, images, expected):
+    engine = Engine(network, "per_image", CPU, name)
+    check_agreement(engine.logits(images).softmax(dim=1), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_a_compiled_engine_agrees_too(network, images, expected):
+    engine = Engine(network, "per_image", CPU, "compiled")
+    parts = [engine.logits(part).softmax(dim=1) for part in images.split(128)]
+    check_agreement(torch.cat(parts), expected)
+
+
+def check_agreement(probs, expected):
+    assert (probs.argmax(dim=1) == expected.argmax(dim=1)).float().mean() >= 0.995
+    assert (probs - expected).abs().mean() < 0.005
+
+
+def test_float32_is_chosen_where_bfloat16_is_slow(monkeypatch):
+    monkeypatch.setattr("fer.engines.has_fast_bfloat16", lambda _device: False)
+    assert choose_engine(CPU) == "float32"
