@@ -20,6 +20,13 @@ from fer.errors import InputError
 READ_AHEAD_BYTES = 4 * 2**20
 """What a sequential reader asks for at once: enough to hide an object store's latency."""
 
+S3_ATTEMPTS = 10
+"""How often a request is made before it counts as failed: of requests that fail one in five times,
+one in ten million then fails for good. Each attempt waits longer than the one before."""
+
+S3_TIMEOUT_SECONDS = 20.0
+"""A request that says nothing for so long is made again."""
+
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 _S3_MISTAKES = {
@@ -99,15 +106,32 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
 
 @lru_cache(maxsize=64)
 def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
+    if scheme == "s3":
+        _check_bucket(authority)
+        return _open_bucket(authority), authority
     try:
         opened, root = pafs.FileSystem.from_uri(f"{scheme}://{authority}")
     except ArrowInvalid as error:
         raise InputError(
             f"{scheme}:// is not a location that can be opened: use a local path or s3://bucket/…."
         ) from error
-    if scheme == "s3":
-        _check_bucket(authority)
     return opened, root
+
+
+def _open_bucket(bucket: str) -> pafs.S3FileSystem:
+    """Open the store of a bucket with more patience than pyarrow's three attempts."""
+    environment = os.environ
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    if region is None and endpoint is None:
+        region = pafs.resolve_s3_region(bucket)
+    return pafs.S3FileSystem(
+        endpoint_override=endpoint,
+        region=region,
+        connect_timeout=S3_TIMEOUT_SECONDS,
+        request_timeout=S3_TIMEOUT_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
+    )
 
 
 def _check_bucket(bucket: str) -> None:
@@ -126,9 +150,15 @@ def _check_bucket(bucket: str) -> None:
 @lru_cache(maxsize=1)
 def _s3_client() -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
     import boto3  # noqa: PLC0415 - slow to import, and needed for s3:// alone
+    from botocore.config import Config  # noqa: PLC0415
 
+    patient = Config(
+        connect_timeout=S3_TIMEOUT_SECONDS,
+        read_timeout=S3_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
+    )
     # A session of its own: boto3's default one keeps the first credentials that it sees.
-    return boto3.session.Session().client("s3")
+    return boto3.session.Session().client("s3", config=patient)
 
 
 def is_folder(location: str) -> bool:

@@ -1,5 +1,6 @@
 """A proxy in front of an object store that fails as object stores do, when it is told to."""
 
+import random
 import re
 import socket
 import struct
@@ -24,6 +25,7 @@ class Fault:
         kind: ``busy`` answers 503, ``reset`` hangs up, ``truncate`` hangs up within the answer,
             ``slow`` answers late.
         times: How many requests it still happens to.
+        share: Of the requests that match, from 0 to 1.
         seconds: How late.
         hits: How many it happened to.
     """
@@ -31,6 +33,7 @@ class Fault:
     match: str
     kind: str = "busy"
     times: int = 10**9
+    share: float = 1.0
     seconds: float = 0.2
     hits: int = 0
 
@@ -42,11 +45,13 @@ class FaultProxy:
     endpoint: str
     faults: list[Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _random: random.Random = field(default_factory=lambda: random.Random(7))
 
     def fault_of(self, request):
         with self._lock:
             for fault in self.faults:
-                if fault.times and re.search(fault.match, request):
+                is_due = fault.times and self._random.random() < fault.share
+                if is_due and re.search(fault.match, request):
                     fault.times -= 1
                     fault.hits += 1
                     return fault

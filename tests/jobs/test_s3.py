@@ -4,6 +4,7 @@ import io
 
 import pyarrow.parquet as pq
 import pytest
+from fault_proxy import Fault, fault_proxy
 
 from fer import storage
 from fer.dataset import open_dataset
@@ -117,3 +118,41 @@ def test_a_key_that_may_only_read(fer, bucket, monkeypatch, fresh_client, source
     run = fer("ingest", "--source", sources / "fer2013.csv", "--output", f"{bucket}/denied")
     assert run.code == 2
     assert "s3://open/denied can't be written to: " in run.sentence
+
+
+@pytest.fixture
+def faulty(s3_server, monkeypatch, fresh_client):
+    """A proxy in front of the store, which this process then uses."""
+    with fault_proxy(s3_server) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+@pytest.mark.parametrize("kind", ["busy", "reset", "truncate"])
+def test_a_store_that_fails_one_time_in_five_loses_nothing(faulty, s3, kind):
+    contents = {f"faults/{kind}/{number}": bytes([number]) * 50_000 for number in range(40)}
+    for key, content in contents.items():
+        s3.put_object(Bucket="open", Key=key, Body=content)
+    faulty.faults.append(Fault(r"^(GET|HEAD) ", kind, share=0.2))
+    entries = [*storage.walk(f"s3://open/faults/{kind}")]
+    assert len(entries) == 40
+    for entry in entries:
+        assert storage.read_bytes(entry.location) == contents[f"faults/{kind}/{entry.name}"]
+    assert faulty.faults[0].hits > 5
+
+
+def test_writes_are_repeated_too(faulty):
+    faulty.faults.append(Fault(r"^(PUT|POST) ", share=0.3))
+    for number in range(20):
+        storage.write_bytes(f"s3://open/faults/written/{number}", b"x" * number)
+    assert faulty.faults[0].hits > 3
+    sizes = {entry.name: entry.size_bytes for entry in storage.walk("s3://open/faults/written")}
+    assert sizes == {str(number): number for number in range(20)}
+
+
+def test_a_request_that_hangs_is_made_again(faulty, monkeypatch):
+    monkeypatch.setattr("fer.storage.S3_TIMEOUT_SECONDS", 1.0)
+    storage.write_bytes("s3://open/faults/hanging", b"here")
+    faulty.faults.append(Fault("GET /open/faults/hanging", "slow", times=1, seconds=5))
+    assert storage.read_bytes("s3://open/faults/hanging") == b"here"
+    assert faulty.faults[0].hits == 1
