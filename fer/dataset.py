@@ -312,7 +312,8 @@ class Dataset:
 
     def held_columns(self, *names: str) -> list[str]:
         """Return those of the columns that the dataset has: it may be without votes."""
-        return [name for name in names if name in self._files().schema.names]
+        held = set(self._files().schema.names)
+        return [name for name in names if name in held]
 
     def _files(self) -> pads.Dataset:
         store, path = storage.filesystem(storage.join(self.location, "examples"))

@@ -11,6 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from fer.precision import has_fast_bfloat16
 from fer.transforms import NORMALISATIONS
 
+COMPILED_BATCH = 128
+"""Images that a compiled network takes at once."""
+
 EngineName = Literal["auto", "float32", "bfloat16", "compiled"]
 
 
@@ -19,6 +22,7 @@ class Engine:
 
     Attributes:
         name: ``float32``, ``bfloat16`` or ``compiled``.
+        dtype: What it computes in.
     """
 
     def __init__(
@@ -26,20 +30,18 @@ class Engine:
     ) -> None:
         self.name = choose_engine(device) if name == "auto" else name
         self._normalise = NORMALISATIONS[normalisation]
-        self._dtype = torch.float32
-        if self.name != "float32" and has_fast_bfloat16(device):
-            self._dtype = torch.bfloat16
-        fused = fuse(model).to(device, self._dtype)
+        self.dtype = _DTYPES.get(self.name) or _DTYPES[choose_engine(device)]
+        fused = fuse(model).to(device, self.dtype)
         fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._run: Callable[[Tensor], Tensor] = fused
-        if self.name == "compiled":
-            self._run = _compile(fused)
+        self._run = _compile(fused) if self.name == "compiled" else _eager(fused)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Map images uint8 (B, 48, 48) on the engine's device to logits float32 (B, C)."""
-        normalised = self._normalise(images).to(self._dtype)
-        return self._run(normalised.contiguous(memory_format=torch.channels_last)).float()
+        return self._run(self._normalise(images).to(self.dtype)).float()
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def choose_engine(device: torch.device) -> Literal["float32", "bfloat16"]:
@@ -65,9 +67,28 @@ def fuse(model: nn.Module) -> nn.Module:
     return fused
 
 
+def _eager(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def run(images: Tensor) -> Tensor:
+        logits: Tensor = model(images.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    return run
+
+
 def _compile(model: nn.Module) -> Callable[[Tensor], Tensor]:
     import torch._inductor.config as inductor  # noqa: PLC0415 - slow, and seldom needed
 
     inductor.freezing = True
-    compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
-    return compiled
+    compiled = torch.compile(model, dynamic=False)
+
+    def run(images: Tensor) -> Tensor:
+        """Fill the batch up: each other size would be compiled anew."""
+        num_images = len(images)
+        padding = -num_images % COMPILED_BATCH
+        filled = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding))
+        filled = filled.contiguous(memory_format=torch.channels_last)
+        starts = range(0, len(filled), COMPILED_BATCH)
+        parts = [compiled(filled[start : start + COMPILED_BATCH]) for start in starts]
+        return torch.cat(parts)[:num_images]
+
+    return run

@@ -16,7 +16,7 @@ import pooch
 
 from fer import storage
 from fer.errors import InputError
-from fer.images import IMAGE_SIZE, Photo
+from fer.images import IMAGE_SIZE, ImageError, Photo
 
 # Each process that looks for faces has a CPU to itself, and nothing to say about its backends.
 cv2.setNumThreads(1)
@@ -48,7 +48,7 @@ EYES_BELOW_TOP = 0.38
 
 
 THUMBNAIL_SIDE = 128
-PAPER, BOX = (245, 247, 250), (43, 108, 176)
+BOX = (43, 108, 176)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,18 @@ class FaceDetector:
             ) from error
 
     def find(self, photo: Photo) -> list[Face]:
-        """Return the faces of a photograph from left to right."""
+        """Return the faces of a photograph from left to right.
+
+        Raises:
+            ImageError: The detector stumbled on it.
+        """
+        try:
+            return self._find(photo)
+        except cv2.error as error:
+            told = str(error).splitlines()[0][:200]
+            raise ImageError("unreadable", f"Faces can't be looked for: {told}.") from error
+
+    def _find(self, photo: Photo) -> list[Face]:
         faces = [self._face(photo, found) for found in self._detect(photo)]
         faces = [face for face in faces if face.box[2] >= self.min_face_size]
         return sorted(faces, key=lambda face: tuple(face.box))
@@ -131,32 +142,38 @@ def align(grey: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarra
     middle, eyes = box[:2] + box[2:] / 2, landmarks[:2].mean(axis=0)
     # As far across as the box is, and as far down as the eyes say.
     corner = eyes + across * ((middle - eyes) @ across - side / 2) - down * side * EYES_BELOW_TOP
-    # Sampled finer and averaged, lest a large face be full of jagged edges.
-    finer = max(1, math.ceil(side / IMAGE_SIZE))
-    step = side / (IMAGE_SIZE * finer)
-    start = corner + (across + down) * (step / 2)
-    matrix = np.column_stack([across * step, down * step, start])
-    size = (IMAGE_SIZE * finer, IMAGE_SIZE * finer)
+    return _cut_out(grey, corner, across * side, down * side, IMAGE_SIZE)
+
+
+def _cut_out(
+    image: np.ndarray, corner: np.ndarray, across: np.ndarray, down: np.ndarray, size: int
+) -> np.ndarray:
+    """Return a square of an image, from a corner along two sides (2,), scaled to ``size`` pixels.
+
+    Sampled finer and averaged, lest a large square be full of jagged edges; where the image ends
+    its border is repeated.
+    """
+    finer = size * max(1, math.ceil(float(np.hypot(*across)) / size))
+    start = corner + (across + down) / (2 * finer)
     fine = cv2.warpAffine(
-        grey,
-        matrix,
-        size,
+        image,
+        np.column_stack([across / finer, down / finer, start]),
+        (finer, finer),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return cv2.resize(fine, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
+    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def draw_thumbnail(photo: Photo, face: Face) -> bytes:
     """Return a face within its surroundings, its box drawn, as a JPEG file of 128x128 pixels."""
     x, y, width, height = face.box / photo.scale
     half = max(width, height)
-    left, top = x + width / 2 - half, y + height / 2 - half
-    scale = THUMBNAIL_SIDE / (2 * half)
-    matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
-    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    view = cv2.warpAffine(photo.pixels, matrix, size, flags=cv2.INTER_AREA, borderValue=PAPER)
-    corners = (np.array([[x, y], [x + width, y + height]]) - (left, top)) * scale
+    corner = np.array([x + width / 2 - half, y + height / 2 - half])
+    across, down = np.array([2 * half, 0.0]), np.array([0.0, 2 * half])
+    view = _cut_out(photo.pixels, corner, across, down, THUMBNAIL_SIDE)
+    corners = np.array([[x, y], [x + width, y + height]]) - corner
+    corners *= THUMBNAIL_SIDE / (2 * half)
     first, last = corners.round().astype(int).tolist()
     cv2.rectangle(view, first, last, BOX, 2)
     return encode_jpeg(cv2.cvtColor(view, cv2.COLOR_RGB2BGR))

@@ -21,8 +21,11 @@ EVALUATION_BATCH = 256
 
 
 def example_bytes(num_classes: int) -> int:
-    """Return what an example takes of a worker's memory: pixels, a label, a target a class."""
-    return IMAGE_SIZE**2 + 8 + 4 * num_classes
+    """Return what an example takes of a worker's memory: pixels, a label, a target a class.
+
+    Twice, since there are two copies while the examples are sorted and placed.
+    """
+    return 2 * (IMAGE_SIZE**2 + 8 + 4 * num_classes)
 
 
 @dataclass(frozen=True)

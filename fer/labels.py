@@ -1,6 +1,8 @@
 """The Parquet schema of labels: one row a face, and at least one row an image."""
 
+import base64
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -152,6 +154,37 @@ class LabelTally:
         self.failures = sorted({*self.failures, *other.failures})[:NUM_TOLD]
         self.slowest = sorted({*self.slowest, *other.slowest}, reverse=True)[:NUM_TOLD]
 
+    def to_json(self) -> str:
+        """Return all that was counted, for the file whose rows these are."""
+        exhibits = {
+            emotion: [{**vars(shown), "thumbnail": _text(shown.thumbnail)} for shown in exhibits]
+            for emotion, exhibits in self.exhibits.items()
+        }
+        told = {"confidences": self.confidences.tolist(), "files": sorted(self.files)}
+        return json.dumps({**vars(self), **told, "exhibits": exhibits})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "LabelTally":
+        """Return what ``to_json`` was called on."""
+        told = json.loads(text)
+        exhibits = {
+            emotion: [
+                Exhibit(**{**shown, "thumbnail": _bytes(shown["thumbnail"])}) for shown in some
+            ]
+            for emotion, some in told["exhibits"].items()
+        }
+        return cls(
+            images=told["images"],
+            statuses=Counter(told["statuses"]),
+            emotions=Counter(told["emotions"]),
+            confidences=np.array(told["confidences"], np.int64),
+            ignored=told["ignored"],
+            files=set(told["files"]),
+            exhibits=exhibits,
+            failures=[tuple(each) for each in told["failures"]],
+            slowest=[tuple(each) for each in told["slowest"]],
+        )
+
     def count(self, row: dict[str, Any], thumbnail: bytes | None) -> None:
         """Count a row of ``LABEL_SCHEMA``, and perhaps show its face."""
         self.statuses[row["status"]] += 1
@@ -176,3 +209,11 @@ class LabelTally:
     def failed(self) -> int:
         """Images that could not be used."""
         return sum(self.statuses[status] for status in FAILED)
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text)

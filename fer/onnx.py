@@ -40,22 +40,30 @@ class Exported(nn.Module):
         return torch.stack(probs).sum(dim=0)
 
 
+def require_onnx() -> None:
+    """Refuse to go on without what the export needs.
+
+    Raises:
+        InputError: ONNX, its runtime or torch's way to it is not installed.
+    """
+    try:
+        import onnx  # noqa: F401, PLC0415 - extras
+        import onnxruntime  # noqa: F401, PLC0415
+        import onnxscript  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise InputError(
+            "The export needs ONNX, which is not installed: pip install 'fer-on-ray[onnx]'."
+        ) from error
+
+
 def to_onnx(checkpoint: Checkpoint) -> bytes:
     """Return a checkpoint as an ONNX file of one input and one output.
 
     ``images`` is uint8 (N, 48, 48), ``probabilities`` float32 (N, C); the names of the classes and
     the id of the checkpoint stand in its metadata.
-
-    Raises:
-        InputError: ONNX is not installed.
     """
-    try:
-        import onnx  # noqa: PLC0415 - an extra
-        import onnxscript  # noqa: F401, PLC0415 - torch asks for it
-    except ImportError as error:
-        raise InputError(
-            "The export needs ONNX, which is not installed: pip install 'fer-on-ray[onnx]'."
-        ) from error
+    import onnx  # noqa: PLC0415 - an extra
+
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model, example = Exported(checkpoint).eval(), torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE).byte()
     with warnings.catch_warnings():
@@ -94,7 +102,7 @@ def check_onnx(file: bytes, images: np.ndarray, expected: np.ndarray) -> float:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (probs,) = session.run([OUTPUT], {INPUT: images})
     difference = float(np.abs(probs - expected).max())
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:
         raise JobError(
             f"The exported network answers differently, by {difference:.2g} of a probability: "
             f"expected at most {TOLERANCE:g}; nothing was written."

@@ -28,10 +28,15 @@ def write_part(
     """
     digest = hashlib.sha256("\n".join(table[key].to_pylist()).encode())
     name = f"{folder}/{digest.hexdigest()[:20]}.parquet"
+    write_table(storage.join(location, name), table, **encoding)
+    return name
+
+
+def write_table(location: str, table: pa.Table, **encoding: Any) -> None:  # noqa: ANN401
+    """Write a table as one Parquet file: a reader sees all of it, or what was there before."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=1, **encoding)
-    storage.write_bytes(storage.join(location, name), sink.getvalue().to_pybytes())
-    return name
+    storage.write_bytes(location, sink.getvalue().to_pybytes())
 
 
 def keep_only(location: str, folders: tuple[str, ...], names: set[str]) -> None:

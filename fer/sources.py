@@ -10,7 +10,7 @@ import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, BinaryIO, Literal, cast
 
@@ -29,7 +29,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz
 MEMBER = "!/"
 """Stands between an archive and its member in the name of an example."""
 
-PieceKind = Literal["image", "rows", "rejected", "ignored"]
+PieceKind = Literal["image", "rows", "archive", "rejected", "ignored"]
 
 _BROKEN_ARCHIVE = (
     EOFError,
@@ -47,7 +47,8 @@ class Piece:
     """A file, or a stretch of a CSV file's rows, as a source holds it.
 
     Attributes:
-        kind: An image, rows, or what takes no further part: rejected, or ignored (a README).
+        kind: An image, rows, an archive that was not opened, or what takes no further part:
+            rejected, or ignored (a README).
         source: Where it came from: a location, the archive's member after ``!/``.
         path: The part of ``source`` from the name that was given on: its folders may name the
             class and the split.
@@ -113,6 +114,27 @@ def read_pieces(location: str) -> Iterator[Piece]:
         return
     for entry in storage.walk(location):
         yield from _read_file(entry, storage.join(storage.name(location), entry.name))
+
+
+def list_pieces(entries: Iterable[storage.Entry]) -> Iterator[Piece]:
+    """Yield the images and the archives among files, and what is neither, without opening any."""
+    for entry in entries:
+        kind: PieceKind = "ignored"
+        if _is_image(entry.name):
+            kind = "image"
+        elif is_archive(entry.name):
+            kind = "archive"
+        yield Piece(kind, entry.location, size_bytes=entry.size_bytes, etag=entry.etag)
+
+
+def first(pieces: Iterable[Piece], limit: int | None) -> Iterator[Piece]:
+    """Yield pieces until so many, without those that are ignored, have come."""
+    taken = 0
+    for piece in pieces:
+        yield piece
+        taken += piece.kind != "ignored"
+        if taken == limit:
+            return
 
 
 def _read_file(entry: storage.Entry, path: str) -> Iterator[Piece]:
@@ -198,7 +220,7 @@ def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
 def _read_tar(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         for info in archive:
-            member = at.member(info.name)
+            member = at.member(_readable(info.name))
             # A streamed tar file keeps a record of every member it passed.
             archive.members = []  # type: ignore[attr-defined]
             if info.isdir() or storage.is_hidden(info.name):
@@ -210,6 +232,11 @@ def _read_tar(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
                 yield member.reject(refusal)
             else:
                 yield from _read_stream(cast(BinaryIO, unpacked), member)
+
+
+def _readable(name: str) -> str:
+    """Return a name whose bytes that are no UTF-8 are replaced, as tables and pages want it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _refusal(member: str, size_bytes: int) -> str | None:

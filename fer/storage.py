@@ -27,6 +27,9 @@ one in ten million then fails for good. Each attempt waits longer than the one b
 S3_TIMEOUT_SECONDS = 20.0
 """A request that says nothing for so long is made again."""
 
+PAGE = 1000
+"""What an object store lists at once."""
+
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 _S3_MISTAKES = {
@@ -118,6 +121,15 @@ def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
     return opened, root
 
 
+class _PatientStore(pafs.S3FileSystem):  # type: ignore[misc]
+    """pyarrow's store of a bucket, which else would forget its patience on the way to a worker."""
+
+    bucket: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_bucket, (self.bucket,)
+
+
 def _open_bucket(bucket: str) -> pafs.S3FileSystem:
     """Open the store of a bucket with more patience than pyarrow's three attempts."""
     environment = os.environ
@@ -125,13 +137,15 @@ def _open_bucket(bucket: str) -> pafs.S3FileSystem:
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     if region is None and endpoint is None:
         region = pafs.resolve_s3_region(bucket)
-    return pafs.S3FileSystem(
+    store = _PatientStore(
         endpoint_override=endpoint,
         region=region,
         connect_timeout=S3_TIMEOUT_SECONDS,
         request_timeout=S3_TIMEOUT_SECONDS,
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
     )
+    store.bucket = bucket
+    return store
 
 
 def _check_bucket(bucket: str) -> None:
@@ -211,6 +225,29 @@ def walk(location: str) -> Iterator[Entry]:
     return (entry for entry in listing if not is_hidden(entry.name))
 
 
+def children(location: str) -> tuple[list[str], list[Entry]] | None:
+    """Return the folders and the files right inside a folder, hidden ones aside.
+
+    Returns:
+        The locations of the folders, and the entries of the files, each in the order of their
+        names; None if they are more than a thousand, which a store lists at once.
+    """
+    if location.startswith("s3://"):
+        return _children_s3(location)
+    store, root = filesystem(location)
+    infos = store.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+    if len(infos) > PAGE:
+        return None
+    seen = sorted(
+        (info for info in infos if not is_hidden(info.base_name)), key=lambda info: str(info.path)
+    )
+    folders = [
+        join(location, info.base_name) for info in seen if info.type == pafs.FileType.Directory
+    ]
+    files = [_entry(info, location, root) for info in seen if info.type == pafs.FileType.File]
+    return folders, files
+
+
 def is_hidden(member: str) -> bool:
     """Tell whether a path has a part that people do not see as theirs."""
     parts = member.split("/")
@@ -218,16 +255,36 @@ def is_hidden(member: str) -> bool:
 
 
 def _walk_s3(location: str) -> Iterator[Entry]:
+    for page in _pages_s3(location):
+        yield from _entries_s3(location, page)
+
+
+def _children_s3(location: str) -> tuple[list[str], list[Entry]] | None:
+    page = next(_pages_s3(location, Delimiter="/"))
+    if page["IsTruncated"]:
+        return None
+    bucket, _, _ = location.removeprefix("s3://").partition("/")
+    prefixes = [item["Prefix"].rstrip("/") for item in page.get("CommonPrefixes", ())]
+    folders = [f"s3://{bucket}/{prefix}" for prefix in prefixes if not is_hidden(name(prefix))]
+    files = [entry for entry in _entries_s3(location, page) if not is_hidden(entry.name)]
+    return folders, files
+
+
+def _pages_s3(location: str, **request: str) -> Iterator[dict[str, Any]]:
     bucket, _, prefix = location.removeprefix("s3://").partition("/")
-    prefix = f"{prefix}/" if prefix else ""
     filesystem(location)
-    pages = _s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    for page in pages:
-        for item in page.get("Contents", ()):
-            key = item["Key"]
-            if not key.endswith("/"):
-                below = key.removeprefix(prefix)
-                yield Entry(f"s3://{bucket}/{key}", below, item["Size"], item["ETag"].strip('"'))
+    listing = _s3_client().get_paginator("list_objects_v2")
+    prefix = f"{prefix}/" if prefix else ""
+    yield from listing.paginate(Bucket=bucket, Prefix=prefix, **request)
+
+
+def _entries_s3(location: str, page: dict[str, Any]) -> Iterator[Entry]:
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    for item in page.get("Contents", ()):
+        key = item["Key"]
+        if not key.endswith("/"):
+            below = key.removeprefix(f"{prefix}/") if prefix else key
+            yield Entry(f"s3://{bucket}/{key}", below, item["Size"], item["ETag"].strip('"'))
 
 
 def _walk_folders(location: str) -> Iterator[Entry]:

@@ -11,6 +11,11 @@ from fer.errors import InputError
 from fer.recipe import Recipe
 from fer.votes import VotesTeacher
 
+NO_VOTES = (
+    "--votes-weight needs FER+ votes, and the dataset has none: ingest FER2013's CSV file with "
+    "--votes, or leave the flag out."
+)
+
 
 @dataclass(frozen=True)
 class TargetRule:
@@ -49,10 +54,7 @@ class TargetRule:
         teacher = None
         if recipe.votes_weight:
             if votes is None:
-                raise InputError(
-                    "--votes-weight needs FER+ votes, and the dataset has none: ingest FER2013's "
-                    "CSV file with --votes, or leave the flag out."
-                )
+                raise InputError(NO_VOTES)
             teacher = VotesTeacher.learn(votes, labels, num_classes)
         weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
         return cls(recipe.label_smoothing, weights, recipe.votes_weight, teacher)

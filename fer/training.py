@@ -90,7 +90,8 @@ def train_epoch(
         if average is not None:
             average.update_parameters(model)
         correct = (logits.argmax(dim=1) == batch.labels).sum()
-        yield torch.stack([loss.detach(), correct, torch.tensor(len(batch.labels))]).double()
+        seen = correct.new_tensor(len(batch.labels))
+        yield torch.stack([loss.detach().double(), correct.double(), seen.double()])
 
 
 @torch.inference_mode()

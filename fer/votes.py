@@ -78,6 +78,10 @@ def read_votes(location: str) -> Votes:
     return Votes(votes, splits)
 
 
+MAX_LEARNED = 200_000
+"""Examples that the teacher learns from, drawn at random where there are more."""
+
+
 @dataclass(frozen=True)
 class VotesTeacher:
     """Estimates how probable each label is, given what ten people voted.
@@ -103,7 +107,9 @@ class VotesTeacher:
         """
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow, seldom needed
 
-        learned = LogisticRegression(max_iter=2000).fit(_seen(votes), labels)
+        some = np.random.default_rng(0).permutation(len(labels))[:MAX_LEARNED]
+        some.sort()
+        learned = LogisticRegression(max_iter=2000).fit(_seen(votes[some]), labels[some])
         coefficients, intercepts = learned.coef_, learned.intercept_
         if num_classes == 2:
             # Of two classes scikit-learn tells how much more the second is, in a single row.

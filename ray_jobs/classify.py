@@ -11,6 +11,7 @@ import torch
 from fer.engines import EngineName
 from fer.images import IMAGE_SIZE
 from fer.predictor import Predictor
+from ray_jobs import stages
 
 BATCH_SIZE = 512
 """Images that are handed to a network's process at once."""
@@ -32,7 +33,8 @@ class Classifier:
     ) -> None:
         # There is a process for each CPU: threads of its own would get in the others' way.
         torch.set_num_threads(1)
-        self.predictors = [Predictor.load(each, engine=engine) for each in checkpoints]
+        # It reserved no GPU: one that it saw all the same would be another's.
+        self.predictors = [Predictor.load(each, "cpu", engine) for each in checkpoints]
         self.tta = tta
 
     def __call__(self, images: pa.Table) -> pa.Table:
@@ -48,6 +50,14 @@ class Classifier:
         return rest
 
 
+class ChunkClassifier(Classifier):
+    """The same for chunks: rows of ``chunk``, a name, and ``table``, a packed table of images."""
+
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        """Classify all faces of some chunks."""
+        return stages.each_table(super().__call__)(chunks)
+
+
 def _as_lists(probs: np.ndarray, ends: np.ndarray) -> pa.Array:
     """Return probabilities float32 (N, C) as lists of lists, cut where each image's faces end."""
     num_faces, num_classes = probs.shape
@@ -57,32 +67,36 @@ def _as_lists(probs: np.ndarray, ends: np.ndarray) -> pa.Array:
 
 
 def classify(
-    images: ray.data.Dataset,
+    rows: ray.data.Dataset,
     checkpoints: Sequence[str],
     *,
+    classifier: type[Classifier] = Classifier,
+    batch_size: int = BATCH_SIZE,
     tta: bool = False,
     engine: EngineName = "auto",
     num_cpus: float = CLASSIFY_CPUS,
 ) -> ray.data.Dataset:
-    """Add the probabilities of networks to images, with at most one ``Classifier`` a CPU.
+    """Add the probabilities of networks to images, with at most one process a CPU.
 
     Args:
-        images: Rows with a column ``crops``.
+        rows: What the classifier takes.
         checkpoints: The networks.
+        classifier: Takes images, or chunks of them.
+        batch_size: Rows that it is handed at once.
         tta: Whether to average over each face and its mirror image.
         engine: How each process runs them.
         num_cpus: What each process reserves.
     """
     most = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    return images.map_batches(
-        Classifier,
+    return rows.map_batches(
+        classifier,
         fn_constructor_kwargs={
             "checkpoints": list(checkpoints),
             "tta": tta,
             "engine": engine,
         },
         batch_format="pyarrow",
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
         num_cpus=num_cpus,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
     )

@@ -124,14 +124,23 @@ def _resolve(location: str, field: str) -> str:
 JOB = "job.json"
 """The flags of the job that began an output: where it lies, the rest may be ours."""
 
-DATA = "data_fingerprint"
+MADE_FROM = "made_from"
+
+_SECRET = ("mlflow_uri",)
+"""Flags that may hold a password."""
+
+
+def flags_of(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any job's
+    """Return a job's flags as they may be written down and passed on."""
+    flags = dataclasses.asdict(config)
+    return {name: value for name, value in flags.items() if name not in _SECRET}
 
 
 def claim_output(
     config: Any,  # noqa: ANN401 - any job's
     finished: str,
     parts: Collection[str],
-    data: str | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> None:
     """Make a job's output ready to be written, and leave alone what is not ours.
 
@@ -139,7 +148,8 @@ def claim_output(
         config: The job's, with ``output`` and ``overwrite``.
         finished: The file that is written last: where it is, a result is complete.
         parts: What else a result consists of, left over perhaps by a run that did not finish.
-        data: Fingerprint of the dataset that the job reads, for when it is resumed.
+        made_from: What the result is made from, as pairs of what it is and a fingerprint, for when
+            the job is resumed.
 
     Raises:
         InputError: A result is there, or something else, or it can't be written to.
@@ -154,7 +164,7 @@ def claim_output(
     ours = {JOB, finished, *parts} if is_begun else set()
     if others := sorted(found - ours):
         raise InputError(f"{output} holds {others[0]}, which is not ours: name an empty folder.")
-    flags = json.dumps({**dataclasses.asdict(config), DATA: data}, indent=2)
+    flags = json.dumps({**flags_of(config), MADE_FROM: made_from or {}}, indent=2)
     try:
         # What marks a result as complete goes first and comes last.
         for name in (finished, *sorted(found - {finished, JOB})):
@@ -171,7 +181,7 @@ def claim_or_resume(
     *,
     begun: str,
     may_change: Collection[str],
-    data: str,
+    made_from: Mapping[str, str],
 ) -> None:
     """Make an output ready to be written, or check that the run in it is the one to go on with.
 
@@ -181,30 +191,34 @@ def claim_or_resume(
         parts: What else a result consists of.
         begun: The part that tells that a run got somewhere, and should not be thrown away.
         may_change: Flags that may differ when the run is resumed.
-        data: Fingerprint of the dataset.
+        made_from: What the result is made from, as pairs of what it is and a fingerprint.
 
     Raises:
-        InputError: There is nothing to resume, the run began with other flags or data, or the
+        InputError: There is nothing to resume, the run began with or from something else, or the
             output holds a run that nobody asked to resume or to replace.
     """
     if config.resume:
-        _check_same_run(config, may_change, data)
+        _check_same_run(config, may_change, made_from)
         return
     if storage.exists(storage.join(config.output, begun)) and not config.overwrite:
         raise InputError(
             f"{config.output} already holds a run: --resume goes on with it, --overwrite replaces "
             "it, or name another folder."
         )
-    claim_output(config, finished, parts, data)
+    claim_output(config, finished, parts, made_from)
 
 
-def _check_same_run(config: Any, may_change: Collection[str], data: str) -> None:  # noqa: ANN401
+def _check_same_run(
+    config: Any,  # noqa: ANN401
+    may_change: Collection[str],
+    made_from: Mapping[str, str],
+) -> None:
     if not storage.exists(storage.join(config.output, JOB)):
         raise InputError(f"{config.output} holds no run to resume: start one without --resume.")
     flags = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
     changed = [
         f"--{name.replace('_', '-')}"
-        for name, value in dataclasses.asdict(config).items()
+        for name, value in flags_of(config).items()
         if name not in may_change and value != flags.get(name)
     ]
     if changed:
@@ -212,12 +226,12 @@ def _check_same_run(config: Any, may_change: Collection[str], data: str) -> None
             f"The run in {config.output} began with another {', '.join(changed)}: resume it with "
             "the same, or start anew with --overwrite."
         )
-    if flags.get(DATA) not in (None, data):
-        raise InputError(
-            f"The run in {config.output} began with other data, whose fingerprint is "
-            f"{flags[DATA][:12]} and not {data[:12]}: resume it with the same, or start anew with "
-            "--overwrite."
-        )
+    for what, now in made_from.items():
+        if (then := flags.get(MADE_FROM, {}).get(what, now)) != now:
+            raise InputError(
+                f"The run in {config.output} began with another {what}, {then[:24]} and not "
+                f"{now[:24]}: resume it with the same, or start anew with --overwrite."
+            )
 
 
 @contextmanager

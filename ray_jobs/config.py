@@ -146,7 +146,10 @@ class TrainConfig:
         _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
         low, high = self.worker_range
         _require(1 <= low <= high, "--num-workers", "N or MIN:MAX, at least 1", self.num_workers)
-        _require(high <= self.batch_size, "--num-workers", "at most --batch-size", high)
+        # Batch normalisation needs two examples of its own.
+        _require(2 * high <= self.batch_size, "--num-workers", "at most half of --batch-size", high)
+        cpus = self.cpus_per_worker
+        _require(cpus is None or cpus > 0, "--cpus-per-worker", "at least 1", cpus)
 
     @property
     def worker_range(self) -> tuple[int, int]:
@@ -254,7 +257,9 @@ class LabelConfig:
     min_confidence: float = 0.0
     """Rows whose confidence is below, 0 to 1, are marked uncertain and name no emotion."""
     limit: int | None = None
-    """Label only the first so many images."""
+    """Label only the first so many images of a folder, and of each archive."""
+    resume: bool = False
+    """Label only what the unfinished labels that the output holds are without."""
     overwrite: bool = False
     """Replace labels that the output already holds."""
 
@@ -263,6 +268,7 @@ class LabelConfig:
         _require(0 <= confidence <= 1, "--min-confidence", "between 0 and 1", confidence)
         _require(self.min_face_size >= 0, "--min-face-size", "at least 0", self.min_face_size)
         _require(self.limit is None or self.limit > 0, "--limit", "at least 1", self.limit)
+        _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
 
 
 @dataclass(frozen=True, kw_only=True)

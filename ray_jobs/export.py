@@ -31,6 +31,7 @@ def run(config: ExportConfig) -> dict[str, Any]:
     start = time.monotonic()
     config = cluster.resolve_locations(config)
     checkpoint = load_checkpoint(resolve_checkpoint(config.checkpoint))
+    onnx.require_onnx()
     cluster.claim_output(config, SUMMARY, (MODEL,))
     file = onnx.to_onnx(checkpoint)
     faces, _ = draw_faces(NUM_CHECKED, seed=0)

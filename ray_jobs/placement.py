@@ -21,8 +21,9 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
         InputError: The cluster has not enough in all, or no node has room for a worker.
     """
     low, high = config.worker_range
-    cpus = config.cpus_per_worker or _even_share(high, reading_cpus)
-    worker = {"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})}
+    gpu = {"GPU": 1} if config.use_gpu else {}
+    cpus = config.cpus_per_worker or _even_share(high, gpu, reading_cpus)
+    worker = {"CPU": cpus, **gpu}
     needed = {resource: low * number for resource, number in worker.items()}
     needed["CPU"] += reading_cpus
     reading = f" and {reading_cpus} more to read for them" if reading_cpus else ""
@@ -44,12 +45,18 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
     )
 
 
-def _even_share(num_workers: int, reading_cpus: int) -> int:
-    """Return how many CPUs a worker gets so that all fit on the nodes at hand, at least 1."""
+def _even_share(num_workers: int, besides: Mapping[str, float], reading_cpus: int) -> int:
+    """Return how many CPUs a worker gets so that all fit on the nodes at hand, at least 1.
+
+    Args:
+        num_workers: How many are to fit.
+        besides: What else each of them needs.
+        reading_cpus: CPUs that must be left.
+    """
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     for cpus in range(int(max(nodes)), 1, -1):
         is_room_left = num_workers * cpus + reading_cpus <= sum(nodes)
-        if is_room_left and _num_places({"CPU": cpus}) >= num_workers:
+        if is_room_left and _num_places({"CPU": cpus, **besides}) >= num_workers:
             return cpus
     return 1
 

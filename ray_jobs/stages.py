@@ -1,6 +1,6 @@
 """Stages that several jobs are built from: read pieces or examples, hand back counts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,18 +33,16 @@ PIECE_SCHEMA = pa.schema(
 )
 
 
-def read(locations: Sequence[str], limit: int | None = None) -> ray.data.Dataset:
+def read(locations: Sequence[str]) -> ray.data.Dataset:
     """Return the pieces of sources as rows of ``PIECE_SCHEMA``, read in one task a source.
 
     Args:
         locations: What ``fer.sources.read_pieces`` reads.
-        limit: Number of pieces of each source to stop after, without those that are ignored.
     """
     sources = ray.data.from_arrow(pa.table({"location": list(locations)}))
     sources.context.target_max_block_size = BLOCK_BYTES
     return sources.repartition(len(locations)).map_batches(
         _read,
-        fn_kwargs={"limit": limit},
         batch_format="pyarrow",
         batch_size=1,
         # A reader waits more than it computes, and another need keeps it apart from what follows.
@@ -65,17 +63,29 @@ def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Da
     return examples.filter(expr=col("split") == split).select_columns(data.held_columns(*columns))
 
 
-def _read(sources: pa.Table, limit: int | None) -> Iterator[pa.Table]:
+def _read(sources: pa.Table) -> Iterator[pa.Table]:
     for location in sources["location"].to_pylist():
-        for pieces in _batched(_first(read_pieces(location), limit)):
-            yield pa.Table.from_pylist([vars(piece) for piece in pieces], PIECE_SCHEMA)
+        for pieces in _batched(read_pieces(location)):
+            yield to_table(pieces)
 
 
-def _first(pieces: Iterator[Piece], limit: int | None) -> Iterator[Piece]:
-    taken = 0
-    while taken != limit and (piece := next(pieces, None)):
-        taken += piece.kind != "ignored"
-        yield piece
+def to_table(pieces: Iterable[Piece]) -> pa.Table:
+    """Return pieces as a table of ``PIECE_SCHEMA``."""
+    return pa.Table.from_pylist([vars(piece) for piece in pieces], PIECE_SCHEMA)
+
+
+def pack(table: pa.Table) -> bytes:
+    """Return a table as one value, which no stage cuts in two."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def unpack(value: bytes) -> pa.Table:
+    """Return the table that was packed."""
+    with pa.ipc.open_stream(value) as stream:
+        return stream.read_all()
 
 
 def _batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -89,6 +99,17 @@ def _batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
             batch, size_bytes = [], 0
     if batch:
         yield batch
+
+
+def each_table(work: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.Table]:
+    """Return what does some work on each packed table of rows of ``chunk`` and ``table``."""
+
+    def on_chunks(chunks: pa.Table) -> pa.Table:
+        tables = [pack(work(unpack(value))) for value in chunks["table"].to_pylist()]
+        packed = pa.array(tables, pa.large_binary())
+        return pa.table({"chunk": chunks["chunk"], "table": packed})
+
+    return on_chunks
 
 
 def tally_batch(tally: object) -> dict[str, np.ndarray]:

@@ -43,10 +43,11 @@ def data_config() -> ray_train.DataConfig:
 
 @dataclass(frozen=True)
 class StreamedFeed:
-    """Both splits as streams: a worker holds some batches of images, and of the rest 11 bytes each.
+    """Both splits as streams: a worker holds some batches of images.
 
-    The global batches are of the same size as those of a ``ResidentFeed`` and as many; which
-    examples meet in them is up to Ray Data's shuffle, and how they are moved differs by worker.
+    Of labels and votes it holds all, 18 bytes an example. The global batches are of the same size
+    as those of a ``ResidentFeed``, and as many; which examples meet in them is up to Ray Data's
+    shuffle, and how they are moved differs by worker.
 
     Attributes:
         data: The dataset.

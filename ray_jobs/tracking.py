@@ -1,14 +1,20 @@
 """A training run as a run of MLflow, where people compare it with others."""
 
-import dataclasses
+import hashlib
 import json
+import os
 import sys
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from ray.train import Checkpoint, UserCallback
 
 from fer import storage
 from fer.errors import InputError
+from fer.history import from_json_lines
+from fer.run import METRICS
+from ray_jobs import cluster
 from ray_jobs.config import TrainConfig
 
 EXPERIMENT = "fer-on-ray"
@@ -58,20 +64,29 @@ class MlflowCallback(UserCallback):  # type: ignore[misc]
             return
         try:
             client, epoch = _client(self.uri), metrics[0]["epoch"]
-            for name, value in metrics[0].items():
-                client.log_metric(self.run_id, name, value, step=epoch)
+            _log(client, self.run_id, epoch, metrics[0])
         except Exception as error:
             print(f"MLflow did not take an epoch: {_first_line(error)}", file=sys.stderr)
 
-    def end(self, status: str) -> None:
-        """Tell MLflow how the run ended: ``FINISHED`` or ``FAILED``."""
+    def end(self, status: str, output: str) -> None:
+        """Tell MLflow how the run ended, ``FINISHED`` or ``FAILED``, and what it has missed."""
+        location = storage.join(output, METRICS)
         try:
-            _client(self.uri).set_terminated(self.run_id, status)
+            client = _client(self.uri)
+            known = {each.step for each in client.get_metric_history(self.run_id, "val_accuracy")}
+            if storage.exists(location):
+                for epoch in from_json_lines(storage.read_bytes(location)):
+                    if epoch["epoch"] not in known:
+                        _log(client, self.run_id, epoch["epoch"], epoch)
+            client.set_terminated(self.run_id, status)
         except Exception as error:
             print(f"MLflow did not take the end: {_first_line(error)}", file=sys.stderr)
 
 
 def _client(uri: str) -> Any:  # noqa: ANN401 - of an extra that may be absent
+    # MLflow would go on for minutes, and the workers wait.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     try:
         from mlflow import MlflowClient  # noqa: PLC0415
     except ImportError as error:
@@ -79,7 +94,24 @@ def _client(uri: str) -> Any:  # noqa: ANN401 - of an extra that may be absent
             "--mlflow-uri needs MLflow, which is not installed: pip install 'fer-on-ray[mlflow]', "
             "or leave the flag out."
         ) from error
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=uri or None)
+
+
+def require_mlflow() -> None:
+    """Refuse to go on without MLflow.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    _client("")
+
+
+def _log(client: Any, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:  # noqa: ANN401
+    from mlflow.entities import Metric  # noqa: PLC0415
+
+    now = int(time.time() * 1000)
+    told = [Metric(name, value, now, epoch) for name, value in metrics.items()]
+    client.log_batch(run_id, metrics=told)
 
 
 def _remembered(config: TrainConfig) -> str | None:
@@ -87,16 +119,25 @@ def _remembered(config: TrainConfig) -> str | None:
     if not config.resume or not storage.exists(location):
         return None
     remembered = json.loads(storage.read_bytes(location))
-    return str(remembered["run_id"]) if remembered["uri"] == config.mlflow_uri else None
+    is_same = remembered["uri_sha256"] == _digest(config.mlflow_uri)
+    return str(remembered["run_id"]) if is_same else None
+
+
+def _digest(uri: str | None) -> str:
+    # The address itself may hold a password.
+    return hashlib.sha256(str(uri).encode()).hexdigest()
 
 
 def _create(client: Any, config: TrainConfig) -> str:  # noqa: ANN401
+    from mlflow.entities import Param  # noqa: PLC0415
+
     experiment = client.get_experiment_by_name(EXPERIMENT)
     known = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
     run_id: str = client.create_run(known, run_name=storage.name(config.output)).info.run_id
-    for name, value in dataclasses.asdict(config).items():
-        client.log_param(run_id, name, value)
-    content = json.dumps({"uri": config.mlflow_uri, "run_id": run_id}).encode()
+    params = [Param(name, str(value)) for name, value in cluster.flags_of(config).items()]
+    client.log_batch(run_id, params=params)
+    remembered = {"uri_sha256": _digest(config.mlflow_uri), "run_id": run_id}
+    content = json.dumps(remembered).encode()
     storage.write_bytes(storage.join(config.output, REMEMBERED), content)
     return run_id
 

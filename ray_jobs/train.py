@@ -10,8 +10,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import ray.data
 import torch
 from ray import train as ray_train
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig
@@ -29,11 +31,12 @@ from fer.predictor import resolve_checkpoint
 from fer.recipe import Recipe
 from fer.reports import figures
 from fer.run import METRICS, Run
+from fer.targets import NO_VOTES
 from ray_jobs import cluster, streaming
 from ray_jobs.config import TrainConfig
 from ray_jobs.placement import place_workers
 from ray_jobs.streaming import StreamedFeed
-from ray_jobs.tracking import REMEMBERED, MlflowCallback
+from ray_jobs.tracking import REMEMBERED, MlflowCallback, require_mlflow
 
 LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""
@@ -81,17 +84,19 @@ def run(config: TrainConfig) -> dict[str, Any]:
     data.check_split("val")
     _check_start(config)
     _check_batch(config, data)
+    _check_extras(config, data)
     cluster.claim_or_resume(
         config,
         checkpoint.CONFIG,
         PARTS,
         begun=METRICS,
         may_change=MAY_CHANGE,
-        data=data.summary["fingerprint"],
+        made_from={"dataset": data.summary["fingerprint"]},
     )
     if not storage.exists(storage.join(config.output, checkpoint.CONFIG)):
         cluster.connect()
-        _finish(config, _fit(config, data))
+        with cluster.sentences(), _tracked(config) as callbacks:
+            _finish(config, _fit(config, data, callbacks))
     return _result(config, time.monotonic() - start)
 
 
@@ -100,17 +105,26 @@ def _check_start(config: TrainConfig) -> None:
         return
     location = resolve_checkpoint(config.from_checkpoint)
     start = read_config(location)
-    built = {
-        "model": start.architecture["name"],
-        "normalisation": start.normalisation,
-        **start.architecture["arguments"],
+    arguments = start.architecture["arguments"]
+    layers = {
+        field.name: arguments.get(field.name, field.default)
+        for field in dataclasses.fields(Layers)
+        if field.name != "dropout"
     }
-    for name in built.keys() - {"num_classes", "dropout"}:
-        if built[name] != getattr(config, name):
+    named = {"model": start.architecture["name"], "normalisation": start.normalisation}
+    for name, value in {**named, **layers}.items():
+        if value != getattr(config, name):
             raise InputError(
-                f"{location} has the --{name.replace('_', '-')} {built[name]}, not "
+                f"{location} has the --{name.replace('_', '-')} {value}, not "
                 f"{getattr(config, name)}: give the same to start from it."
             )
+
+
+def _check_extras(config: TrainConfig, data: Dataset) -> None:
+    if config.votes_weight and not data.held_columns("votes"):
+        raise InputError(NO_VOTES)
+    if config.mlflow_uri is not None:
+        require_mlflow()
 
 
 def _check_batch(config: TrainConfig, data: Dataset) -> None:
@@ -138,14 +152,13 @@ def _is_streamed(config: TrainConfig, data: Dataset) -> bool:
 # Fit.
 
 
-def _fit(config: TrainConfig, data: Dataset) -> Result:
+def _fit(config: TrainConfig, data: Dataset, callbacks: list[MlflowCallback]) -> Result:
     is_streamed = _is_streamed(config, data)
     scaling = place_workers(config, streaming.READ_CPUS if is_streamed else 0)
-    streams = {streaming.TRAIN: streaming.train_examples(data, config.seed)} if is_streamed else {}
+    # Called again for workers that take the place of lost ones, which go on in another order.
+    stream = partial(_stream, config)
     filesystem, path = storage.filesystem(config.output)
     with (
-        cluster.sentences(),
-        _tracked(config) as callbacks,
         _keyboard_interrupts(),
         cluster.progress_from_workers(
             f"Training {config.model}", "steps", _num_steps(config, data)
@@ -155,7 +168,7 @@ def _fit(config: TrainConfig, data: Dataset) -> Result:
             train_loop_per_worker,
             train_loop_config={"config": dataclasses.asdict(config), "queue": queue},
             scaling_config=scaling,
-            datasets=streams,
+            datasets={streaming.TRAIN: stream} if is_streamed else {},
             dataset_config=streaming.data_config(),
             run_config=RunConfig(
                 name=LAST,
@@ -169,6 +182,13 @@ def _fit(config: TrainConfig, data: Dataset) -> Result:
                 callbacks=callbacks,
             ),
         ).fit()
+
+
+def _stream(config: TrainConfig) -> ray.data.Dataset:
+    """Return the training examples, from the order of the first epoch that is not done yet."""
+    location = storage.join(config.output, METRICS)
+    done = len(from_json_lines(storage.read_bytes(location))) if storage.exists(location) else 0
+    return streaming.train_examples(open_dataset(config.dataset), config.seed * 1_000_003 + done)
 
 
 def _num_steps(config: TrainConfig, data: Dataset) -> int:
@@ -187,7 +207,7 @@ def _tracked(config: TrainConfig) -> Iterator[list[MlflowCallback]]:
         yield [tracker]
         status = "FINISHED"
     finally:
-        tracker.end(status)
+        tracker.end(status, config.output)
 
 
 @contextmanager
@@ -276,7 +296,7 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
         normalisation=config.normalisation,
         temperature=metrics["temperature"],
         training={
-            **dataclasses.asdict(config),
+            **cluster.flags_of(config),
             "epoch": metrics["epoch"],
             "torch": torch.__version__,
         },
@@ -295,8 +315,7 @@ def _finish(config: TrainConfig, result: Result) -> None:
         raise JobError(_told_where(result.metrics[STOPPED], result, config))
     if not result.best_checkpoints:
         raise JobError("Training ended before an epoch did: nothing was kept.")
-    best, _ = max(result.best_checkpoints, key=lambda kept: kept[1][config.select_by])
-    kept = storage.join(config.output, LAST, storage.name(best.path))
+    kept = _best(result, config)
     epochs = from_json_lines(storage.read_bytes(storage.join(config.output, METRICS)))
     curves = figures.training_curves(epochs)
     storage.write_bytes(storage.join(config.output, "curves.png"), curves)
@@ -309,9 +328,13 @@ def _told_where(stopped: str, result: Result, config: TrainConfig) -> str:
     """Name the checkpoint of the best epoch, if there was one, with what stopped the run."""
     if not result.best_checkpoints:
         return stopped
+    return f"{stopped} The best epoch before is kept in {_best(result, config)}."
+
+
+def _best(result: Result, config: TrainConfig) -> str:
+    """Return the location of the best epoch's checkpoint."""
     best, _ = max(result.best_checkpoints, key=lambda kept: kept[1][config.select_by])
-    kept = storage.join(config.output, LAST, storage.name(best.path))
-    return f"{stopped} The best epoch before is kept in {kept}."
+    return storage.join(config.output, LAST, storage.name(best.path))
 
 
 def _result(config: TrainConfig, seconds: float) -> dict[str, Any]:

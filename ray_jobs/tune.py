@@ -72,7 +72,7 @@ def run(config: TuneConfig) -> dict[str, Any]:
         PARTS,
         begun=TRIALS,
         may_change=MAY_CHANGE,
-        data=data.summary["fingerprint"],
+        made_from={"dataset": data.summary["fingerprint"]},
     )
     finished = storage.join(config.output, "report.json")
     if storage.exists(finished):

@@ -1,10 +1,11 @@
 """A trained checkpoint to the weights that the package ships, in half precision, with a model card.
 
-    fer evaluate --dataset runs/voted --checkpoint runs/deep --split val --output runs/plain
-    fer evaluate --dataset runs/voted --checkpoint runs/deep --split val --tta --output runs/tta
-    python tools/bundle_weights.py runs/deep --plain runs/plain --tta runs/tta
+    python tools/bundle_weights.py weights runs/deep
+    fer evaluate --dataset runs/voted --checkpoint bundled --split val --output runs/plain
+    fer evaluate --dataset runs/voted --checkpoint bundled --split val --tta --output runs/tta
+    python tools/bundle_weights.py card --plain runs/plain --tta runs/tta
 
-The reports must be of ``val``, on which the network was chosen: the card says so.
+The reports must be of these weights on ``val``, on which the network was chosen: the card says so.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from fer.checkpoint import CheckpointConfig, load_checkpoint, pack_checkpoint
+from fer.checkpoint import CheckpointConfig, load_checkpoint, pack_checkpoint, read_config
 from fer.predictor import BUNDLED_WEIGHTS
 
 NOT_OF_THE_RECIPE = frozenset(
@@ -27,8 +28,8 @@ NOT_OF_THE_RECIPE = frozenset(
 CARD = Path(__file__).with_name("model_card.md")
 
 
-def halve(location: str) -> tuple[dict[str, bytes], CheckpointConfig]:
-    """Return a network's files in half precision by name, and what is known of it."""
+def halve(location: str) -> dict[str, bytes]:
+    """Return a network's files in half precision by name."""
     checkpoint = load_checkpoint(location)
     (model,), (config,) = checkpoint.models, checkpoint.configs
     provenance = dataclasses.asdict(config)
@@ -38,41 +39,56 @@ def halve(location: str) -> tuple[dict[str, bytes], CheckpointConfig]:
         name: value for name, value in config.training.items() if name not in NOT_OF_THE_RECIPE
     }
     provenance |= {"training": recipe, "data": {"fingerprint": config.data["fingerprint"]}}
-    return pack_checkpoint(model.half(), config.architecture, **provenance), config
+    return pack_checkpoint(model.half(), config.architecture, **provenance)
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """Return the scores of the one checkpoint of a report."""
+def read_report(folder: Path, config: CheckpointConfig, *, tta: bool) -> dict[str, Any]:
+    """Return the scores of the bundled weights, and refuse a report of anything else."""
     report = json.loads((folder / "report.json").read_text())
-    if report["split"] != "val":
-        raise SystemExit(f"{folder} scores {report['split']}: expected a report of val.")
     (scores,) = report["checkpoints"]
+    expected = {"split": "val", "tta": tta, "fingerprint": config.data["fingerprint"]}
+    for name, value in {**expected, "id": config.id}.items():
+        if (found := {**report, **scores}[name]) != value:
+            raise SystemExit(f"{folder} is a report of the {name} {found}: expected {value}.")
     return {**report, **scores}
 
 
-def main() -> None:
-    """Write ``fer/weights``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint")
-    parser.add_argument("--plain", type=Path, required=True, help="report without --tta")
-    parser.add_argument("--tta", type=Path, required=True, help="report with --tta")
-    arguments = parser.parse_args()
-    files, config = halve(arguments.checkpoint)
+def write_weights(location: str) -> None:
+    """Write the weights of a checkpoint."""
+    BUNDLED_WEIGHTS.mkdir(exist_ok=True)
+    for name, content in halve(location).items():
+        (BUNDLED_WEIGHTS / name).write_bytes(content)
+
+
+def write_card(plain: Path, tta: Path) -> None:
+    """Write the model card of the weights that are there."""
+    config = read_config(str(BUNDLED_WEIGHTS))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     )
     card = jinja2.Template(CARD.read_text(), undefined=jinja2.StrictUndefined).render(
         config=config,
-        id=json.loads(files["config.json"])["id"],
-        recipe=json.loads(files["config.json"])["training"],
-        megabytes=len(files["model.safetensors"]) / 1e6,
-        plain=read_report(arguments.plain),
-        tta=read_report(arguments.tta),
+        megabytes=(BUNDLED_WEIGHTS / "model.safetensors").stat().st_size / 1e6,
+        plain=read_report(plain, config, tta=False),
+        tta=read_report(tta, config, tta=True),
         commit=commit.stdout.strip(),
     )
-    BUNDLED_WEIGHTS.mkdir(exist_ok=True)
-    for name, content in {**files, "README.md": card.encode()}.items():
-        (BUNDLED_WEIGHTS / name).write_bytes(content)
+    (BUNDLED_WEIGHTS / "README.md").write_text(card)
+
+
+def main() -> None:
+    """Write ``fer/weights``, a step at a time."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    steps = parser.add_subparsers(dest="step", required=True)
+    steps.add_parser("weights").add_argument("checkpoint")
+    card = steps.add_parser("card")
+    card.add_argument("--plain", type=Path, required=True, help="report without --tta")
+    card.add_argument("--tta", type=Path, required=True, help="report with --tta")
+    arguments = parser.parse_args()
+    if arguments.step == "weights":
+        write_weights(arguments.checkpoint)
+    else:
+        write_card(arguments.plain, arguments.tta)
 
 
 if __name__ == "__main__":

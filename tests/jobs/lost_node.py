@@ -22,15 +22,20 @@ def take_away(cluster, output):
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
         time.sleep(0.02)
     time.sleep(0.3)
-    node = next(node for node in cluster.worker_nodes if is_working(node))
+    while not (working := [node for node in cluster.worker_nodes if is_working(node)]):
+        time.sleep(0.1)
+    node = working[0]
     cluster.remove_node(node, allow_graceful=False)
     print("took a node away", file=sys.stderr)
 
 
 def is_working(node):
     raylet = node.all_processes["raylet"][0].process.pid
-    children = psutil.Process(raylet).children(recursive=True)
-    return any("RayTrainWorker" in " ".join(child.cmdline()) for child in children)
+    try:
+        children = psutil.Process(raylet).children(recursive=True)
+        return any("RayTrainWorker" in " ".join(child.cmdline()) for child in children)
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

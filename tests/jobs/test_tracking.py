@@ -28,6 +28,9 @@ def test_mlflow_is_told_flags_and_epochs(fer, dataset, server, tmp_path):
     client = MlflowClient(server)
     run = client.get_run(run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
+    # An address may hold a password.
+    assert server not in (output / "job.json").read_text() + (output / "config.json").read_text()
+    assert "mlflow_uri" not in run.data.params
     assert run.data.params.items() >= {"model": "shallow", "lr": "0.02", "num_epochs": "2"}.items()
     epochs = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     told = client.get_metric_history(run_id, "val_accuracy")
@@ -52,12 +55,30 @@ def test_a_server_that_is_gone_does_not_stop_training(tmp_path, capsys):
 
     tracker = MlflowCallback(f"sqlite:///{tmp_path}/none/mlflow.db", "unknown")
     tracker.after_report(None, [{"epoch": 1, "val_accuracy": 0.5}], None)
-    tracker.end("FINISHED")
+    tracker.end("FINISHED", str(tmp_path))
     errors = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in errors if line.startswith("MLflow")] == [
         "MLflow did not take an epoch",
         "MLflow did not take the end",
     ]
+
+
+def test_what_a_server_missed_is_told_at_the_end(server, tmp_path):
+    from mlflow import MlflowClient
+
+    from ray_jobs.config import TrainConfig
+    from ray_jobs.tracking import MlflowCallback
+
+    config = TrainConfig(dataset="d", output=str(tmp_path), mlflow_uri=server)
+    tracker = MlflowCallback.begin(server, config)
+    epochs = [{"epoch": epoch, "val_accuracy": epoch / 10} for epoch in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, epochs)))
+    tracker.after_report(None, [epochs[1]], None)
+    tracker.end("FAILED", str(tmp_path))
+    client = MlflowClient(server)
+    told = client.get_metric_history(tracker.run_id, "val_accuracy")
+    assert sorted((each.step, each.value) for each in told) == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert client.get_run(tracker.run_id).info.status == "FAILED"
 
 
 def test_an_address_where_nothing_answers(fer, dataset, tmp_path):

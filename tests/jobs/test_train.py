@@ -130,7 +130,7 @@ def test_a_run_does_not_go_on_with_other_data(fer, trained, sources, tmp_path):
     same = ("--num-epochs", "4", "--no-augment", "--resume")
     arguments = ("train", "--dataset", tmp_path / "data", "--output", trained["1"][0])
     run = fer(*arguments, *FAST, *same)
-    assert (run.code, "began with other data, whose fingerprint is" in run.sentence) == (2, True)
+    assert (run.code, "began with another dataset, " in run.sentence) == (2, True)
 
 
 def test_a_batch_larger_than_the_data(fer, dataset, tmp_path):
@@ -241,18 +241,18 @@ def test_a_cluster_that_is_too_small(fer, dataset, tmp_path):
 
 def test_workers_that_fit_in_all_and_on_no_node(monkeypatch):
     """Two nodes of three CPUs have six, and no room for three workers of two."""
-    from ray_jobs import train
     from ray_jobs.config import TrainConfig
+    from ray_jobs.placement import place_workers
 
     node = {"Alive": True, "Resources": {"CPU": 3.0}}
     monkeypatch.setattr("ray.nodes", lambda: [node, node, {"Alive": False, "Resources": {}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 6.0})
     flags = {"dataset": "d", "output": "o", "cpus_per_worker": 2}
     with pytest.raises(InputError, match=r"3 worker\(s\) of 2 CPU find no room: .* room for 2;"):
-        train._scaling(TrainConfig(num_workers="3", **flags))
-    assert train._scaling(TrainConfig(num_workers="2:3", **flags)).num_workers == (2, 3)
+        place_workers(TrainConfig(num_workers="3", **flags))
+    assert place_workers(TrainConfig(num_workers="2:3", **flags)).num_workers == (2, 3)
     shared = TrainConfig(dataset="d", output="o", num_workers="4")
-    assert train._scaling(shared).resources_per_worker == {"CPU": 1}
+    assert place_workers(shared).resources_per_worker == {"CPU": 1}
 
 
 def test_a_dataset_that_is_none(fer, tmp_path):

@@ -1,0 +1,127 @@
+"""The stage that finds the faces of images, or says why there are none."""
+
+import time
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+from fer.faces import FaceDetector, draw_thumbnail, encode_jpeg
+from fer.images import ImageError, decode_image, decode_photo
+from fer.labels import LABEL_SCHEMA
+from fer.sources import Piece, fetch_image
+from ray_jobs import stages
+
+FACE = pa.struct(
+    [
+        *((name, LABEL_SCHEMA.field(name).type) for name in ("box", "detection_score")),
+        ("thumbnail", pa.binary()),
+    ]
+)
+SEEN_SCHEMA = pa.schema(
+    [LABEL_SCHEMA.field(name) for name in ("image", "etag", "size_bytes", "width", "height")]
+    + [
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("faces", pa.list_(FACE)),
+        ("crops", pa.list_(pa.binary())),
+        ("seconds", pa.float32()),
+    ]
+)
+"""Images that wait for the network, all faces of one in a row, so that nothing parts them.
+
+``faces`` and ``crops``, of 2,304 bytes each, are null where an image could not be read; where a
+file is no image at all, ``status`` is ``ignored``. Some faces have a ``thumbnail`` for the report.
+"""
+
+IGNORED = "ignored"
+
+SIDES = ("x", "y", "width", "height")
+
+NUM_SHOWN, NUM_FACES_SHOWN = 64, 4
+"""The report may choose from about so many images of each block, and from so many faces of each."""
+
+
+def look_at(
+    chunks: ray.data.Dataset, weights: bytes | None, min_face_size: float, num_cpus: float
+) -> ray.data.Dataset:
+    """Turn chunks of pieces into chunks of images, tables of ``SEEN_SCHEMA``.
+
+    Args:
+        chunks: Rows of ``chunk``, a name, and ``table``, a packed table of pieces.
+        weights: YuNet's; None takes each image as one face.
+        min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
+        num_cpus: What each task reserves.
+    """
+    return chunks.map_batches(
+        stages.each_table(partial(look, weights=weights, min_face_size=min_face_size)),
+        batch_format="pyarrow",
+        batch_size=1,
+        num_cpus=num_cpus,
+    )
+
+
+def look(pieces: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Table:
+    """Find the faces of images: a table of ``stages.PIECE_SCHEMA`` to one of ``SEEN_SCHEMA``.
+
+    Args:
+        pieces: The images.
+        weights: YuNet's; None takes each image as one face.
+        min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
+    """
+    detector = FaceDetector(weights, min_face_size) if weights else None
+    rows, every = [], max(1, len(pieces) // NUM_SHOWN)
+    for number, piece in enumerate(pieces.to_pylist()):
+        start = time.perf_counter()
+        row = _look(Piece(**piece), detector, with_thumbnails=number % every == 0)
+        rows.append({**row, "seconds": time.perf_counter() - start})
+    return pa.Table.from_pylist(rows, SEEN_SCHEMA)
+
+
+def _look(piece: Piece, detector: FaceDetector | None, *, with_thumbnails: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"image": piece.source, "etag": piece.etag}
+    if piece.kind == "rejected":
+        return {**row, "status": "unreadable", "error": f"{piece.reason}."}
+    if piece.kind != "image":
+        return {**row, "status": IGNORED}
+    seen = _see(piece, detector, with_thumbnails)
+    return {**row, "size_bytes": piece.size_bytes, **seen}
+
+
+def _see(piece: Piece, detector: FaceDetector | None, with_thumbnails: bool) -> dict[str, Any]:
+    """Return what is seen in an image, or why it can't be used."""
+    try:
+        data = fetch_image(piece)
+        if detector is None:
+            return _crop_of(data, with_thumbnails)
+        return _faces_of(data, detector, with_thumbnails)
+    except ImageError as error:
+        return {"status": error.status, "error": str(error)}
+    except FileNotFoundError:
+        return {"status": "missing", "error": "The file was there when it was listed."}
+    except OSError as error:
+        return {"status": "unreadable", "error": f"The file can't be read: {error}."}
+
+
+def _crop_of(data: bytes, with_thumbnail: bool) -> dict[str, Any]:
+    image = decode_image(data)
+    face = {"thumbnail": encode_jpeg(image.pixels)} if with_thumbnail else {}
+    size = {"width": image.width, "height": image.height}
+    return {**size, "faces": [face], "crops": [image.pixels.tobytes()]}
+
+
+def _faces_of(data: bytes, detector: FaceDetector, with_thumbnails: bool) -> dict[str, Any]:
+    photo = decode_photo(data)
+    found = detector.find(photo)
+    shown = NUM_FACES_SHOWN if with_thumbnails else 0
+    faces = [
+        {
+            "box": dict(zip(SIDES, face.box.tolist(), strict=True)),
+            "detection_score": face.score,
+            "thumbnail": draw_thumbnail(photo, face) if number < shown else None,
+        }
+        for number, face in enumerate(found)
+    ]
+    crops = [face.crop.tobytes() for face in found]
+    return {"width": photo.width, "height": photo.height, "faces": faces, "crops": crops}

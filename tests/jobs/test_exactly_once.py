@@ -1,0 +1,142 @@
+"""Labelling that is killed, and goes on: every image once, and nothing done twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from fer import storage
+from fer.drawings import draw_faces
+
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
+
+
+@pytest.fixture(scope="module")
+def collection(s3, png, tmp_path_factory):
+    """A bucket of faces in folders, an archive among them, and some that are none."""
+    import io
+    import zipfile
+
+    images, _ = draw_faces(420, seed=3)
+    for number, image in enumerate(images[:320]):
+        folder = ("", "a/", "a/deep/", "b é/")[number % 4]
+        s3.put_object(Bucket="open", Key=f"once/{folder}{number:03d}.png", Body=png(image))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, image in enumerate(images[320:]):
+            archive.writestr(f"{number:03d}.png", png(image))
+    s3.put_object(Bucket="open", Key="once/b é/more.zip", Body=packed.getvalue())
+    s3.put_object(Bucket="open", Key="once/a/broken.jpg", Body=b"junk")
+    return "s3://open/once"
+
+
+def command(collection, checkpoint, output, *flags):
+    job = [sys.executable, "-m", "ray_jobs", "label", "--images", collection]
+    named = ["--detector", "none", "--engine", "float32", "--checkpoint", str(checkpoint)]
+    return [*job, *named, "--output", output, *flags]
+
+
+def rows_of(output):
+    store, path = storage.filesystem(f"{output}/faces")
+    rows = pq.read_table(path, filesystem=store).to_pylist()
+    return sorted(rows, key=lambda row: row["image"])
+
+
+def check_rows(rows, expected):
+    assert Counter(row["image"] for row in rows) == Counter(row["image"] for row in expected)
+    for row, other in zip(rows, expected, strict=True):
+        same = row.keys() - {"confidence", "probabilities"}
+        assert {name: row[name] for name in same} == {name: other[name] for name in same}
+        assert row["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, collection, checkpoint):
+    from ray_jobs.__main__ import main
+
+    output = "s3://open/once-undisturbed"
+    assert main(command(collection, checkpoint, output)[3:]) == 0
+    return output
+
+
+def test_every_image_is_listed_and_labelled_once(undisturbed):
+    rows = rows_of(undisturbed)
+    assert len(rows) == len({row["image"] for row in rows}) == 421
+    assert Counter(row["status"] for row in rows) == {"ok": 420, "unreadable": 1}
+    assert sum("!/" in row["image"] for row in rows) == 100
+    # Chunks of at most a few dozen, divided among the folders.
+    assert len(storage.names(f"{undisturbed}/faces")) > 10
+
+
+@pytest.mark.slow
+def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, tmp_path):
+    output, chance = str(tmp_path / "labels"), random.Random(5)
+    environment, flags = {**os.environ, **ENVIRONMENT}, ()
+    for _ in range(3):
+        faces = Path(output) / "faces"
+        before = len([*faces.glob("*.parquet")]) if faces.exists() else 0
+        job = command(collection, checkpoint, output, *flags)
+        with subprocess.Popen(
+            job,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process:
+            while process.poll() is None and (
+                not faces.exists() or len([*faces.glob("*.parquet")]) <= before
+            ):
+                time.sleep(0.01)
+            time.sleep(chance.random() / 2)
+            os.killpg(process.pid, signal.SIGKILL)
+        assert not (Path(output) / "summary.json").exists()
+        flags = ("--resume",)
+    kept = {file.name: file.stat().st_mtime_ns for file in faces.glob("*.parquet")}
+    job = command(collection, checkpoint, output, "--resume")
+    done = subprocess.run(job, env=environment, check=True, capture_output=True, text=True)
+    result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
+    assert (result["images"], result["faces"], result["failed"]) == (421, 420, 1)
+    check_rows(rows_of(output), rows_of(undisturbed))
+    now = {file.name: file.stat().st_mtime_ns for file in faces.glob("*.parquet")}
+    assert kept.items() <= now.items()
+
+
+def test_what_is_done_is_not_done_again(fer, undisturbed, collection, checkpoint, tmp_path):
+    output = str(tmp_path / "labels")
+    arguments = command(collection, checkpoint, output)[3:]
+    whole = fer(*arguments)
+    faces = tmp_path / "labels" / "faces"
+    lost = sorted(faces.iterdir())[::3]
+    for file in (*lost, tmp_path / "labels" / "summary.json"):
+        file.unlink()
+    kept = {file.name: file.stat().st_mtime_ns for file in faces.iterdir()}
+    run = fer(*arguments)
+    assert (run.code, "already holds a run: --resume goes on" in run.sentence) == (2, True)
+    run = fer(*arguments, "--resume")
+    counts = ("images", "faces", "failed")
+    assert [run.result[name] for name in counts] == [whole.result[name] for name in counts]
+    assert kept.items() <= {file.name: file.stat().st_mtime_ns for file in faces.iterdir()}.items()
+    check_rows(rows_of(output), rows_of(undisturbed))
+    page = (tmp_path / "labels" / "report.html").read_text()
+    assert "Apparent expressions of 420 faces" in page
+    assert fer(*arguments, "--resume").result == run.result
+
+
+def test_another_network_does_not_go_on(fer, collection, checkpoint, save_network, tmp_path):
+    output = str(tmp_path / "labels")
+    assert fer(*command(collection, checkpoint, output, "--limit", "3")[3:]).code == 0
+    (tmp_path / "labels" / "summary.json").unlink()
+    save_network(tmp_path / "other", seed=8)
+    other = command(collection, tmp_path / "other", output, "--limit", "3", "--resume")[3:]
+    run = fer(*other)
+    assert (run.code, "began with another model, shallow-" in run.sentence) == (2, True)
+    run = fer(*command(collection, checkpoint, output, "--min-confidence", "0.9", "--resume")[3:])
+    assert (run.code, "began with another --min-confidence, --limit" in run.sentence) == (2, True)
