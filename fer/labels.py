@@ -18,8 +18,8 @@ STATUSES = ("ok", "uncertain", "no_face", "unreadable", "too_large", "missing")
 
 FAILED = ("unreadable", "too_large", "missing")
 
-NUM_EXHIBITS = 16
-"""Faces of each emotion in the report."""
+NUM_EXHIBITS, NUM_EXHIBITS_OF_CHUNK = 16, 4
+"""Faces of each emotion in the report, and those that a chunk has to offer for it."""
 
 NUM_TOLD = 20
 """Failed and slow images that the report names."""
@@ -153,6 +153,14 @@ class LabelTally:
             self.exhibits[emotion] = kept[:NUM_EXHIBITS]
         self.failures = sorted({*self.failures, *other.failures})[:NUM_TOLD]
         self.slowest = sorted({*self.slowest, *other.slowest}, reverse=True)[:NUM_TOLD]
+
+    def trimmed(self) -> "LabelTally":
+        """Return what was counted with no more to look at than a chunk has to offer."""
+        tally = LabelTally()
+        tally.add(self)
+        for exhibits in tally.exhibits.values():
+            del exhibits[NUM_EXHIBITS_OF_CHUNK:]
+        return tally
 
     def to_json(self) -> str:
         """Return all that was counted, for the file whose rows these are."""

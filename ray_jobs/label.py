@@ -12,7 +12,7 @@ Whatever is lost on the way, a chunk is labelled again and its file takes the pl
 import dataclasses
 import json
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -74,10 +74,14 @@ def run(config: LabelConfig) -> dict[str, Any]:
     labeller = Labeller(network.class_names, min_confidence=config.min_confidence, **named)
     with cluster.sentences():
         manifest.make(config.images, config.output, config.limit)
-        tally = _label(config, labeller, weights)
+        done = _done(config.output)
+        tally = _label(config, labeller, weights, done)
+    labelled = tally.images
+    for part in done.values():
+        tally.add(part)
     if not tally.images:
         raise JobError(f"No image was found in {config.images}.")
-    return _finish(tally, config, labeller, time.monotonic() - start)
+    return _finish(tally, config, labeller, labelled, time.monotonic() - start)
 
 
 def _check_images(images: str) -> None:
@@ -89,17 +93,16 @@ def _check_images(images: str) -> None:
         )
 
 
-def _label(config: LabelConfig, labeller: Labeller, weights: bytes | None) -> LabelTally:
-    """Label what has no file yet, and return what was counted of all."""
-    done = _done(config.output)
-    tally, already = LabelTally(), sum(part.images for part in done.values())
-    total = manifest.count_images(config.output)
+def _label(
+    config: LabelConfig, labeller: Labeller, weights: bytes | None, done: Mapping[str, LabelTally]
+) -> LabelTally:
+    """Label what has no file yet, and return what was counted of it."""
+    tally, total = LabelTally(), manifest.count_images(config.output)
+    already = sum(part.images for part in done.values())
     with cluster.progress("Labelling", "images", total and total - already) as advance:
         for part in _parts(config, labeller, weights, done):
             tally.add(part)
             advance(tally.images, faces=f"{tally.faces:,}", failed=tally.failed)
-    for part in done.values():
-        tally.add(part)
     return tally
 
 
@@ -162,11 +165,9 @@ def write(chunk: pa.Table, output: str, labeller: Labeller) -> dict[str, np.ndar
     name, seen = chunk["chunk"][0].as_py(), stages.unpack(chunk["table"][0].as_py())
     images = [image for image in seen.to_pylist() if image["status"] != IGNORED]
     file = f"{FACES}/{name}{manifest.SUFFIX}"
-    counted = LabelTally(len(images), ignored=len(seen) - len(images), files={file})
-    rows = [row for image in images for row in _rows(image, labeller, counted)]
-    tally = LabelTally()
-    # Added up, it forgets the faces and the names that the report has no room for.
-    tally.add(counted)
+    tally = LabelTally(len(images), ignored=len(seen) - len(images), files={file})
+    rows = [row for image in images for row in _rows(image, labeller, tally)]
+    tally = tally.trimmed()
     table = pa.Table.from_pylist(rows, LABEL_SCHEMA)
     known = {**LABEL_SCHEMA.metadata, TALLY: tally.to_json().encode()}
     parts.write_table(storage.join(output, file), table.replace_schema_metadata(known))
@@ -184,7 +185,7 @@ def _rows(image: dict[str, Any], labeller: Labeller, tally: LabelTally) -> list[
 
 
 def _finish(
-    tally: LabelTally, config: LabelConfig, labeller: Labeller, seconds: float
+    tally: LabelTally, config: LabelConfig, labeller: Labeller, labelled: int, seconds: float
 ) -> dict[str, Any]:
     """Drop what a lost worker wrote in vain, write the report, and the summary last."""
     from fer.reports.labels import label_report  # noqa: PLC0415 - every worker would wait for it
@@ -195,7 +196,7 @@ def _finish(
         "images": tally.images,
         "faces": tally.faces,
         "failed": tally.failed,
-        "images_per_second": round(tally.images / seconds, 1),
+        "images_per_second": round(labelled / seconds, 1),
         "report": storage.join(config.output, "report.html"),
         "seconds": round(seconds, 2),
     }
@@ -205,7 +206,7 @@ def _finish(
         "result": result,
         "statuses": {status: tally.statuses[status] for status in labels.STATUSES},
         "emotions": {name: tally.emotions[name] for name in labeller.class_names},
-        "cpu_hours_per_million": _num_cpus() * seconds / tally.images * 1e6 / 3600,
+        "cpu_hours_per_million": _num_cpus() * seconds / max(labelled, 1) * 1e6 / 3600,
         "ignored_files": tally.ignored,
         "class_names": list(labeller.class_names),
         "model": labeller.model,
