@@ -60,8 +60,6 @@ class MlflowCallback(UserCallback):  # type: ignore[misc]
         checkpoint: Checkpoint | None,  # noqa: ARG002
     ) -> None:
         """Log the metrics of an epoch; a server that is gone loses them, and not the training."""
-        if "epoch" not in metrics[0]:
-            return
         try:
             client, epoch = _client(self.uri), metrics[0]["epoch"]
             _log(client, self.run_id, epoch, metrics[0])

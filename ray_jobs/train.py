@@ -45,9 +45,6 @@ TENSORBOARD = "tensorboard"
 EVENTS = f"{TENSORBOARD}/events.out.tfevents.fer"
 PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST, REMEMBERED)
 
-STOPPED = "stopped"
-"""Reported in place of an epoch's metrics: why there will be no more."""
-
 MAX_FAILURES = 3
 """How often lost workers are replaced before the job gives up."""
 
@@ -222,8 +219,12 @@ def _keyboard_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def train_loop_per_worker(settings: dict[str, Any]) -> None:
-    """Train on one worker's part of each batch, and report every epoch."""
+def train_loop_per_worker(settings: dict[str, Any]) -> str | None:
+    """Train on one worker's part of each batch, and report every epoch.
+
+    Returns:
+        Why it ended before its time, if it did so.
+    """
     config, device = TrainConfig(**settings["config"]), get_device()
     data, context = open_dataset(config.dataset), ray_train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
@@ -234,7 +235,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
     elif config.from_checkpoint is not None:
         run.start_from(resolve_checkpoint(config.from_checkpoint), data.class_names)
     if _is_exhausted(run, config):
-        return
+        return None
     feeds = StreamedFeed.open if _is_streamed(config, data) else ResidentFeed.place
     epochs = run.epochs(
         prepare_model(run.network),
@@ -248,7 +249,8 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
                 break
     except JobError as error:
         # Raised, it would be taken for a lost worker, and the same epochs be tried again.
-        ray_train.report({STOPPED: str(error)})
+        return str(error)
+    return None
 
 
 def recipe(config: TrainConfig, device: torch.device) -> Recipe:
@@ -311,8 +313,8 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
 
 def _finish(config: TrainConfig, result: Result) -> None:
     """Make the best epoch the output."""
-    if STOPPED in (result.metrics or {}):
-        raise JobError(_told_where(result.metrics[STOPPED], result, config))
+    if result.return_value is not None:
+        raise JobError(_told_where(result.return_value, result, config))
     if not result.best_checkpoints:
         raise JobError("Training ended before an epoch did: nothing was kept.")
     kept = _best(result, config)

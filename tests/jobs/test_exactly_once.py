@@ -109,6 +109,7 @@ def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, tmp
     assert kept.items() <= now.items()
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(fer, undisturbed, collection, checkpoint, tmp_path):
     output = str(tmp_path / "labels")
     arguments = command(collection, checkpoint, output)[3:]
