@@ -77,6 +77,7 @@ def test_every_image_is_listed_and_labelled_once(undisturbed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, tmp_path):
     output, chance = str(tmp_path / "labels"), random.Random(5)
     environment, flags = {**os.environ, **ENVIRONMENT}, ()
