@@ -54,6 +54,7 @@ def test_an_engine_agrees_with_the_network_in_float32(name, network, images, exp
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about torch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_a_compiled_engine_agrees_too(network, images, expected):
     engine = Engine(network, "per_image", CPU, "compiled")
