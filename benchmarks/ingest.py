@@ -16,12 +16,10 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import ray
+from memory import MIB, watched
 
 from fer.drawings import draw_faces
 from ray_jobs import cluster
@@ -37,7 +36,6 @@ from ray_jobs.demo import Faces, to_csv
 from ray_jobs.ingest import run
 
 NUM_DRAWN = 30_000
-MIB = 2**20
 
 
 def loop_as_floats(table: Path) -> None:
@@ -83,33 +81,10 @@ def measure_speed(table: Path, repeats: int) -> None:
 
 def measure_memory(table: Path) -> None:
     """Print the peaks of one ingest as JSON; the process has done nothing else."""
-    before = shared_bytes()
-    cluster.connect()
-    peak, finished = before, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not finished.wait(0.02):
-            peak = max(peak, shared_bytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    ingest(table)
-    finished.set()
-    watcher.join()
-    print(json.dumps({"driver": peak_bytes(), "object store": peak - before}))
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process held: getrusage would count its parent's too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def shared_bytes() -> int:
-    """Return the shared memory in use on this machine, where Ray keeps its objects."""
-    held = os.statvfs("/dev/shm")
-    return (held.f_blocks - held.f_bfree) * held.f_frsize
+    with watched() as peaks:
+        cluster.connect()
+        ingest(table)
+    print(json.dumps({"driver": peaks.driver, "object store": peaks.object_store}))
 
 
 def repeat_rows(table: Path, times: int, folder: Path) -> Path:

@@ -18,10 +18,10 @@ MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some pieces of a source, and a name that they have whenever it is cut.
+    """Some pieces of a source, and a name that they have whenever they are cut.
 
     Attributes:
-        name: A digest of the source and the number of the chunk.
+        name: A digest of what the pieces are and in which state.
         pieces: The images, and what is in no condition to be one.
     """
 
@@ -29,22 +29,27 @@ class Chunk:
     pieces: tuple[Piece, ...]
 
 
-def cut(source: str, pieces: Iterable[Piece]) -> Iterator[Chunk]:
+def cut(pieces: Iterable[Piece]) -> Iterator[Chunk]:
     """Cut the pieces of a source, in their order, into chunks that grow as the source does.
 
     Args:
-        source: Location of the source.
-        pieces: What ``fer.sources`` reads from it, the same each time.
+        pieces: What ``fer.sources`` reads from it.
     """
-    digest = hashlib.sha256(source.encode()).hexdigest()[:20]
     batch: list[Piece] = []
-    number = size_bytes = 0
+    size_bytes = 0
     for total, piece in enumerate(pieces, start=1):
         batch.append(piece)
         size_bytes += len(piece.data or b"")
         enough = min(MAX_IMAGES, max(MIN_IMAGES, total // GROWTH))
         if len(batch) >= enough or size_bytes >= MAX_BYTES:
-            yield Chunk(f"{digest}-{number:06d}", tuple(batch))
-            number, batch, size_bytes = number + 1, [], 0
+            yield _chunk(batch)
+            batch, size_bytes = [], 0
     if batch:
-        yield Chunk(f"{digest}-{number:06d}", tuple(batch))
+        yield _chunk(batch)
+
+
+def _chunk(pieces: list[Piece]) -> Chunk:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(f"{piece.source}\n{piece.etag}\n".encode())
+    return Chunk(digest.hexdigest()[:24], tuple(pieces))

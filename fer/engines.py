@@ -11,8 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from fer.precision import has_fast_bfloat16
 from fer.transforms import NORMALISATIONS
 
-COMPILED_BATCH = 128
-"""Images that a compiled network takes at once."""
+BATCH_SIZE, CPU_BATCH_SIZE = 512, 32
+"""Images that a network takes at once. On a CPU what each layer makes of them must stay below
+32 MiB: larger pieces of memory the C library fetches anew each time, for a fifth of all time."""
 
 EngineName = Literal["auto", "float32", "bfloat16", "compiled"]
 
@@ -23,6 +24,7 @@ class Engine:
     Attributes:
         name: ``float32``, ``bfloat16`` or ``compiled``.
         dtype: What it computes in.
+        batch_size: Images that it is best given at once.
     """
 
     def __init__(
@@ -33,7 +35,8 @@ class Engine:
         self.dtype = _DTYPES.get(self.name) or _DTYPES[choose_engine(device)]
         fused = fuse(model).to(device, self.dtype)
         fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._run = _compile(fused) if self.name == "compiled" else _eager(fused)
+        self.batch_size = CPU_BATCH_SIZE if device.type == "cpu" else BATCH_SIZE
+        self._run = _compile(fused, self.batch_size) if self.name == "compiled" else _eager(fused)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -75,7 +78,7 @@ def _eager(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _compile(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def _compile(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
     import torch._inductor.config as inductor  # noqa: PLC0415 - slow, and seldom needed
 
     inductor.freezing = True
@@ -84,11 +87,11 @@ def _compile(model: nn.Module) -> Callable[[Tensor], Tensor]:
     def run(images: Tensor) -> Tensor:
         """Fill the batch up: each other size would be compiled anew."""
         num_images = len(images)
-        padding = -num_images % COMPILED_BATCH
+        padding = -num_images % batch_size
         filled = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding))
         filled = filled.contiguous(memory_format=torch.channels_last)
-        starts = range(0, len(filled), COMPILED_BATCH)
-        parts = [compiled(filled[start : start + COMPILED_BATCH]) for start in starts]
+        starts = range(0, len(filled), batch_size)
+        parts = [compiled(filled[start : start + batch_size]) for start in starts]
         return torch.cat(parts)[:num_images]
 
     return run

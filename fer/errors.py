@@ -10,3 +10,7 @@ class InputError(Exception):
 
 class JobError(Exception):
     """A job that was asked for rightly and still could not be done, in one sentence."""
+
+
+class StoreError(JobError):
+    """An object store that refuses all that is in a bucket, not one object of it."""

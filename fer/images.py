@@ -1,15 +1,18 @@
 """Bytes to an upright 48x48 grey image, and every defence against bad bytes."""
 
 import io
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from math import ceil
 from typing import Literal
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 pillow_heif.register_heif_opener()
 Image.init()
@@ -20,7 +23,7 @@ IMAGE_SIZE = 48
 IMAGE_SUFFIXES = frozenset(
     (
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
-        *(".webp", ".avif", ".heic", ".heif", ".gif", ".pgm", ".ppm"),
+        *(".webp", ".avif", ".heic", ".heif", ".hif", ".gif", ".pgm", ".ppm"),
     )
 )
 """How the name of an image file ends, in lower case."""
@@ -34,6 +37,15 @@ MAX_IMAGE_PIXELS = 89_478_485
 MAX_PHOTO_SIDE = 2048
 """Longer side in pixels that is kept of a photograph: 12 MiB of RGB at most, and 48 pixels of each
 face that a detector finds at half of it."""
+
+ENOUGH = 4 * IMAGE_SIZE
+"""The side in pixels that is kept of a face before it is scaled to ``IMAGE_SIZE``."""
+
+TILE_SIDE, MAX_TILE_PIXELS = 256, 2**22
+"""Side in pixels of what is made of an image at once, and size of what is converted as a whole."""
+
+LYING = (5, 6, 7, 8)
+"""EXIF orientations of images whose width is their height when they are turned upright."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "GIF", "PPM")
 """What Pillow may take bytes for: its other readers have no place here, and some run programs."""
@@ -96,35 +108,38 @@ class Photo:
 def decode_image(data: bytes) -> DecodedImage:
     """Decode an image file of any size and mode.
 
-    Turned upright by EXIF, laid on white where it is transparent, grey by ITU-R 601, the largest
-    centred square of it scaled to 48x48. An image of that size keeps its pixels. Of an animation
-    the first frame counts.
+    Turned upright by EXIF (HEIC and AVIF by what they say themselves), laid on white where it is
+    transparent, grey by ITU-R 601, the largest centred square of it scaled to 48x48. An image of
+    that size keeps its pixels. Of an animation the first frame counts.
 
     Raises:
         ImageError: The file is too large, no image, or damaged.
     """
     with _opened(data) as image:
         # Faces of cameras come many times too large: JPEG decodes them at a fraction of the cost.
-        turned, width, height = _upright(image, "L", min(image.size), 4 * IMAGE_SIZE)
+        width, height = _decode(image, "L", min(image.size) / ENOUGH)
+        if _is_large(image):
+            grey = _shrunk(_middle(image), "L", min(image.size) / ENOUGH)
+        else:
+            grey = _to_grey(image, _top(image))
         size = (IMAGE_SIZE, IMAGE_SIZE)
-        grey = ImageOps.fit(_to_grey(turned), size, Image.Resampling.BICUBIC)
-        return DecodedImage(np.asarray(grey), width, height)
+        face = ImageOps.fit(_turned(grey, image), size, Image.Resampling.BICUBIC)
+        return DecodedImage(np.asarray(face), width, height)
 
 
 def decode_photo(data: bytes) -> Photo:
     """Decode a photograph of any size and mode.
 
-    Turned upright by EXIF, laid on white where it is transparent, its longer side at most
-    ``MAX_PHOTO_SIDE``. Of an animation the first frame counts.
+    Turned upright by EXIF (HEIC and AVIF by what they say themselves), laid on white where it is
+    transparent, its longer side at most ``MAX_PHOTO_SIDE``. Of an animation the first frame counts.
 
     Raises:
         ImageError: The file is too large, no image, or damaged.
     """
     with _opened(data) as image:
-        turned, width, height = _upright(image, "RGB", max(image.size), MAX_PHOTO_SIDE)
-        colours = _to_rgb(turned)
-        colours.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE), Image.Resampling.BOX)
-        return Photo(np.asarray(colours), width, height)
+        width, height = _decode(image, "RGB", max(image.size) / MAX_PHOTO_SIDE)
+        colours = _shrunk(image, "RGB", max(image.size) / MAX_PHOTO_SIDE)
+        return Photo(np.asarray(_turned(colours, image)), width, height)
 
 
 @contextmanager
@@ -153,45 +168,108 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise ImageError("unreadable", f"The image can't be decoded: {told}.") from error
 
 
-def _upright(image: Image.Image, mode: str, side: int, enough: int) -> tuple[Image.Image, int, int]:
-    """Turn an image as EXIF says; return it, and the size in pixels that its original has then.
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
-    Args:
-        image: Just opened: a JPEG file is decoded at a fraction of its size where that is enough.
-        mode: In which it is decoded, if it can be.
-        side: The side in pixels that counts.
-        enough: What that side must keep.
+
+def _decode(image: Image.Image, mode: str, scale: float) -> tuple[int, int]:
+    """Decode an image, a JPEG file at a fraction of its size where that loses nothing needed.
+
+    Returns:
+        Width and height in pixels of the whole image once it is turned upright.
     """
     width, height = image.size
-    scale = max(1.0, side / enough)
+    scale = max(1.0, scale)
     image.draft(mode, (int(width / scale), int(height / scale)))
-    turned = ImageOps.exif_transpose(image)
-    if (turned.width > turned.height) != (image.width > image.height):
-        width, height = height, width
-    return turned, width, height
+    image.load()
+    # Now, and not before: TIFF files turn themselves, and PNG files may tell it after the pixels.
+    return (height, width) if _orientation(image) in LYING else (width, height)
+
+
+def _turned(pixels: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn what was made of an image upright, as the image's EXIF says."""
+    if (orientation := _orientation(image)) == 1:
+        return pixels
+    pixels.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(pixels)
+
+
+def _is_large(image: Image.Image) -> bool:
+    return image.width * image.height > MAX_TILE_PIXELS
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """Return the largest centred square of an image, a pixel longer where it can't be centred."""
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    return image.crop((left, top, image.width - left, image.height - top))
+
+
+def _shrunk(image: Image.Image, mode: Literal["L", "RGB"], scale: float) -> Image.Image:
+    """Convert an image, and scale it down where ``scale`` is above 1; a large one by tiles.
+
+    Memory then holds no second image of the original's size, of which conversions take several.
+    """
+    scale, convert = max(1.0, scale), partial(_CONVERSIONS[mode], top=_top(image))
+    width, height = (max(1, round(side / scale)) for side in image.size)
+    if not _is_large(image):
+        whole = convert(image)
+        return whole if scale == 1 else whole.resize((width, height), Image.Resampling.BOX)
+    across, down = image.width / width, image.height / height
+    shrunk = Image.new(mode, (width, height))
+    for x, y in itertools.product(range(0, width, TILE_SIDE), range(0, height, TILE_SIDE)):
+        right, bottom = min(x + TILE_SIDE, width), min(y + TILE_SIDE, height)
+        box = (x * across, y * down, right * across, bottom * down)
+        shrunk.paste(_scaled(image, box, (right - x, bottom - y), convert), (x, y))
+    return shrunk
+
+
+def _scaled(
+    image: Image.Image,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
+    """Convert and scale the part of an image in a box, in pixels: left, top, right and bottom."""
+    left, top = int(box[0]), int(box[1])
+    right, bottom = min(ceil(box[2]), image.width), min(ceil(box[3]), image.height)
+    part = convert(image.crop((left, top, right, bottom)))
+    inner = (box[0] - left, box[1] - top, min(box[2], right) - left, min(box[3], bottom) - top)
+    return part.resize(size, Image.Resampling.BOX, box=inner)
 
 
 def _too_many_pixels() -> ImageError:
     return ImageError("too_large", f"The image has more than {MAX_IMAGE_PIXELS:,} pixels.")
 
 
-def _to_grey(image: Image.Image) -> Image.Image:
+def _top(image: Image.Image) -> float:
+    """Return which value of an image of more than eight bits becomes 255."""
+    if not image.mode.startswith(("I", "F")):
+        return 255.0
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    # The smallest that is no number would pass for the largest.
+    return max(float(np.fmax.reduce(np.asarray(image), axis=None)), 255.0)
+
+
+def _to_grey(image: Image.Image, top: float) -> Image.Image:
     if image.mode == "L":
         return image
     if image.mode.startswith(("I", "F")):
-        return _to_eight_bits(image)
+        return _to_eight_bits(image, top)
     image = _opaque(image)
     if image.mode in ("P", "LAB", "HSV", "YCbCr", "RGBX"):
         image = image.convert("RGB")
     return image.convert("L")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
+def _to_rgb(image: Image.Image, top: float) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image)
+        image = _to_eight_bits(image, top)
     return _opaque(image).convert("RGB")
+
+
+_CONVERSIONS = {"L": _to_grey, "RGB": _to_rgb}
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -202,10 +280,7 @@ def _opaque(image: Image.Image) -> Image.Image:
     return opaque
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale whole numbers of 16 bits by 255/65535, and other ranges to their own maximum."""
-    values = np.asarray(image, np.float64)
-    if not image.mode.startswith("I;16"):
-        values = np.nan_to_num(values.clip(0))
-    top = 65535.0 if image.mode.startswith("I;16") else max(float(values.max()), 255.0)
+def _to_eight_bits(image: Image.Image, top: float) -> Image.Image:
+    """Scale whole numbers of 16 bits by 255/65535, and other ranges to the image's maximum."""
+    values = np.nan_to_num(np.asarray(image, np.float64).clip(0))
     return Image.fromarray((values * (255 / top)).round().astype(np.uint8))

@@ -162,6 +162,23 @@ class LabelTally:
             del exhibits[NUM_EXHIBITS_OF_CHUNK:]
         return tally
 
+    def of_what_is_left(self, rows: Sequence[dict[str, Any]]) -> "LabelTally":
+        """Return what is counted of a file when it has lost some images.
+
+        Args:
+            rows: What is left, rows of ``LABEL_SCHEMA``.
+        """
+        left = {row["image"] for row in rows}
+        tally = LabelTally(len(left), ignored=self.ignored, files=set(self.files))
+        for row in rows:
+            tally.count(row, None)
+        tally.exhibits = {
+            emotion: [shown for shown in some if shown.image in left]
+            for emotion, some in self.exhibits.items()
+        }
+        tally.slowest = [each for each in self.slowest if each[1] in left]
+        return tally.trimmed()
+
     def to_json(self) -> str:
         """Return all that was counted, for the file whose rows these are."""
         exhibits = {

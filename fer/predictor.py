@@ -15,8 +15,6 @@ from fer.errors import InputError
 from fer.images import IMAGE_SIZE, decode_image
 from fer.transforms import mirror
 
-BATCH_SIZE = 128
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -111,7 +109,8 @@ class Predictor:
             images: Faces, 0 to 255.
             tta: Whether to average over each image and its mirror image.
         """
-        probs = [self._batch_probs(batch, tta) for batch in _batches(images)]
+        size = self.engines[0].batch_size
+        probs = [self._batch_probs(batch, tta) for batch in _batches(images, size)]
         return np.concatenate(probs) if probs else np.empty((0, len(self.class_names)), np.float32)
 
     @torch.inference_mode()
@@ -161,7 +160,7 @@ def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:
     return decode_image(data).pixels
 
 
-def _batches(images: Sequence[np.ndarray] | np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), BATCH_SIZE):
+def _batches(images: Sequence[np.ndarray] | np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), size):
         # A view may run backwards, which torch does not take.
-        yield np.ascontiguousarray(images[start : start + BATCH_SIZE])
+        yield np.ascontiguousarray(images[start : start + size])

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, BinaryIO, Literal, cast
 
 from fer import storage
@@ -26,6 +27,9 @@ MAX_ROW_BYTES = 2**16
 """No row of 2,304 pixels is longer than 9,300 bytes; a longer one is not read to its end."""
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+NUM_TRIED = 8
+"""Files of a folder that are tried to be read before all are; one that can be is enough."""
+
 MEMBER = "!/"
 """Stands between an archive and its member in the name of an example."""
 
@@ -55,7 +59,7 @@ class Piece:
         data: The image's bytes, or the CSV file's header and rows; None where the image is still
             to be fetched from ``source``.
         first_row: Number of the first of the rows, counted from 1.
-        size_bytes: Size of the image's file.
+        size_bytes: Size of the image's file; None where that is not known before it is read.
         etag: ETag of the object that holds it.
         reason: Why it was rejected.
     """
@@ -65,7 +69,7 @@ class Piece:
     path: str = ""
     data: bytes | None = None
     first_row: int = 0
-    size_bytes: int = 0
+    size_bytes: int | None = None
     etag: str | None = None
     reason: str = ""
 
@@ -88,6 +92,34 @@ def check_source(location: str) -> None:
         )
 
 
+def check_readable(location: str) -> None:
+    """Refuse a folder whose files may be listed and not read, before each of them is refused.
+
+    Raises:
+        InputError: The store refuses the first of them to these credentials.
+    """
+    if not storage.is_folder(location):
+        return
+    listed = list_pieces(islice(storage.walk(location), storage.PAGE))
+    files = [piece.source for piece in listed if piece.kind in ("image", "archive")][:NUM_TRIED]
+    if files and all(map(_is_refused, files)):
+        raise InputError(
+            f"{location} can be listed, but its first files can't be read: give these credentials "
+            "the right to (s3:GetObject)."
+        )
+
+
+def _is_refused(file: str) -> bool:
+    try:
+        storage.read_bytes(file, max_bytes=1)
+    except PermissionError:
+        return True
+    except OSError:
+        # What ails a single image, its row will say.
+        return False
+    return False
+
+
 def _is_readable(name: str) -> bool:
     lower = name.lower().removesuffix(".gz")
     return lower.endswith((".csv", *ARCHIVE_SUFFIXES, *IMAGE_SUFFIXES)) or is_archive(name)
@@ -103,11 +135,20 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
+def file_of(source: str) -> str:
+    """Return the file that holds a piece: its archive, or what it comes from itself."""
+    archive, _, member = source.partition(MEMBER)
+    return archive if member and is_archive(archive) else source
+
+
 def read_pieces(location: str) -> Iterator[Piece]:
     """Yield the pieces of a folder, an archive, a CSV file or an image, in order.
 
     What can't be read becomes a rejected piece; memory holds one piece at a time, whatever the
     size of the source.
+
+    Raises:
+        StoreError: A store refuses all that is in a bucket.
     """
     if not storage.is_folder(location):
         yield from _read_file(storage.describe(location), storage.name(location))
@@ -150,6 +191,7 @@ def _read_file(entry: storage.Entry, path: str) -> Iterator[Piece]:
         with opener(entry.location) as stream:
             yield from _read_stream(stream, at)
     except _BROKEN_ARCHIVE as error:
+        storage.check_store(entry.location)
         yield at.reject(f"can't be read to its end: {_told(error)}")
 
 
@@ -168,7 +210,7 @@ class _Place:
         return _Place(self.source, self.path[: -len(suffix)], self.etag, self.depth)
 
     def reject(self, reason: str) -> Piece:
-        return Piece("rejected", self.source, reason=reason)
+        return Piece("rejected", self.source, etag=self.etag, reason=reason)
 
 
 def _read_stream(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
@@ -214,6 +256,7 @@ def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
                 with archive.open(info) as unpacked:
                     yield from _read_stream(cast(BinaryIO, unpacked), member)
             except _BROKEN_ARCHIVE as error:
+                storage.check_store(at.source)
                 yield member.reject(f"can't be unpacked: {_told(error)}")
 
 
@@ -278,7 +321,8 @@ def _is_image(name: str) -> bool:
 
 
 def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    told = storage.reason(error) if isinstance(error, OSError) else str(error)
+    return told or type(error).__name__
 
 
 def fetch_image(piece: Piece) -> bytes:
@@ -287,11 +331,15 @@ def fetch_image(piece: Piece) -> bytes:
     Raises:
         ImageError: It is too large to be read.
         OSError: It can't be read.
+        StoreError: A store refuses all that is in its bucket.
     """
     if piece.data is not None:
         return piece.data
-    if piece.size_bytes > MAX_IMAGE_BYTES:
-        raise ImageError(
-            "too_large", f"The file has {piece.size_bytes:,} bytes, more than {MAX_IMAGE_BYTES:,}."
-        )
-    return storage.read_bytes(piece.source)
+    listed = piece.size_bytes or 0
+    # What was listed may be wrong by now, or nothing at all.
+    data = (
+        b"" if listed > MAX_IMAGE_BYTES else storage.read_bytes(piece.source, MAX_IMAGE_BYTES + 1)
+    )
+    if max(listed, len(data)) > MAX_IMAGE_BYTES:
+        raise ImageError("too_large", f"The file has more than {MAX_IMAGE_BYTES:,} bytes.")
+    return data

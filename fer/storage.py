@@ -7,15 +7,17 @@ import re
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow.fs as pafs
 from pyarrow.lib import ArrowInvalid
 
-from fer.errors import InputError
+from fer.boto_store import ReadOnlyHandler
+from fer.errors import InputError, StoreError
 
 READ_AHEAD_BYTES = 4 * 2**20
 """What a sequential reader asks for at once: enough to hide an object store's latency."""
@@ -30,17 +32,34 @@ S3_TIMEOUT_SECONDS = 20.0
 PAGE = 1000
 """What an object store lists at once."""
 
+ANONYMOUS, REQUESTER = "anonymous@", "requester@"
+"""What may stand before a bucket's name: requests that nobody signs, as Ray and pyarrow write it,
+or that whoever makes them pays for."""
+
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
+_DENIED = (
+    "these credentials may not list it; check their policy, or name it as s3://anonymous@… if it "
+    "is public, as s3://requester@… if whoever reads it pays"
+)
 _S3_MISTAKES = {
     "NoSuchBucket": "the bucket does not exist; check its name, region and endpoint",
     "404": "the bucket does not exist; check its name, region and endpoint",
-    "AccessDenied": "these credentials may not list it; check their policy",
-    "403": "these credentials may not list it; check their policy",
+    "AccessDenied": _DENIED,
+    "403": _DENIED,
     "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
     "ExpiredToken": "the session token has expired; fetch new credentials",
+    "InvalidToken": "the session token is not valid; fetch new credentials",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
 }
+_NOT_PUBLIC = "it is not public and no credentials were used; check AWS_ACCESS_KEY_ID"
+
+_ANSWER = re.compile(
+    r"AWS Error (?P<code>\w+(?: \(HTTP status \d+\))?) during (?P<request>\w+) operation:"
+    r"(?: Unable to parse ExceptionName: (?P<name>\w+))?"
+)
+"""How pyarrow words what a store answered."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +123,24 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
     authority, _, path = location[match.end() :].partition("/")
     opened, root = _open_store(match[1].lower(), authority)
     # The key is used as it stands: a URI parser would cut it at '#' and decode its '%'.
-    return opened, posixpath.join(root, path) if path else root
+    path = f"{root}/{path}" if path else root
+    if match[1].lower() == "s3" and (authority.startswith(REQUESTER) or "//" in path):
+        return _read_only(authority), path
+    return opened, path
 
 
 @lru_cache(maxsize=64)
 def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
     if scheme == "s3":
-        _check_bucket(authority)
-        return _open_bucket(authority), authority
+        try:
+            _check_bucket(authority)
+        except StoreError as error:
+            raise InputError(str(error)) from error
+        return _open_bucket(authority), _bucket(authority)
     try:
         opened, root = pafs.FileSystem.from_uri(f"{scheme}://{authority}")
-    except ArrowInvalid as error:
+    # Some schemes are known to pyarrow and opened by a package that need not be there.
+    except (ArrowInvalid, ImportError) as error:
         raise InputError(
             f"{scheme}:// is not a location that can be opened: use a local path or s3://bucket/…."
         ) from error
@@ -124,55 +150,130 @@ def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
 class _PatientStore(pafs.S3FileSystem):  # type: ignore[misc]
     """pyarrow's store of a bucket, which else would forget its patience on the way to a worker."""
 
-    bucket: str
+    authority: str
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open_bucket, (self.bucket,)
+        return _open_bucket, (self.authority,)
 
 
-def _open_bucket(bucket: str) -> pafs.S3FileSystem:
+def _open_bucket(authority: str) -> pafs.S3FileSystem:
     """Open the store of a bucket with more patience than pyarrow's three attempts."""
     environment = os.environ
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     if region is None and endpoint is None:
-        region = pafs.resolve_s3_region(bucket)
+        region = pafs.resolve_s3_region(_bucket(authority))
     store = _PatientStore(
+        anonymous=_is_anonymous(authority),
         endpoint_override=endpoint,
         region=region,
         connect_timeout=S3_TIMEOUT_SECONDS,
         request_timeout=S3_TIMEOUT_SECONDS,
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
     )
-    store.bucket = bucket
+    store.authority = authority
     return store
 
 
-def _check_bucket(bucket: str) -> None:
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow to import
+@lru_cache(maxsize=64)
+def _read_only(authority: str) -> pafs.FileSystem:
+    return pafs.PyFileSystem(ReadOnlyHandler(partial(_client, authority), S3_ATTEMPTS))
 
-    try:
-        _s3_client().list_objects_v2(Bucket=bucket, MaxKeys=1)
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        reason = _S3_MISTAKES.get(code, f"the store answered {code}")
-        raise InputError(f"s3://{bucket} can't be used: {reason}.") from error
-    except BotoCoreError as error:
-        raise InputError(f"s3://{bucket} can't be used: {str(error).rstrip('.')}.") from error
+
+def _bucket(authority: str) -> str:
+    return authority.removeprefix(ANONYMOUS).removeprefix(REQUESTER)
+
+
+def _is_anonymous(authority: str) -> bool:
+    return authority.startswith(ANONYMOUS) or not _has_credentials()
 
 
 @lru_cache(maxsize=1)
-def _s3_client() -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
+def _has_credentials() -> bool:
+    from botocore.session import get_session  # noqa: PLC0415 - slow to import
+
+    return get_session().get_credentials() is not None
+
+
+def _check_bucket(authority: str) -> None:
+    with _refusals(authority):
+        _client(authority).list_objects_v2(Bucket=_bucket(authority), MaxKeys=1)
+
+
+@contextmanager
+def _refusals(authority: str) -> Iterator[None]:
+    """Raise what boto3 makes of a store's refusal as a StoreError of one sentence."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow to import
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        reason = _S3_MISTAKES.get(code, f"the store answered {code}")
+        if reason is _DENIED and _is_anonymous(authority):
+            reason = _NOT_PUBLIC
+        raise StoreError(f"s3://{authority} can't be used: {reason}.") from error
+    except BotoCoreError as error:
+        told = str(error).rstrip(".")
+        raise StoreError(f"s3://{authority} can't be used: {told}.") from error
+
+
+def _client(authority: str) -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
+    anonymous = _is_anonymous(authority)
+    return _s3_client(anonymous, pays=authority.startswith(REQUESTER) and not anonymous)
+
+
+@lru_cache(maxsize=4)
+def _s3_client(anonymous: bool = False, *, pays: bool = False) -> Any:  # noqa: ANN401
     import boto3  # noqa: PLC0415 - slow to import, and needed for s3:// alone
+    from botocore import UNSIGNED  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
     patient = Config(
         connect_timeout=S3_TIMEOUT_SECONDS,
         read_timeout=S3_TIMEOUT_SECONDS,
         retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
+        signature_version=UNSIGNED if anonymous else None,
     )
     # A session of its own: boto3's default one keeps the first credentials that it sees.
-    return boto3.session.Session().client("s3", config=patient)
+    client = boto3.session.Session().client("s3", config=patient)
+    if pays:
+        client.meta.events.register("before-call.s3", _promise_to_pay)
+    return client
+
+
+def _promise_to_pay(params: dict[str, Any], **_: object) -> None:
+    params["headers"]["x-amz-request-payer"] = "requester"
+
+
+def without_access(location: str) -> str:
+    """Return a location without what its bucket's name says of who asks for it."""
+    scheme, authority = "s3://", location.removeprefix("s3://")
+    return scheme + _bucket(authority) if location.startswith(scheme) else location
+
+
+def check_store(location: str) -> None:
+    """Tell a store that refuses everything from one that refuses an object, once something failed.
+
+    Raises:
+        StoreError: The bucket of the location can't be listed any more: the credentials expired,
+            were revoked, or the store is gone.
+    """
+    if location.startswith("s3://"):
+        _check_bucket(_parts(location)[0])
+
+
+def reason(error: OSError) -> str:
+    """Return why a store failed, in words that can go on in a sentence."""
+    if answer := _ANSWER.search(str(error)):
+        return f"the store answered {answer['name'] or answer['code']} to {answer['request']}"
+    return str(error).rstrip(".")
+
+
+def _parts(location: str) -> tuple[str, str]:
+    """Return what stands for the bucket in an s3:// location, and the key."""
+    authority, _, key = location.removeprefix("s3://").partition("/")
+    return authority, key
 
 
 def is_folder(location: str) -> bool:
@@ -210,8 +311,9 @@ def describe(location: str) -> Entry:
     if store.get_file_info(path).type != pafs.FileType.File:
         raise InputError(f"{location} does not exist: expected a file or a folder.")
     if location.startswith("s3://"):
-        bucket, _, key = path.partition("/")
-        head = _s3_client().head_object(Bucket=bucket, Key=key)
+        authority, key = _parts(location)
+        with _refusals(authority):
+            head = _client(authority).head_object(Bucket=_bucket(authority), Key=key)
         return Entry(location, base, head["ContentLength"], head["ETag"].strip('"'))
     return _entry(store.get_file_info(path), parent, path.removesuffix(base).rstrip("/"))
 
@@ -263,28 +365,31 @@ def _children_s3(location: str) -> tuple[list[str], list[Entry]] | None:
     page = next(_pages_s3(location, Delimiter="/"))
     if page["IsTruncated"]:
         return None
-    bucket, _, _ = location.removeprefix("s3://").partition("/")
-    prefixes = [item["Prefix"].rstrip("/") for item in page.get("CommonPrefixes", ())]
-    folders = [f"s3://{bucket}/{prefix}" for prefix in prefixes if not is_hidden(name(prefix))]
+    authority, _ = _parts(location)
+    # One slash alone: the folder that has no name, below this one, is another.
+    prefixes = [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", ())]
+    folders = [f"s3://{authority}/{prefix}" for prefix in prefixes if not is_hidden(name(prefix))]
     files = [entry for entry in _entries_s3(location, page) if not is_hidden(entry.name)]
     return folders, files
 
 
 def _pages_s3(location: str, **request: str) -> Iterator[dict[str, Any]]:
-    bucket, _, prefix = location.removeprefix("s3://").partition("/")
     filesystem(location)
-    listing = _s3_client().get_paginator("list_objects_v2")
+    authority, prefix = _parts(location)
     prefix = f"{prefix}/" if prefix else ""
-    yield from listing.paginate(Bucket=bucket, Prefix=prefix, **request)
+    listing = _client(authority).get_paginator("list_objects_v2")
+    with _refusals(authority):
+        yield from listing.paginate(Bucket=_bucket(authority), Prefix=prefix, **request)
 
 
 def _entries_s3(location: str, page: dict[str, Any]) -> Iterator[Entry]:
-    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    authority, prefix = _parts(location)
     for item in page.get("Contents", ()):
         key = item["Key"]
         if not key.endswith("/"):
             below = key.removeprefix(f"{prefix}/") if prefix else key
-            yield Entry(f"s3://{bucket}/{key}", below, item["Size"], item["ETag"].strip('"'))
+            etag = item["ETag"].strip('"')
+            yield Entry(f"s3://{authority}/{key}", below, item["Size"], etag)
 
 
 def _walk_folders(location: str) -> Iterator[Entry]:
@@ -311,11 +416,24 @@ def read_bytes(location: str, max_bytes: int | None = None) -> bytes:
 
     Raises:
         FileNotFoundError: There is no file.
-        OSError: The store failed.
+        PermissionError: The store refuses this object, and not all of its bucket.
+        OSError: This object can't be read, for another reason.
+        StoreError: The store refuses all of the bucket.
     """
     store, path = filesystem(location)
-    with store.open_input_file(path) as file:
-        content: bytes = file.read(max_bytes)
+    try:
+        with store.open_input_file(path) as file:
+            # Room is made for all that is asked for.
+            content: bytes = file.read(max_bytes and min(max_bytes, file.size()))
+    except FileNotFoundError:
+        raise
+    except OSError:
+        if not location.startswith("s3://"):
+            raise
+        check_store(location)
+        # Where pyarrow says no more than that it failed, boto3 tells why, or does not fail.
+        with _read_only(_parts(location)[0]).open_input_file(path) as file:
+            content = file.read(max_bytes)
     return content
 
 

@@ -9,9 +9,10 @@ import ray.data
 import torch
 
 from fer.engines import EngineName
+from fer.errors import JobError
 from fer.images import IMAGE_SIZE
 from fer.predictor import Predictor
-from ray_jobs import stages
+from ray_jobs import autoscaling, stages
 
 BATCH_SIZE = 512
 """Images that are handed to a network's process at once."""
@@ -33,8 +34,8 @@ class Classifier:
     ) -> None:
         # There is a process for each CPU: threads of its own would get in the others' way.
         torch.set_num_threads(1)
-        # It reserved no GPU: one that it saw all the same would be another's.
-        self.predictors = [Predictor.load(each, "cpu", engine) for each in checkpoints]
+        device = _reserved_device()
+        self.predictors = [Predictor.load(each, device, engine) for each in checkpoints]
         self.tta = tta
 
     def __call__(self, images: pa.Table) -> pa.Table:
@@ -48,6 +49,19 @@ class Classifier:
             probs = predictor.predict_probs(batch, tta=self.tta)
             rest = rest.append_column(f"probs_{index}", _as_lists(probs, ends))
         return rest
+
+
+def _reserved_device() -> str:
+    """Return what this process reserved; a GPU that it sees without having done so is another's."""
+    if not ray.get_gpu_ids():
+        return "cpu"
+    if not torch.cuda.is_available():
+        node = ray.util.get_node_ip_address()
+        raise JobError(
+            f"The node {node} offers a GPU that torch can't use: check its driver and that its "
+            "torch is built for CUDA."
+        )
+    return "cuda"
 
 
 class ChunkClassifier(Classifier):
@@ -75,8 +89,9 @@ def classify(
     tta: bool = False,
     engine: EngineName = "auto",
     num_cpus: float = CLASSIFY_CPUS,
+    use_gpu: bool = False,
 ) -> ray.data.Dataset:
-    """Add the probabilities of networks to images, with at most one process a CPU.
+    """Add the probabilities of networks to images, with at most one process a CPU, or a GPU.
 
     Args:
         rows: What the classifier takes.
@@ -85,9 +100,14 @@ def classify(
         batch_size: Rows that it is handed at once.
         tta: Whether to average over each face and its mirror image.
         engine: How each process runs them.
-        num_cpus: What each process reserves.
+        num_cpus: What each process reserves on CPUs.
+        use_gpu: Whether each has a GPU, and leaves the CPUs to the other stages.
     """
-    most = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    needed = {"num_gpus": 1, "num_cpus": 0} if use_gpu else {"num_cpus": num_cpus}
+    most: int | None = max(1, int(ray.cluster_resources().get("GPU" if use_gpu else "CPU", 1)))
+    if autoscaling.is_autoscaled():
+        # Nodes that come later have processes too.
+        most = None
     return rows.map_batches(
         classifier,
         fn_constructor_kwargs={
@@ -97,6 +117,6 @@ def classify(
         },
         batch_format="pyarrow",
         batch_size=batch_size,
-        num_cpus=num_cpus,
+        **needed,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
     )

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
+from fer import storage
 from fer.faces import FaceDetector, draw_thumbnail, encode_jpeg
 from fer.images import ImageError, decode_image, decode_photo
 from fer.labels import LABEL_SCHEMA
@@ -80,28 +81,39 @@ def look(pieces: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Ta
 
 
 def _look(piece: Piece, detector: FaceDetector | None, *, with_thumbnails: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"image": piece.source, "etag": piece.etag}
+    row: dict[str, Any] = {
+        "image": storage.without_access(piece.source),
+        "etag": piece.etag,
+    }
     if piece.kind == "rejected":
         return {**row, "status": "unreadable", "error": f"{piece.reason}."}
     if piece.kind != "image":
         return {**row, "status": IGNORED}
-    seen = _see(piece, detector, with_thumbnails)
-    return {**row, "size_bytes": piece.size_bytes, **seen}
+    return {**row, **_see(piece, detector, with_thumbnails)}
 
 
 def _see(piece: Piece, detector: FaceDetector | None, with_thumbnails: bool) -> dict[str, Any]:
     """Return what is seen in an image, or why it can't be used."""
     try:
         data = fetch_image(piece)
-        if detector is None:
-            return _crop_of(data, with_thumbnails)
-        return _faces_of(data, detector, with_thumbnails)
     except ImageError as error:
-        return {"status": error.status, "error": str(error)}
+        return {"size_bytes": piece.size_bytes, "status": error.status, "error": str(error)}
     except FileNotFoundError:
-        return {"status": "missing", "error": "The file was there when it was listed."}
+        return _unfetched(piece, "missing", "There is no such file, though it was listed.")
     except OSError as error:
-        return {"status": "unreadable", "error": f"The file can't be read: {error}."}
+        return _unfetched(piece, "unreadable", f"The file can't be read: {storage.reason(error)}.")
+    size = {"size_bytes": len(data)}
+    try:
+        if detector is None:
+            return size | _crop_of(data, with_thumbnails)
+        return size | _faces_of(data, detector, with_thumbnails)
+    except ImageError as error:
+        return {**size, "status": error.status, "error": str(error)}
+
+
+def _unfetched(piece: Piece, status: str, error: str) -> dict[str, Any]:
+    """Tell of an image that was seen in no state: without an ETag, an update tries it again."""
+    return {"size_bytes": piece.size_bytes, "etag": None, "status": status, "error": error}
 
 
 def _crop_of(data: bytes, with_thumbnail: bool) -> dict[str, Any]:

@@ -1,24 +1,28 @@
-"""The list of all images of a source, as chunks in an output: made once, by the whole cluster.
+"""The list of what is to be labelled, as chunks in an output: made once, by the whole cluster.
 
-A file of the manifest is a chunk, or names an archive, whose chunks are cut when it is read. What
-is to be done is what the manifest has and the labels have not.
+A file of the manifest is a chunk, or names an archive, whose chunks are cut when it is read. Where
+there are labels already, it has what they are without.
 """
 
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
 from fer import parts, storage
 from fer.chunks import Chunk, cut
-from fer.errors import InputError
-from fer.sources import Piece, first, list_pieces, read_pieces
-from ray_jobs import stages
+from fer.labels import LabelTally
+from fer.manifests import is_manifest, list_files, read_manifest
+from fer.selection import Selection
+from fer.sources import Piece, list_pieces, read_pieces
+from ray_jobs import changes, cluster, stages
 
 FOLDER, COMPLETE = "manifest", "manifest.json"
 
@@ -31,49 +35,69 @@ ENOUGH_PARTS = 64
 """Parts that a listing is divided into, if the source has so many folders."""
 
 
-def make(images: str, output: str, limit: int | None) -> None:
-    """List a source, unless that is done.
+@dataclass
+class Listing:
+    """What a listing found.
+
+    Attributes:
+        kinds: Number of pieces by kind.
+        files: Names of its files.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    files: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that could be an image."""
+        return not set(self.kinds) - {"ignored"}
+
+
+def make(images: str, output: str, selection: Selection, held: Mapping[str, LabelTally]) -> None:
+    """List what of a source is to be labelled, unless that is done.
 
     Args:
-        images: Location of a folder, an archive or an image.
+        images: Location of a folder, an archive, an image or a manifest of them.
         output: Where the manifest is written.
-        limit: Number of images to stop after, in the order of their names.
+        selection: What is asked for of it; a limit counts in the order of names.
+        held: What was counted of each file of labels that is there already.
     """
     if storage.exists(storage.join(output, COMPLETE)):
         return
     # A listing that was cut short may have found another order of things than the next will.
-    storage.delete(storage.join(output, FOLDER))
-    divided = [(images, "walk")] if limit else divide(images)
-    listed = (
-        ray.data.from_items([{"location": where, "how": how} for where, how in divided])
-        .repartition(target_num_rows_per_block=1)
-        .map_batches(
-            _list,
-            fn_kwargs={"output": output, "limit": limit},
-            batch_format="numpy",
-            batch_size=1,
-            # A lister waits more than it computes.
-            num_cpus=0.25,
-        )
+    for folder in (FOLDER, changes.REPLACED):
+        storage.delete(storage.join(output, folder))
+    listed = _listed(images, selection)
+    if held:
+        listed = changes.unlabelled(listed, output, held)
+    written = listed.map_batches(
+        _write, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=None, num_cpus=0.25
     )
-    counts = Counter[str]()
-    for part in stages.tallies(listed):
-        counts.update(part)
-    storage.write_bytes(storage.join(output, COMPLETE), json.dumps(counts).encode())
+    whole = Listing()
+    for part in stages.tallies(written):
+        whole.kinds.update(part.kinds)
+        whole.files.extend(part.files)
+    with stages.writing(output):
+        storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(whole)).encode())
 
 
-def count_images(output: str) -> int | None:
-    """Return how many images a manifest has; None if there are archives, which were not opened."""
-    counts = json.loads(storage.read_bytes(storage.join(output, COMPLETE)))
-    return None if counts.get("archive") else int(counts.get("image", 0))
+def read(output: str) -> Listing:
+    """Return what the listing of a manifest found."""
+    told = json.loads(storage.read_bytes(storage.join(output, COMPLETE)))
+    return Listing(Counter(told["kinds"]), told["files"])
 
 
-def divide(images: str) -> list[tuple[str, str]]:
-    """Divide a folder among those that list it.
+def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
+    """Divide a source among those that list it, unless it is to be listed as a whole.
 
     Returns:
-        Locations, each to ``walk`` through, or to look only for the ``files`` right inside.
+        Locations, each to ``walk`` through, or to look only for the ``files`` right inside, or a
+        ``manifest`` to read.
     """
+    if is_manifest(images):
+        return [(each, "manifest") for each in ([images] if whole else list_files(images))]
+    if whole:
+        return [(images, "walk")]
     walks, files = deque([images]), []
     wide: list[str] = []
     while walks and len(walks) + len(wide) < ENOUGH_PARTS:
@@ -87,13 +111,31 @@ def divide(images: str) -> list[tuple[str, str]]:
     return [*((each, "walk") for each in (*wide, *walks)), *((each, "files") for each in files)]
 
 
-def _list(part: dict[str, np.ndarray], output: str, limit: int | None) -> dict[str, np.ndarray]:
+def _listed(images: str, selection: Selection) -> ray.data.Dataset:
+    """Return the pieces of a source, unopened, as rows of ``stages.PIECE_SCHEMA``."""
+    divided = divide(images, whole=selection.limit is not None)
+    return (
+        ray.data.from_items([{"location": where, "how": how} for where, how in divided])
+        .repartition(target_num_rows_per_block=1)
+        .map_batches(
+            _list,
+            fn_kwargs={"selection": selection},
+            batch_format="numpy",
+            batch_size=1,
+            # A lister waits more than it computes.
+            num_cpus=0.25,
+        )
+    )
+
+
+def _list(part: dict[str, np.ndarray], selection: Selection) -> Iterator[pa.Table]:
     location, how = str(part["location"][0]), str(part["how"][0])
-    counts = Counter[str]()
-    images = _without_archives(first(list_pieces(_entries(location, how)), limit), output, counts)
-    for chunk in cut(f"{how} {location}", images):
-        _write(output, chunk)
-    return stages.tally_batch(counts)
+    for pieces in stages.batched(selection.of(_pieces(location, how))):
+        yield stages.to_table(pieces)
+
+
+def _pieces(location: str, how: str) -> Iterable[Piece]:
+    return read_manifest(location) if how == "manifest" else list_pieces(_entries(location, how))
 
 
 def _entries(location: str, how: str) -> Iterable[storage.Entry]:
@@ -105,49 +147,64 @@ def _entries(location: str, how: str) -> Iterable[storage.Entry]:
     return inside[1] if inside else ()
 
 
-def _without_archives(
-    pieces: Iterable[Piece], output: str, counts: Counter[str]
-) -> Iterator[Piece]:
-    """Count pieces, write down the archives, and yield the others."""
-    for piece in pieces:
-        counts[piece.kind] += 1
+def _write(pieces: pa.Table, output: str) -> dict[str, np.ndarray]:
+    """Cut pieces into chunks, write them down, and return what was written."""
+    listing = Listing()
+    for chunk in _chunks(pieces, listing):
+        listing.files.append(chunk.name)
+        location = storage.join(output, FOLDER, chunk.name + SUFFIX)
+        with stages.writing(output):
+            parts.write_table(location, stages.to_table(chunk.pieces))
+    return stages.tally_batch(listing)
+
+
+def _chunks(pieces: pa.Table, listing: Listing) -> Iterator[Chunk]:
+    """Yield the archives one by one, then chunks of all else, and count them."""
+    rest = []
+    for piece in (Piece(**row) for row in pieces.to_pylist()):
+        listing.kinds[piece.kind] += 1
         if piece.kind == "archive":
-            digest = hashlib.sha256(piece.source.encode()).hexdigest()[:20]
-            _write(output, Chunk(ARCHIVE + digest, (piece,)))
+            digest = hashlib.sha256(piece.source.encode()).hexdigest()[:24]
+            yield Chunk(ARCHIVE + digest, (piece,))
         else:
-            yield piece
-
-
-def _write(output: str, chunk: Chunk) -> None:
-    location = storage.join(output, FOLDER, f"{chunk.name}.parquet")
-    parts.write_table(location, stages.to_table(chunk.pieces))
+            rest.append(piece)
+    yield from cut(rest)
 
 
 # What is to be done.
 
 
-def chunks(output: str, done: Collection[str], limit: int | None) -> ray.data.Dataset:
+def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data.Dataset:
     """Return the chunks of a manifest as rows of ``chunk``, a name, and ``table``, its pieces.
 
     Args:
         output: Where the manifest is.
         done: Names of chunks to leave out.
-        limit: Number of images of each archive to stop after.
+        selection: What is asked for of each archive.
     """
-    listed = {name.removesuffix(SUFFIX) for name in storage.names(storage.join(output, FOLDER))}
-    names = ray.data.from_items([{"file": name} for name in sorted(listed - {*done})])
-    return names.repartition(target_num_rows_per_block=1).map_batches(
+    left = sorted({*read(output).files} - {*done})
+    # A block each from the beginning: tasks that divided one would ask for a whole CPU, which on a
+    # cluster of one, of which the network has a share, is never free.
+    blocks = [pa.table({"file": [name]}) for name in left]
+    blocks = blocks or [pa.table({"file": pa.array([], pa.string())})]
+    names = ray.data.from_arrow(blocks)
+    # A chunk is a block, from here on: those of an archive would else be one task after another.
+    names.context.target_max_block_size = 1
+    return names.map_batches(
         _open,
-        fn_kwargs={"output": output, "done": frozenset(done), "limit": limit},
+        fn_kwargs={"output": output, "done": frozenset(done), "selection": selection},
         batch_format="numpy",
         batch_size=1,
         # A reader waits more than it computes, and another need keeps it apart from what follows.
         num_cpus=0,
+        # Or as many would be started as there are chunks, each a process of its own.
+        compute=ray.data.TaskPoolStrategy(min(len(blocks), cluster.num_readers())),
+        **cluster.off_head(),
     )
 
 
 def _open(
-    file: dict[str, np.ndarray], output: str, done: frozenset[str], limit: int | None
+    file: dict[str, np.ndarray], output: str, done: frozenset[str], selection: Selection
 ) -> Iterator[dict[str, list[Any]]]:
     name = str(file["file"][0])
     store, path = storage.filesystem(storage.join(output, FOLDER, name + SUFFIX))
@@ -155,14 +212,21 @@ def _open(
     if not name.startswith(ARCHIVE):
         yield {"chunk": [name], "table": [stages.pack(table)]}
         return
-    archive = table["source"][0].as_py()
-    for chunk in cut(archive, _members(archive, limit)):
+    for chunk in cut(selection.of(_members(Piece(**table.to_pylist()[0])))):
         if chunk.name not in done:
             yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.pieces))]}
 
 
-def _members(archive: str, limit: int | None) -> Iterator[Piece]:
-    try:
-        yield from first(read_pieces(archive), limit)
-    except InputError:
-        yield Piece("rejected", archive, reason="was there when it was listed, and is gone")
+def _members(archive: Piece) -> Iterator[Piece]:
+    if not storage.exists(archive.source):
+        yield _refused(archive, "was there when it was listed, and is gone")
+    # Chunks of what it was before may be labelled already.
+    elif archive.etag not in (None, storage.describe(archive.source).etag):
+        yield _refused(archive, "has changed since it was listed")
+    else:
+        yield from read_pieces(archive.source)
+
+
+def _refused(archive: Piece, reason: str) -> Piece:
+    """Return an archive that is not opened, without its ETag: an update tries it again."""
+    return Piece("rejected", archive.source, reason=f"{reason}: --update labels it anew")

@@ -1,6 +1,7 @@
 """Stages that several jobs are built from: read pieces or examples, hand back counts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from ray.data.expressions import col
 
 from fer import storage
 from fer.dataset import Dataset
+from fer.errors import JobError
 from fer.sources import Piece, read_pieces
+from ray_jobs import cluster
 
 BLOCK_BYTES = 16 * 2**20
 """Size of the blocks of pieces that a task takes at once: some 1,800 rows of FER2013's CSV."""
@@ -47,6 +50,7 @@ def read(locations: Sequence[str]) -> ray.data.Dataset:
         batch_size=1,
         # A reader waits more than it computes, and another need keeps it apart from what follows.
         num_cpus=0,
+        **cluster.off_head(),
     )
 
 
@@ -65,7 +69,7 @@ def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Da
 
 def _read(sources: pa.Table) -> Iterator[pa.Table]:
     for location in sources["location"].to_pylist():
-        for pieces in _batched(read_pieces(location)):
+        for pieces in batched(read_pieces(location)):
             yield to_table(pieces)
 
 
@@ -88,7 +92,8 @@ def unpack(value: bytes) -> pa.Table:
         return stream.read_all()
 
 
-def _batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+def batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Yield pieces some at a time: as many as a task takes."""
     batch: list[Piece] = []
     size_bytes = 0
     for piece in pieces:
@@ -110,6 +115,19 @@ def each_table(work: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.
         return pa.table({"chunk": chunks["chunk"], "table": packed})
 
     return on_chunks
+
+
+@contextmanager
+def writing(output: str) -> Iterator[None]:
+    """Raise a failure to write to an output that can be resumed as one sentence that names it."""
+    try:
+        yield
+    except OSError as error:
+        storage.check_store(output)
+        raise JobError(
+            f"{output} can't be written to: {storage.reason(error)}; see to that, and go on with "
+            "--resume."
+        ) from error
 
 
 def tally_batch(tally: object) -> dict[str, np.ndarray]:

@@ -13,23 +13,29 @@ def pieces(number, data=None):
 
 def test_every_piece_is_in_one_chunk_in_order():
     whole = pieces(5000)
-    chunks = list(cut("s3://b", whole))
+    chunks = list(cut(whole))
     assert [piece for chunk in chunks for piece in chunk.pieces] == whole
     assert len({chunk.name for chunk in chunks}) == len(chunks)
-    assert list(cut("s3://b", whole)) == chunks
-    assert cut("s3://other", whole).__next__().name != chunks[0].name
+    assert list(cut(whole)) == chunks
+
+
+def test_a_chunk_of_an_image_that_changed_has_another_name():
+    one, other = (
+        [Piece("image", "s3://b/0.png", etag=etag), *pieces(3)] for etag in ("before", "after")
+    )
+    assert next(cut(one)).name != next(cut(other)).name
 
 
 def test_chunks_grow_with_the_source():
-    assert [len(chunk.pieces) for chunk in cut("s", pieces(100))] == [32, 32, 32, 4]
-    sizes = [len(chunk.pieces) for chunk in cut("s", pieces(200_000))]
+    assert [len(chunk.pieces) for chunk in cut(pieces(100))] == [32, 32, 32, 4]
+    sizes = [len(chunk.pieces) for chunk in cut(pieces(200_000))]
     assert (sizes[0], max(sizes)) == (MIN_IMAGES, MAX_IMAGES)
     assert len(sizes) < 150
 
 
 def test_a_chunk_carries_only_so_many_bytes(monkeypatch):
     monkeypatch.setattr("fer.chunks.MAX_BYTES", 100)
-    sizes = [len(chunk.pieces) for chunk in cut("s", pieces(20, data=b"x" * 30))]
+    sizes = [len(chunk.pieces) for chunk in cut(pieces(20, data=b"x" * 30))]
     assert sizes == [4, 4, 4, 4, 4]
 
 

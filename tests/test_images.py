@@ -1,10 +1,13 @@
 import io
+import struct
 
+import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
-from fer.images import ImageError, decode_image
+from fer.images import ImageError, decode_image, decode_photo
 
 
 def encode(image, kind, **options):
@@ -52,3 +55,129 @@ def test_bomb():
 def test_sixteen_bits():
     values = np.full((48, 48), 65535 // 2, np.uint16)
     assert decode_image(encode(Image.fromarray(values), "PNG")).pixels.max() == 127
+
+
+RED, GREEN, BLUE, WHITE = (250, 20, 20), (20, 250, 20), (20, 20, 250), (240, 240, 240)
+
+
+@pytest.fixture(scope="module")
+def phone_photo():
+    """An upright photograph, 180x120, whose quarters differ: red and green above blue and white."""
+    pixels = np.empty((120, 180, 3), np.uint8)
+    pixels[:60, :90], pixels[:60, 90:], pixels[60:, :90], pixels[60:, 90:] = RED, GREEN, BLUE, WHITE
+    return Image.fromarray(pixels)
+
+
+def check_upright(data):
+    photo = decode_photo(data)
+    assert (photo.width, photo.height, photo.pixels.shape) == (180, 120, (120, 180, 3))
+    quarters = photo.pixels[[20, 20, -20, -20], [20, -20, 20, -20]]
+    assert np.abs(quarters.astype(int) - [RED, GREEN, BLUE, WHITE]).max() <= 4
+    face = decode_image(data)
+    assert (face.width, face.height) == (180, 120)
+    greys = face.pixels[[5, 5, -5, -5], [5, -5, 5, -5]].astype(int)
+    assert np.abs(greys - [89, 155, 46, 240]).max() <= 6
+
+
+def turned_by_90(image, **options):
+    """Encode an image whose pixels lie on their side, with EXIF's word that they do."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    return encode(image.transpose(Image.Transpose.ROTATE_90), exif=exif, **options)
+
+
+def with_irot(heic, quarters):
+    """Say in HEIF's own words by how many quarters, against the clock, the pixels are to be turned.
+
+    Property ``pixi``, which says that there are three times 8 bits, makes room for it.
+    """
+    pixi = struct.pack(">I4sI4B", 16, b"pixi", 0, 3, 8, 8, 8)
+    assert heic.count(pixi) == 1
+    return heic.replace(pixi, struct.pack(">I4sB7x", 16, b"irot", quarters))
+
+
+def test_heic_of_a_phone_is_turned_once(phone_photo):
+    check_upright(with_irot(turned_by_90(phone_photo, kind="HEIF", quality=95), 3))
+
+
+def test_heic_without_exif_is_turned(phone_photo):
+    upside_down = phone_photo.transpose(Image.Transpose.ROTATE_180)
+    check_upright(with_irot(encode(upside_down, "HEIF", quality=95), 2))
+
+
+def test_exif_alone_does_not_turn_heic(phone_photo):
+    exif = Image.Exif()
+    exif[0x112] = 6  # HEIF leaves it to irot, and so do phones
+    check_upright(encode(phone_photo, "HEIF", quality=95, exif=exif))
+
+
+def test_avif_is_turned(phone_photo):
+    data = turned_by_90(phone_photo, kind="AVIF", quality=95)
+    assert b"irot" in data
+    check_upright(data)
+
+
+def test_heic_of_tiles(phone_photo):
+    data = encode(phone_photo, "HEIF", quality=95, tile_size=64)
+    assert b"grid" in data
+    check_upright(data)
+
+
+def test_heic_of_ten_bits(phone_photo):
+    sixteen = np.asarray(phone_photo).astype(np.uint16) * 257
+    heic = io.BytesIO()
+    pillow_heif.from_bytes("RGB;16", (180, 120), sixteen.tobytes()).save(heic, quality=95)
+    assert pillow_heif.open_heif(heic, convert_hdr_to_8bit=False).info["bit_depth"] == 10
+    check_upright(heic.getvalue())
+
+
+def test_avif_of_ten_bits(phone_photo):
+    blue_first = (np.asarray(phone_photo)[..., ::-1].astype(np.uint16) * 257) >> 6
+    done, avif = cv2.imencode(".avif", blue_first, [cv2.IMWRITE_AVIF_DEPTH, 10])
+    assert done
+    check_upright(avif.tobytes())
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_a_truncated_photo_of_a_phone(kind):
+    noise = np.random.default_rng(0).integers(0, 256, (120, 180, 3), np.uint8)
+    data = encode(Image.fromarray(noise), kind)
+    for length in (20, 300, len(data) // 2, len(data) - 20):
+        with pytest.raises(ImageError) as caught:
+            decode_photo(data[:length])
+        assert caught.value.status == "unreadable"
+
+
+@pytest.mark.parametrize(("kind", "orientation"), [("PNG", 1), ("PNG", 6), ("TIFF", 6)])
+def test_a_large_photograph_is_scaled_as_if_at_once(kind, orientation):
+    rng = np.random.default_rng(4)
+    noise = Image.fromarray(rng.integers(0, 256, (37, 53, 3), np.uint8)).resize((3303, 2001))
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    photo = decode_photo(encode(noise, kind, exif=exif))
+    at_once = np.asarray(noise.resize((2048, 1241), Image.Resampling.BOX))
+    if orientation == 6:
+        at_once = np.rot90(at_once, -1)
+        assert (photo.width, photo.height) == (2001, 3303)
+    np.testing.assert_allclose(photo.pixels, at_once, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK", "1"])
+def test_a_large_face_is_that_of_the_small_one(mode):
+    grey = Image.linear_gradient("L")
+    if mode == "I;16":
+        face = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    else:
+        face = grey.convert("RGB").convert(mode)
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    small = decode_image(encode(face, kind)).pixels
+    wide = face.resize((2100, 2100)).crop((-100, 0, 2200, 2100))
+    large = decode_image(encode(wide, kind))
+    assert (large.width, large.height) == (2300, 2100)
+    np.testing.assert_allclose(large.pixels.astype(float), small, atol=8 if mode != "1" else 40)
+
+
+def test_a_line_of_pixels():
+    photo = decode_photo(encode(Image.new("RGBA", (3_000_000, 2)), "PNG", compress_level=1))
+    assert photo.pixels.shape == (1, 2048, 3)
+    assert (photo.width, photo.height) == (3_000_000, 2)

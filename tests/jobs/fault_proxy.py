@@ -1,6 +1,5 @@
 """A proxy in front of an object store that fails as object stores do, when it is told to."""
 
-import random
 import re
 import socket
 import struct
@@ -12,7 +11,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+REFUSAL = "<Error><Code>{code}</Code><Message>As the test asked for.</Message></Error>"
 OF_A_CONNECTION = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -21,40 +20,68 @@ class Fault:
     """What happens to requests.
 
     Attributes:
-        match: Regular expression that is searched for in ``METHOD /path?query``.
-        kind: ``busy`` answers 503, ``reset`` hangs up, ``truncate`` hangs up within the answer,
-            ``slow`` answers late.
+        match: Regular expression that is searched for in ``METHOD /path?query`` and, on a line
+            each, the headers as ``name: value``.
+        kind: ``refuse`` answers an error, ``reset`` hangs up, ``truncate`` hangs up within the
+            answer, ``slow`` answers late.
+        status: Of the error.
+        code: Of the error, as object stores name it.
+        after: How many requests that match it lets through first.
+        then: What is searched for once it has happened: credentials that expire do so for all.
         times: How many requests it still happens to.
-        share: Of the requests that match, from 0 to 1.
+        share: Of the requests that match, from 0 to 1, spread evenly over them.
         seconds: How late.
         hits: How many it happened to.
+        owed: How much of the next one it is due for; drawn by chance, few requests might have none.
     """
 
     match: str
-    kind: str = "busy"
+    kind: str = "refuse"
+    status: int = 503
+    code: str = "SlowDown"
+    after: int = 0
+    then: str | None = None
     times: int = 10**9
     share: float = 1.0
     seconds: float = 0.2
     hits: int = 0
+    owed: float = 0.5
+
+    def is_due(self, request):
+        if not self.times or not re.search(self.match, request):
+            return False
+        self.owed += self.share
+        if self.owed < 1:
+            return False
+        self.owed -= 1
+        return True
 
 
 @dataclass
 class FaultProxy:
-    """Where the proxy listens, and the faults that it injects from now on."""
+    """Where the proxy listens, the faults that it injects from now on, and what it was asked.
+
+    ``asked`` holds ``METHOD /path?query`` of each request.
+    """
 
     endpoint: str
     faults: list[Fault] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _random: random.Random = field(default_factory=lambda: random.Random(7))
 
     def fault_of(self, request):
         with self._lock:
+            self.asked.append(request.splitlines()[0])
             for fault in self.faults:
-                is_due = fault.times and self._random.random() < fault.share
-                if is_due and re.search(fault.match, request):
-                    fault.times -= 1
-                    fault.hits += 1
-                    return fault
+                if not fault.is_due(request):
+                    continue
+                if fault.after:
+                    fault.after -= 1
+                    continue
+                fault.times -= 1
+                fault.hits += 1
+                fault.match = fault.match if fault.then is None else fault.then
+                return fault
         return None
 
 
@@ -70,6 +97,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.answer(self.read_body())
 
+    def told(self):
+        headers = [f"{name.lower()}: {value}" for name, value in self.headers.items()]
+        return "\n".join([f"{self.command} {self.path}", *headers])
+
     def read_body(self):
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -82,14 +113,18 @@ class Handler(BaseHTTPRequestHandler):
                 return body
 
     def answer(self, body):
-        fault = self.server.proxy.fault_of(f"{self.command} {self.path}")
+        fault = self.server.proxy.fault_of(self.told())
         if fault and fault.kind == "slow":
             time.sleep(fault.seconds)
-        if fault and fault.kind == "busy":
-            return self.write(503, [("Content-Type", "application/xml")], BUSY)
+        if fault and fault.kind == "refuse":
+            refusal = REFUSAL.format(code=fault.code).encode()
+            return self.write(fault.status, [("Content-Type", "application/xml")], refusal)
         if fault and fault.kind == "reset":
             return self.hang_up()
-        status, headers, content = self.forward(body)
+        try:
+            status, headers, content = self.forward(body)
+        except OSError:
+            return self.hang_up()
         self.write(status, headers, content, cut=fault is not None and fault.kind == "truncate")
         return None
 

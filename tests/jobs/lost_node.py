@@ -1,8 +1,8 @@
-"""Trains on a cluster of several nodes, and takes one that works away after two epochs.
+"""Runs a job on a cluster of several nodes, and takes away a node that works, or its process.
 
-    python lost_node.py NUM_NODES OUTPUT FLAGS...
+    python lost_node.py NUM_NODES {node,process}[,...] {train,label} OUTPUT FLAGS...
 
-Every node has one CPU, so that each holds one worker at most.
+Every node has one CPU. Each of what goes, goes when the job has finished two more epochs or chunks.
 """
 
 import os
@@ -12,38 +12,57 @@ import time
 from pathlib import Path
 
 import psutil
+import ray
 from ray.cluster_utils import Cluster
 
 from ray_jobs.__main__ import main
 
-
-def take_away(cluster, output):
-    metrics = Path(output) / "metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
-        time.sleep(0.02)
-    time.sleep(0.3)
-    while not (working := [node for node in cluster.worker_nodes if is_working(node)]):
-        time.sleep(0.1)
-    node = working[0]
-    cluster.remove_node(node, allow_graceful=False)
-    print("took a node away", file=sys.stderr)
+WORKERS = {"train": "RayTrainWorker", "label": "ChunkClassifier"}
 
 
-def is_working(node):
+def num_done(job, output):
+    if job == "label":
+        return len([*Path(output, "faces").glob("*.parquet")])
+    metrics = Path(output, "metrics.jsonl")
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+def take_away(cluster, losses, job, output):
+    for number, what in enumerate(losses, start=1):
+        while num_done(job, output) < 2 * number:
+            time.sleep(0.02)
+        if job == "train":
+            # In the midst of the next epoch.
+            time.sleep(0.3)
+        while not (working := [node for node in cluster.worker_nodes if workers_of(node, job)]):
+            time.sleep(0.05)
+        if what == "node":
+            cluster.remove_node(working[0], allow_graceful=False)
+        else:
+            workers_of(working[0], job)[0].kill()
+        print(f"took a {what} away", file=sys.stderr)
+
+
+def workers_of(node, job):
     raylet = node.all_processes["raylet"][0].process.pid
     try:
         children = psutil.Process(raylet).children(recursive=True)
-        return any("RayTrainWorker" in " ".join(child.cmdline()) for child in children)
+        return [child for child in children if WORKERS[job] in " ".join(child.cmdline())]
     except psutil.NoSuchProcess:
-        return False
+        return []
 
 
 if __name__ == "__main__":
-    num_nodes, output, *flags = sys.argv[1:]
+    num_nodes, losses, job, output, *flags = sys.argv[1:]
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(int(num_nodes)):
         cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
-    threading.Thread(target=take_away, args=(cluster, output), daemon=True).start()
-    sys.exit(main(["train", "--output", output, *flags]))
+    arguments = (cluster, losses.split(","), job, output)
+    threading.Thread(target=take_away, args=arguments, daemon=True).start()
+    code = main([job, "--output", output, *flags])
+    # Or this process goes with the raylet that it is bound to, whatever the job made of it.
+    ray.shutdown()
+    cluster.shutdown()
+    sys.exit(code)

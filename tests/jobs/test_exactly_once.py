@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -108,6 +109,25 @@ def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, tmp
     check_rows(rows_of(output), rows_of(undisturbed))
     now = {file.name: file.stat().st_mtime_ns for file in faces.glob("*.parquet")}
     assert kept.items() <= now.items()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_lost_process_and_then_a_lost_machine_lose_no_rows(
+    undisturbed, collection, checkpoint, tmp_path
+):
+    script, output = Path(__file__).with_name("lost_node.py"), tmp_path / "labels"
+    flags = command(collection, checkpoint, str(output))[4:-2]
+    done = subprocess.run(
+        [sys.executable, str(script), "3", "process,node", "label", str(output), *flags],
+        env={**os.environ, **ENVIRONMENT},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.findall(r"took a (\w+) away", done.stderr) == ["process", "node"]
+    check_rows(rows_of(str(output)), rows_of(undisturbed))
 
 
 @pytest.mark.slow

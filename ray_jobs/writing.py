@@ -1,0 +1,94 @@
+"""The stage that writes labels, a file a chunk, and reads what the files tell of themselves.
+
+It does without torch and matplotlib, which each of its processes would wait for.
+"""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from fer import storage
+from fer.label_files import SUFFIX, read_tally, write_labels
+from fer.labels import Labeller, LabelTally
+from ray_jobs import cluster, stages
+from ray_jobs.looking import IGNORED
+
+FACES = "faces"
+"""Folder of the files of labels."""
+
+
+def write(
+    classified: ray.data.Dataset, output: str, labeller: Labeller, formats: Collection[str]
+) -> ray.data.Dataset:
+    """Write each chunk to a file of its name, all or nothing; return what was counted of each.
+
+    Args:
+        classified: Rows of ``chunk``, a name, and ``table``, a packed table of images.
+        output: Where the labels are.
+        labeller: Makes rows of probabilities.
+        formats: What the rows are written in besides Parquet.
+    """
+    return classified.map_batches(
+        partial(write_chunk, output=output, labeller=labeller, formats=formats),
+        batch_format="pyarrow",
+        batch_size=1,
+        # A writer waits more than it computes, and another need keeps it apart.
+        num_cpus=0,
+        **cluster.off_head(),
+    )
+
+
+def write_chunk(
+    chunk: pa.Table, output: str, labeller: Labeller, formats: Collection[str] = ()
+) -> dict[str, np.ndarray]:
+    """Write a classified chunk as rows of ``LABEL_SCHEMA`` to its file, and count them.
+
+    A file holds what was counted of it, for the run that goes on after this one.
+    """
+    name, seen = chunk["chunk"][0].as_py(), stages.unpack(chunk["table"][0].as_py())
+    images = [image for image in seen.to_pylist() if image["status"] != IGNORED]
+    file = f"{FACES}/{name}{SUFFIX}"
+    tally = LabelTally(len(images), ignored=len(seen) - len(images), files={file})
+    rows = [row for image in images for row in _rows(image, labeller, tally)]
+    tally = tally.trimmed()
+    with stages.writing(output):
+        write_labels(output, file, rows, tally, labeller.class_names, formats)
+    return stages.tally_batch(tally)
+
+
+def _rows(image: dict[str, Any], labeller: Labeller, tally: LabelTally) -> list[dict[str, Any]]:
+    """Return the rows of an image, and count them."""
+    tally.slowest.append((image.pop("seconds"), image["image"]))
+    thumbnails = [face.pop("thumbnail") for face in image["faces"] or ()] or [None]
+    rows = labeller.rows(image, image.pop("probs_0"))
+    for row, thumbnail in zip(rows, thumbnails, strict=True):
+        tally.count(row, thumbnail)
+    return rows
+
+
+def read_done(output: str) -> dict[str, LabelTally]:
+    """Return what was counted of the chunks that have files, by their names."""
+    names = sorted(storage.names(storage.join(output, FACES)))
+    if not names:
+        return {}
+    read = ray.data.from_items([{"name": name} for name in names]).map_batches(
+        partial(_read_tallies, output=output), batch_format="numpy", batch_size=64, num_cpus=0.25
+    )
+    return {chunk_of(part): part for part in stages.tallies(read)}
+
+
+def chunk_of(tally: LabelTally) -> str:
+    """Return the name of the chunk that was counted."""
+    (file,) = tally.files
+    return storage.name(file).removesuffix(SUFFIX)
+
+
+def _read_tallies(files: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
+    told = np.empty(len(files["name"]), object)
+    for row, name in enumerate(map(str, files["name"])):
+        told[row] = read_tally(storage.join(output, FACES, name))
+    return {"tally": told}

@@ -1,0 +1,40 @@
+"""What is said while long work goes on."""
+
+import re
+import time
+
+from ray_jobs import cluster
+
+
+def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with cluster.progress("Labelling", "images", 12_000) as advance:
+        for seconds, done, faces in ((5, 1000, 9), (20, 4000, 1234), (90, 12_000, 5000)):
+            now[0] = 100.0 + seconds
+            advance(done, faces=f"{faces:,}", failed=2)
+    assert capsys.readouterr().err.splitlines() == [
+        "Labelling: 4,000 of 12,000 images, 200/s, faces 1,234, failed 2, 0:00:40 left",
+        "Labelling: 12,000 of 12,000 images, 133/s, faces 5,000, failed 2",
+    ]
+
+
+def test_without_a_total_nothing_is_said_of_the_rest(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with cluster.progress("Labelling", "images") as advance:
+        now[0] = 40.0
+        advance(10)
+    assert capsys.readouterr().err == "Labelling: 10 images, 0.25/s\n"
+
+
+def test_a_terminal_shows_the_same(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    with cluster.progress("Labelling", "images", 100) as advance:
+        for done in (20, 40, 60):
+            advance(done, faces=done, failed=1)
+            time.sleep(0.15)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    elapsed_and_left = r"0:00:0\d 0:00:0\d"
+    assert re.search(rf"60/100 images \d+/s faces 60, failed 1 {elapsed_and_left}", shown)

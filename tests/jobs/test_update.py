@@ -1,0 +1,164 @@
+"""Labels of a source that has grown: what is new or changed is labelled, and nothing else."""
+
+import io
+import os
+import zipfile
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+
+from fer.drawings import draw_faces
+from fer.errors import JobError
+from fer.sources import file_of
+from ray_jobs import changes
+
+COUNTS = ("images", "labelled", "faces", "failed")
+
+
+@pytest.fixture(scope="module")
+def drawings(png):
+    """PNG files, all different."""
+    images, _ = draw_faces(100, seed=7)
+    return [png(image) for image in images]
+
+
+@pytest.fixture
+def folder(tmp_path, drawings):
+    """Forty images in two folders, an archive of ten more, and a file that is none."""
+    source = tmp_path / "photos"
+    for number in range(40):
+        file = source / "ab"[number % 2] / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(drawings[number])
+    pack(source / "more.zip", drawings[40:50])
+    (source / "README.md").write_text("None.")
+    return source
+
+
+def pack(location, members):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, content in enumerate(members):
+            archive.writestr(f"{number:02d}.png", content)
+    location.write_bytes(packed.getvalue())
+
+
+@pytest.fixture
+def label(fer, folder, checkpoint, tmp_path):
+    def run(*flags):
+        named = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
+        return fer("label", "--images", folder, "--output", tmp_path / "labels", *named, *flags)
+
+    return run
+
+
+def counts_of(run):
+    return [run.result[name] for name in COUNTS]
+
+
+def rows_of(tmp_path):
+    """Return the row of each image, by its path below the folder: there may be but one."""
+    rows = pq.read_table(tmp_path / "labels" / "faces").to_pylist()
+    assert max(Counter(row["image"] for row in rows).values()) == 1
+    return {row["image"].removeprefix(f"{tmp_path}/photos/"): row for row in rows}
+
+
+def grow(folder, drawings):
+    """Change an image and an archive, delete an image, add two."""
+    (folder / "a" / "00.png").write_bytes(drawings[60])
+    pack(folder / "more.zip", drawings[61:64])
+    (folder / "b" / "01.png").unlink()
+    (folder / "new").mkdir()
+    (folder / "new" / "70.png").write_bytes(drawings[70])
+    (folder / "a" / "02 junk.png").write_bytes(b"junk")
+
+
+def check_grown(rows, before):
+    assert len(rows) == 40 + 2 + 3
+    changed = {"a/00.png", *(f"more.zip!/{number:02d}.png" for number in range(3))}
+    assert rows.keys() - before.keys() == {"new/70.png", "a/02 junk.png"}
+    assert before.keys() - rows.keys() == {f"more.zip!/{number:02d}.png" for number in range(3, 10)}
+    assert rows["a/02 junk.png"]["status"] == "unreadable"
+    for name in rows.keys() & before.keys():
+        assert (rows[name] == before[name]) == (name not in changed), name
+    assert rows["a/00.png"]["etag"] != before["a/00.png"]["etag"]
+
+
+@pytest.mark.slow
+def test_what_is_new_or_changed_is_labelled(label, folder, drawings, tmp_path):
+    assert counts_of(label()) == [50, 50, 50, 0]
+    before = rows_of(tmp_path)
+    grow(folder, drawings)
+    assert counts_of(label("--update")) == [45, 6, 44, 1]
+    check_grown(rows_of(tmp_path), before)
+    assert not (tmp_path / "labels" / changes.REPLACED).exists()
+    after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "labels/faces").iterdir()}
+    assert counts_of(label("--update")) == [45, 0, 44, 1]
+    assert after == {
+        file.name: file.stat().st_mtime_ns for file in (tmp_path / "labels/faces").iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_an_update_that_is_cut_short_is_resumed(label, folder, drawings, tmp_path, monkeypatch):
+    label()
+    before = rows_of(tmp_path)
+    grow(folder, drawings)
+    with monkeypatch.context() as patch:
+        # New rows are written, and stale ones are still there.
+        patch.setattr(changes, "drop_replaced", _fail)
+        assert label("--update").code == 1
+    again = label("--update")
+    assert (again.code, "are not finished: --resume them" in again.sentence) == (2, True)
+    assert counts_of(label("--resume")) == [45, 0, 44, 1]
+    check_grown(rows_of(tmp_path), before)
+
+
+def _fail(*_):
+    raise JobError("The machine was lost.")
+
+
+def test_what_could_not_be_fetched_is_tried_again(label, folder, drawings, tmp_path):
+    hidden = folder / "a" / "00.png"
+    hidden.unlink()
+    hidden.symlink_to(folder / "gone")
+    os.utime(hidden, follow_symlinks=False)
+    first = label()
+    hidden.unlink()
+    hidden.write_bytes(drawings[0])
+    assert counts_of(label("--update"))[0] == 50
+    assert rows_of(tmp_path)["a/00.png"]["status"] == "ok"
+    assert first.result["images"] in (49, 50)
+
+
+@pytest.mark.slow
+def test_an_archive_that_changes_while_it_waits_is_labelled_by_an_update(
+    label, folder, drawings, tmp_path, monkeypatch
+):
+    from ray_jobs import manifest
+
+    make = manifest.make
+
+    def make_and_change(*arguments):
+        make(*arguments)
+        pack(folder / "more.zip", drawings[80:84])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "make", make_and_change)
+        assert counts_of(label()) == [41, 41, 40, 1]
+    row = rows_of(tmp_path)["more.zip"]
+    assert (row["status"], row["etag"]) == ("unreadable", None)
+    assert "has changed since it was listed: --update labels it anew" in row["error"]
+    assert counts_of(label("--update")) == [44, 4, 44, 0]
+
+
+def test_no_labels_to_update(label):
+    run = label("--update")
+    assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
+
+
+def test_the_file_that_holds_a_piece():
+    assert file_of("s3://b/x.zip!/a/b.png") == "s3://b/x.zip"
+    assert file_of("s3://b/hey!/b.png") == "s3://b/hey!/b.png"
+    assert file_of("s3://b/b.png") == "s3://b/b.png"
