@@ -1,0 +1,52 @@
+"""The bundled network behind LitServe (pip install litserve): what serve is measured against.
+
+    python benchmarks/rival_litserve.py --port 8000
+
+It takes JSON with base64: of bodies, LitServe reads JSON and forms alone.
+"""
+
+import argparse
+import base64
+import os
+from typing import Any
+
+import litserve
+import numpy as np
+import torch
+from rival_fastapi import BATCH_WAIT_SECONDS, MAX_BATCH_SIZE, to_answer, to_crop
+
+from fer.predictor import Predictor
+
+
+class Api(litserve.LitAPI):
+    """What LitServe asks of a model; its workers must be able to import it."""
+
+    def setup(self, device: str) -> None:  # noqa: ARG002, D102 - LitServe's
+        torch.set_num_threads(1)
+        self.predictor = Predictor.load(device="cpu")
+        self.predictor.predict_probs(np.zeros((1, 48, 48), np.uint8))
+
+    def decode_request(self, request: dict[str, str]) -> np.ndarray:  # noqa: D102
+        return to_crop(base64.b64decode(request["data"]))
+
+    def batch(self, inputs: list[np.ndarray]) -> np.ndarray:  # noqa: D102
+        return np.stack(inputs)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:  # noqa: D102
+        return self.predictor.predict_probs(x)
+
+    def unbatch(self, output: np.ndarray) -> list[np.ndarray]:  # noqa: D102
+        return list(output)
+
+    def encode_response(self, output: np.ndarray) -> dict[str, Any]:  # noqa: D102
+        return to_answer(self.predictor, output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=8000)
+    api = Api(max_batch_size=MAX_BATCH_SIZE, batch_timeout=BATCH_WAIT_SECONDS)
+    server = litserve.LitServer(
+        api, accelerator="cpu", workers_per_device=os.cpu_count(), healthcheck_path="/readyz"
+    )
+    server.run("127.0.0.1", parser.parse_args().port, log_level="error", generate_client_file=False)

@@ -1,0 +1,185 @@
+"""Replicas behind HTTP, on the shared cluster."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import numpy as np
+import pytest
+from conftest import free_ports
+from ray import serve
+
+from fer.errors import InputError
+from fer.predictor import Predictor
+from ray_jobs.config import ServeConfig
+from ray_jobs.serve import Replica, app, bind
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, save_network):
+    folder = tmp_path_factory.mktemp("serve") / "deep"
+    save_network(folder, "deep")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def address(cluster, checkpoint):
+    """Where replicas answer that have two requests in hand, and let four wait."""
+    (port,) = free_ports(1)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    config = ServeConfig(checkpoint=checkpoint, detector="none", max_batch_size=1)
+    serve.run(bind(config, "secret"), name="fer")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def crops(faces, png):
+    return [png(image) for image in faces[0]]
+
+
+def ask(address, crops, token="secret"):
+    files = [("images", (str(number), crop)) for number, crop in enumerate(crops)]
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx2.post(f"{address}/v1/predict", files=files, headers=headers, timeout=60)
+
+
+def test_a_request_of_several_crops(address, checkpoint, crops):
+    answer = ask(address, crops[:5]).json()
+    expected = Predictor.load(checkpoint).predict(crops[:5])
+    for result, prediction in zip(answer["results"], expected, strict=True):
+        (face,) = result["faces"]
+        assert face["emotion"] == prediction.emotion
+        assert face["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-3)
+    assert ask(address, crops[:1], token="guess").status_code == 401
+    assert httpx2.get(f"{address}/readyz").json()["status"] == "ready"
+
+
+def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered(address, crops):
+    with ThreadPoolExecutor(40) as clients:
+        answers = list(clients.map(lambda _: ask(address, crops[:32]), range(40)))
+    codes = [answer.status_code for answer in answers]
+    assert set(codes) == {200, 503}
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+    answered = max(answer.elapsed for answer in answers if answer.status_code == 200)
+    assert min(answer.elapsed for answer in refused) < answered / 2
+    assert ask(address, crops[:1]).status_code == 200
+
+
+def test_faces_of_many_requests_fill_the_same_batches(address, checkpoint, faces):
+    class Recording(Replica):
+        async def run(self, crops):
+            sizes, predict_probs = [], self.answerer.predictor.predict_probs
+
+            def record(batch):
+                sizes.append(len(batch))
+                return predict_probs(batch)
+
+            self.answerer.predictor.predict_probs = record
+            singles = await asyncio.gather(*(self._classify(crops[n : n + 1]) for n in range(16)))
+            many = await self._classify(crops[:20])
+            return sizes, np.concatenate(singles), many
+
+    config = {"checkpoint": checkpoint, "detector": "none", "max_batch_size": 8}
+    replica = serve.deployment(Recording, max_ongoing_requests=8)
+    bound = replica.bind({**config, "batch_wait_ms": 200.0}, None, None)
+    handle = serve.run(bound, name="recording", route_prefix=None)
+    sizes, singles, many = handle.run.remote(faces[0]).result()
+    serve.delete("recording")
+    assert sorted(sizes) == [4, 8, 8, 8, 8]
+    expected = Predictor.load(checkpoint).predict_probs(faces[0][:20])
+    np.testing.assert_allclose(singles, expected[:16], atol=1e-3)
+    np.testing.assert_allclose(many, expected, atol=1e-3)
+
+
+def test_what_comes_while_the_network_works_is_its_next_batch(address, checkpoint, faces):
+    class Trickle(Replica):
+        async def run(self, crops):
+            sizes, predict_probs = [], self.answerer.predictor.predict_probs
+
+            def predict_slowly(batch):
+                sizes.append(len(batch))
+                time.sleep(0.5)
+                return predict_probs(batch)
+
+            self.answerer.predictor.predict_probs = predict_slowly
+            waiting = []
+            for number in range(8):
+                waiting.append(asyncio.create_task(self._classify(crops[number : number + 1])))
+                await asyncio.sleep(0.02)
+            await asyncio.gather(*waiting)
+            return sizes
+
+    config = {"checkpoint": checkpoint, "detector": "none", "max_batch_size": 8}
+    replica = serve.deployment(Trickle, max_ongoing_requests=8).bind(config, None, None)
+    handle = serve.run(replica, name="trickle", route_prefix=None)
+    sizes = handle.run.remote(faces[0]).result()
+    serve.delete("trickle")
+    assert sizes == [1, 7]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--host", "0.0.0.0"], "Others than this machine may reach the server, and FER_API_TOKEN"),
+        (["--port", "TAKEN"], "can't be listened at (Address already in use): choose another"),
+        (["--checkpoint", "/none"], "/none"),
+        (["--detector", "yunet", "--detector-weights", "/none"], "--detector-weights /none can't"),
+        (["--max-replicas", "0"], "--min-replicas must be at least 1, at most --max-replicas"),
+        (["--min-replicas", "99", "--max-replicas", "99"], "99 replica(s) need 99 CPU in all"),
+    ],
+)
+def test_what_can_not_be_served(fer, monkeypatch, flags, sentence):
+    monkeypatch.delenv("FER_API_TOKEN", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        run = fer("serve", "--detector", "none", *[flag.replace("TAKEN", port) for flag in flags])
+    assert run.code == 2
+    assert sentence in run.sentence
+
+
+def test_what_is_deployed_needs_a_token_or_the_words_that_it_does_not(monkeypatch):
+    monkeypatch.delenv("FER_API_TOKEN", raising=False)
+    with pytest.raises(InputError, match="allow_anonymous: true"):
+        app({"detector": "none"})
+    app({"detector": "none", "allow_anonymous": "true"})
+    with pytest.raises(InputError, match="args of ray_jobs.serve:app: max_images: Input should be"):
+        app({"detector": "none", "max_images": "many"})
+    with pytest.raises(InputError, match="args of ray_jobs.serve:app: max_batch is none"):
+        app({"detector": "none", "max_batch": 3})
+    monkeypatch.setenv("FER_API_TOKEN", "secret")
+    app({"detector": "none"})
+
+
+@pytest.mark.slow
+def test_fer_serve_answers_until_it_is_stopped(crops, tmp_path):
+    (port,) = free_ports(1)
+    flags = ["--detector", "none", "--port", str(port)]
+    command = [sys.executable, "-m", "ray_jobs", "serve", *flags]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
+    try:
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while f"Serving at {address}/" not in (tmp_path / "log").read_text():
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        request = urllib.request.Request(f"{address}/v1/predict", data=crops[0])
+        (result,) = json.load(urllib.request.urlopen(request))["results"]
+        assert result["status"] == "ok"
+        assert b"<!doctype html>" in urllib.request.urlopen(address).read().lower()
+    finally:
+        server.send_signal(signal.SIGINT)
+        code = server.wait(60)
+    assert code == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()

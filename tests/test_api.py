@@ -1,0 +1,253 @@
+"""The HTTP API, asked without a server in between."""
+
+import asyncio
+import base64
+import io
+import zlib
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from fer.answering import Answerer
+from fer.api import build_api
+from fer.guards import DOCS_PATH
+from fer.predictor import Predictor
+from fer.uploads import Limits
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory, save_network):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_network(folder)
+    return Predictor.load(str(folder), engine="float32")
+
+
+@pytest.fixture(scope="module")
+def serve(predictor):
+    """Return a client of an API with other limits, a token, or other settings of its answerer."""
+
+    def serve_with(limits=None, token=None, weights=None, **settings):
+        answerer = Answerer(predictor, weights, **settings)
+        return TestClient(build_api(answerer, limits or Limits(), token))
+
+    return serve_with
+
+
+@pytest.fixture(scope="module")
+def client(serve):
+    return serve()
+
+
+@pytest.fixture(scope="module")
+def crop(faces, png):
+    return png(faces[0][0])
+
+
+def form(*contents):
+    return [("images", (f"{number}.png", content)) for number, content in enumerate(contents)]
+
+
+def encoded(*contents):
+    images = [{"name": "a", "data": base64.b64encode(each).decode()} for each in contents]
+    return {"images": images}
+
+
+def test_one_picture_is_answered_as_the_predictor_answers(client, crop, predictor):
+    answer = client.post("/v1/predict", content=crop).json()
+    (result,) = answer["results"]
+    (face,) = result.pop("faces")
+    assert (answer["model"], answer["detector"]) == (predictor.id, "none")
+    assert result == {
+        "name": "image",
+        "width": 48,
+        "height": 48,
+        "status": "ok",
+        "error": None,
+    }
+    expected = predictor.predict([crop])[0]
+    assert (face["box"], face["detection_score"]) == (None, None)
+    assert face["emotion"] == expected.emotion
+    assert face["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    assert sum(face["probabilities"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("asked", ["form", "json"])
+def test_of_several_pictures_each_has_a_result_or_an_error(client, crop, asked):
+    contents = [crop, b"junk", crop[:200], crop]
+    sent = {"files": form(*contents)} if asked == "form" else {"json": encoded(*contents)}
+    results = client.post("/v1/predict", **sent).json()["results"]
+    assert [result["status"] for result in results] == ["ok", "unreadable", "unreadable", "ok"]
+    assert results[1]["error"] == (
+        "The image can't be decoded: its bytes are those of no known format."
+    )
+    assert results[0]["faces"] == results[3]["faces"]
+    if asked == "form":
+        assert [result["name"] for result in results] == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_faces_of_a_photograph(serve, yunet, real_photographs):
+    file = real_photographs / "dlib" / "examples_faces_2007_007763.jpg"
+    client = serve(weights=yunet)
+    assert client.get("/v1/model").json()["detector"] == "yunet"
+    (result,) = client.post("/v1/predict", content=file.read_bytes()).json()["results"]
+    assert (result["status"], len(result["faces"])) == ("ok", 7)
+    for face in result["faces"]:
+        box = face["box"]
+        assert 0 < box["x"] < box["x"] + box["width"] < result["width"]
+    (crop,) = client.post(
+        "/v1/predict", params={"detector": "none"}, content=file.read_bytes()
+    ).json()["results"]
+    assert [face["box"] for face in crop["faces"]] == [None]
+    blank = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(blank, "JPEG")
+    (empty,) = client.post("/v1/predict", content=blank.getvalue()).json()["results"]
+    assert (empty["status"], empty["faces"]) == ("no_face", [])
+
+
+def test_a_face_that_is_not_named_surely_enough(serve, crop):
+    client = serve(min_confidence=1.0)
+    (result,) = client.post("/v1/predict", content=crop).json()["results"]
+    (face,) = result["faces"]
+    assert (result["status"], face["emotion"]) == ("uncertain", None)
+    assert 0 < face["confidence"] < 1
+
+
+def bomb():
+    """Return a PNG file of 40,000 by 40,000 pixels in a few kilobytes."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+    header = (40_000).to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+    pixels = zlib.compress(bytes(10**6))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels)
+
+
+def hundred_megapixels():
+    buffer = io.BytesIO()
+    Image.new("L", (10_000, 10_000)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "detail"),
+    [
+        (b"", 422, "No picture was sent: expected at least one."),
+        (b"junk", 422, "The image can't be decoded: its bytes are those of no known format."),
+        (bomb, 413, "The image has more than 89,478,485 pixels."),
+        (hundred_megapixels, 413, "The image has more than 89,478,485 pixels."),
+    ],
+)
+def test_one_picture_that_can_not_be_used(client, body, code, detail):
+    response = client.post("/v1/predict", content=body() if callable(body) else body)
+    assert (response.status_code, response.json()) == (code, {"detail": detail})
+
+
+@pytest.mark.parametrize(
+    ("sent", "detail"),
+    [
+        ({"json": {"images": []}}, "No picture was sent: expected at least one."),
+        ({"json": {"image": "x"}}, "The JSON is not as expected: images: Field required."),
+        ({"json": {"images": [{"data": 3}]}}, "images.0.data: Input should be a valid string."),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, "Invalid JSON"),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "The form"),
+        ({"content": b"x", "params": {"detector": "haar"}}, "query.detector: Input should be"),
+        ({"content": b"x", "params": {"detector": "yunet"}}, "This server has no detector"),
+    ],
+)
+def test_requests_that_are_not_as_they_must_be(client, sent, detail):
+    response = client.post("/v1/predict", **sent)
+    assert response.status_code == 422
+    assert detail in response.json()["detail"]
+    assert "\n" not in response.json()["detail"]
+
+
+def test_base64_that_is_none(client, crop):
+    body = {"images": [{"name": "a", "data": "?"}, *encoded(crop)["images"]]}
+    results = client.post("/v1/predict", json=body).json()["results"]
+    assert [result["status"] for result in results] == ["unreadable", "ok"]
+    assert results[0]["error"].startswith("The data is not base64: ")
+
+
+def test_too_many_pictures(serve, crop):
+    client = serve(Limits(max_images=2))
+    assert client.post("/v1/predict", files=form(crop, crop)).status_code == 200
+    for sent in ({"files": form(*[crop] * 9)}, {"json": encoded(*[crop] * 9)}):
+        response = client.post("/v1/predict", **sent)
+        assert response.status_code == 413
+        assert response.json()["detail"] == "More than 2 pictures were sent: send fewer."
+
+
+def test_bodies_that_are_too_long(serve, crop):
+    client = serve(Limits(max_body_bytes=len(crop)))
+    assert client.post("/v1/predict", content=crop).status_code == 200
+    detail = f"The body has more than {len(crop):,} bytes: send smaller or fewer pictures."
+    announced = {"content": crop + b"x"}
+    streamed = {"content": iter([crop, b"x"])}
+    for sent in (announced, streamed, {"files": form(crop)}):
+        response = client.post("/v1/predict", **sent)
+        assert (response.status_code, response.json()) == (413, {"detail": detail})
+
+
+def test_requests_that_take_too_long(predictor, crop):
+    async def never(_crops):
+        await asyncio.sleep(60)
+
+    answerer = Answerer(predictor, None, classify=never)
+    client = TestClient(build_api(answerer, Limits(timeout_seconds=0.2)))
+    response = client.post("/v1/predict", content=crop)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json()["detail"].startswith("This took more than 0.2 seconds: ")
+
+
+@pytest.mark.parametrize("given", [None, "Bearer wrong", "Bearer ", "Basic c2VjcmV0", "secret"])
+def test_requests_without_the_token(serve, crop, given):
+    client = serve(token="secret")
+    headers = {"Authorization": given} if given else {}
+    for response in (
+        client.post("/v1/predict", content=crop, headers=headers),
+        client.get("/v1/model", headers=headers),
+    ):
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+        assert response.json()["detail"].startswith("This server asks for its token: ")
+
+
+def test_the_token_lets_in_and_health_checks_and_the_page_need_none(serve, crop):
+    client = serve(token="secret")
+    headers = {"Authorization": "Bearer secret"}
+    assert client.post("/v1/predict", content=crop, headers=headers).status_code == 200
+    for path in ("/healthz", "/readyz", "/", DOCS_PATH, "/openapi.json", "/static/index.html"):
+        assert client.get(path).status_code == 200, path
+
+
+def test_what_browsers_are_told(client, crop):
+    for response in (
+        client.get("/"),
+        client.post("/v1/predict", content=crop),
+        client.post("/v1/predict", content=b"junk"),
+        client.get("/none"),
+    ):
+        headers = response.headers
+        assert (
+            "default-src 'none'; script-src 'self'; style-src 'self'"
+            in (headers["content-security-policy"])
+        )
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "access-control-allow-origin" not in headers
+    assert "unsafe-inline" in client.get(DOCS_PATH).headers["content-security-policy"]
+    assert "http" not in client.get(DOCS_PATH).text.replace("http-equiv", "")
+
+
+def test_the_model_is_described(client, predictor):
+    told = client.get("/v1/model").json()
+    assert (told["id"], told["detector"]) == (predictor.id, "none")
+    assert told["members"][0]["parameters"] == predictor.checkpoint.configs[0].parameters
+    assert told["card"] is None
+
+
+def test_the_bundled_network_shows_its_card():
+    client = TestClient(build_api(Answerer(Predictor.load(), None), Limits()))
+    assert client.get("/v1/model").json()["card"].startswith("# Model card: ")

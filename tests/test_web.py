@@ -1,0 +1,426 @@
+"""The page that serve answers at /, in Chromium, in front of the real API."""
+
+import asyncio
+import base64
+import io
+import os
+import re
+import shutil
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import uvicorn
+from PIL import ExifTags, Image
+from playwright.sync_api import expect, sync_playwright
+
+import fer
+from fer.answering import Answerer
+from fer.api import build_api
+from fer.emotions import EMOTIONS
+from fer.predictor import Predictor
+from fer.uploads import Limits
+
+STYLE = Path(fer.__file__).with_name("web").joinpath("style.css").read_text()
+TOKEN = "s3cret-of-the-tests"
+expect.set_options(timeout=15_000)
+EXPLAINED = re.compile(
+    "Failed to load resource: (.* status of (401|413|422|503)|net::ERR_INTERNET_DISCONNECTED)"
+)
+"""What Chromium logs by itself of answers that the page puts in words."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+    arguments = ["--use-fake-device-for-media-stream"]
+    arguments += ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def serving(app):
+    """Run an app; its URL."""
+    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join(5)
+
+
+@pytest.fixture(scope="module")
+def predictor(save_network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("network")
+    save_network(folder)
+    return Predictor.load(str(folder), engine="float32")
+
+
+@pytest.fixture(scope="module")
+def site(browser, predictor):
+    """A server whose detector is not asked: all that it gets are crops."""
+    with serving(build_api(Answerer(predictor, b"YuNet"), Limits())) as url:
+        yield url
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a page; in the end its console has no errors, and it asked no other host."""
+    contexts, errors, hosts = [], [], set()
+
+    def note(message):
+        if message.type in ("error", "warning") and not EXPLAINED.match(message.text):
+            errors.append(message.text)
+
+    def open_page(url, **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        page.on("console", note)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []
+    assert hosts - {None} == {"127.0.0.1"}
+
+
+@pytest.fixture
+def page(open_page, site):
+    return open_page(site)
+
+
+@pytest.fixture(scope="module")
+def crop(faces, png):
+    """A drawn face as a file to upload."""
+    return {"name": "face.png", "mimeType": "image/png", "buffer": png(faces[0][0])}
+
+
+def choose_crops(page):
+    page.get_by_text("face crops", exact=True).click()
+
+
+def upload(page, *files):
+    page.set_input_files("#files", list(files))
+
+
+def articles(page):
+    return page.locator("#results > article")
+
+
+def percents(card):
+    texts = card.locator(".bars .percent").all_inner_texts()
+    return [int(text.removesuffix(" %")) for text in texts]
+
+
+def test_an_upload_shows_probabilities_that_sum_to_100(page, crop):
+    choose_crops(page)
+    upload(page, crop)
+    card = page.locator(".face")
+    expect(card).to_have_count(1)
+    assert card.locator(".bars .name").all_inner_texts() == list(EMOTIONS)
+    shares = percents(card)
+    best = shares.index(max(shares))
+    assert sum(shares) == 100
+    expect(card.locator(".emotion")).to_have_text(EMOTIONS[best])
+    expect(card.locator(".confidence")).to_have_text(f"{shares[best]} %")
+    expect(card.locator(".fill").nth(best)).to_have_attribute("style", f"width: {shares[best]}%;")
+    expect(articles(page)).to_contain_text("48 × 48")
+    expect(page.get_by_role("log")).to_contain_text(f"face.png: One face: {EMOTIONS[best]}")
+
+
+def test_whole_percents_sum_to_100(page):
+    sums = page.evaluate(
+        """async () => {
+            const { wholePercents } = await import("/static/faces.js");
+            const sums = [];
+            for (let round = 0; round < 500; round += 1) {
+                const draws = Array.from({ length: 7 }, () => Math.random() ** 4);
+                const total = draws.reduce((sum, draw) => sum + draw);
+                const percents = wholePercents(draws.map((draw) => draw / total));
+                sums.push(percents.reduce((sum, percent) => sum + percent));
+            }
+            return sums;
+        }"""
+    )
+    assert sums == [100] * 500
+
+
+def test_every_file_has_its_result_or_its_error(page, crop):
+    choose_crops(page)
+    junk = {"name": "junk.jpg", "mimeType": "image/jpeg", "buffer": b"no picture at all"}
+    upload(page, crop, junk, {**crop, "name": "again.png"})
+    expect(page.get_by_text("3 of 3 done")).to_be_visible()
+    names = articles(page).locator("h3 .name")
+    expect(names).to_have_text(["face.png", "junk.jpg", "again.png"])
+    expect(page.locator(".face")).to_have_count(2)
+    expect(articles(page).nth(1)).to_contain_text("can't be decoded")
+    expect(page.get_by_role("log")).to_contain_text("junk.jpg: The image can't be decoded")
+    page.get_by_role("button", name="Clear").click()
+    expect(articles(page)).to_have_count(0)
+
+
+def hand_over(page, kind, file):
+    """Paste a file, or drop it on the page."""
+    page.evaluate(
+        """([kind, name, content]) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const files = new DataTransfer();
+            files.items.add(new File([bytes], name, { type: "image/png" }));
+            const event = kind === "paste"
+                ? new ClipboardEvent("paste", { clipboardData: files, bubbles: true })
+                : new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true });
+            document.body.dispatchEvent(event);
+        }""",
+        [kind, file["name"], base64.b64encode(file["buffer"]).decode()],
+    )
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_a_picture_is_pasted_or_dropped(page, crop, kind):
+    choose_crops(page)
+    hand_over(page, kind, crop)
+    expect(page.locator(".face")).to_have_count(1)
+
+
+def tab_to(page, selector):
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"{selector} is not reached by Tab")
+
+
+def outline(page, selector):
+    return page.locator(selector).evaluate("element => getComputedStyle(element).outlineStyle")
+
+
+def test_the_keyboard_is_enough(page, crop):
+    page.on("filechooser", lambda _: None)  # from now on files are left to the test
+    tab_to(page, "input[name=detector]")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("Each picture is one face")).to_be_visible()
+    assert outline(page, "input[value=none] + span") == "solid"
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    assert outline(page, "#files + label") == "solid"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files([crop])
+    expect(page.locator(".face")).to_have_count(1)
+    tab_to(page, "#clear")
+    page.keyboard.press("Enter")
+    expect(articles(page)).to_have_count(0)
+
+
+def test_a_server_that_is_away_is_asked_again_by_hand(open_page, site, crop):
+    page = open_page(site)
+    choose_crops(page)
+    page.context.set_offline(True)
+    upload(page, crop)
+    expect(articles(page)).to_contain_text("The server can't be reached")
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".face")).to_have_count(1)
+
+
+def test_the_token_is_asked_for_and_kept(open_page, browser, predictor, crop):
+    with serving(build_api(Answerer(predictor, None), Limits(), TOKEN)) as url:
+        page = open_page(url)
+        upload(page, crop)
+        box = page.get_by_label("This server asks for an access token")
+        expect(box).to_be_focused()
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("The server did not accept the last one.")).to_be_visible()
+        box.fill(TOKEN)
+        page.get_by_role("button", name="Use it").click()
+        expect(page.locator(".face")).to_have_count(1)
+        expect(page.locator("#model")).to_have_text(predictor.id)
+        expect(box).to_be_hidden()
+        page.reload()
+        expect(page.locator("#model")).to_have_text(predictor.id)
+        expect(box).to_be_hidden()
+
+
+def test_a_busy_server_is_waited_for(open_page, browser, predictor, crop):
+    naps = [5.0]
+
+    async def classify(crops):
+        await asyncio.sleep(naps.pop() if naps else 0)
+        return predictor.predict_probs(crops)
+
+    answerer = Answerer(predictor, None, classify=classify)
+    with serving(build_api(answerer, Limits(timeout_seconds=1.0))) as url:
+        page = open_page(url)
+        upload(page, crop)
+        expect(articles(page)).to_contain_text("The server is busy. Next try in 1 s.")
+        expect(page.locator(".face")).to_have_count(1)
+
+
+def test_what_the_server_refuses_is_said_in_its_words(open_page, browser, predictor, crop):
+    limits = Limits(max_body_bytes=len(crop["buffer"]))
+    with serving(build_api(Answerer(predictor, None), limits)) as url:
+        page = open_page(url)
+        upload(page, crop, {**crop, "buffer": crop["buffer"] + bytes(2_000_000)})
+        expect(page.locator(".face")).to_have_count(1)
+        expect(articles(page).nth(1)).to_contain_text("send smaller or fewer pictures")
+
+
+def test_a_server_without_a_detector_takes_crops(open_page, browser, predictor, crop):
+    with serving(build_api(Answerer(predictor, None), Limits())) as url:
+        page = open_page(url)
+        expect(page.get_by_text("This server finds no faces.")).to_be_visible()
+        expect(page.get_by_role("radio", name="photographs")).to_be_disabled()
+        upload(page, crop)
+        expect(page.locator(".face")).to_have_count(1)
+
+
+def lying(photograph):
+    """A JPEG file that lies on its side, and says so in EXIF."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(photograph) as image:
+        image.rotate(90, expand=True).save(buffer, "JPEG", exif=exif)
+    return {"name": "lying.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()}
+
+
+def drawn(page, points):
+    """Whether something is drawn over each point of the upright picture, in its pixels."""
+    return page.locator("#results .boxes").evaluate(
+        """(canvas, points) => {
+            const scale = canvas.width / canvas.previousElementSibling.naturalWidth;
+            const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return points.map((point) => {
+                const [left, top] = point.map((side) => Math.round(side * scale));
+                return pixels.data[4 * (top * canvas.width + left) + 3] > 200;
+            });
+        }""",
+        points,
+    )
+
+
+def test_boxes_lie_on_the_faces_of_a_photograph(
+    open_page, browser, predictor, yunet, real_photographs
+):
+    photograph = lying(real_photographs / "dlib" / "examples_faces_2008_002506.jpg")
+    with serving(build_api(Answerer(predictor, yunet), Limits())) as url:
+        page = open_page(url)
+        with page.expect_response("**/v1/predict*") as answered:
+            upload(page, photograph)
+        faces = answered.value.json()["results"][0]["faces"]
+        expect(page.locator(".face")).to_have_count(len(faces))
+        expect(articles(page)).to_contain_text("500 × 375")
+        expect(articles(page)).to_contain_text(f"{len(faces)} faces: ")
+        points = []
+        for left, top, width, height in (face["box"].values() for face in faces):
+            points += [[left, top + height / 2], [left + width / 2, top + height]]
+            points += [[left + width / 2, top + height / 2]]
+        assert drawn(page, points) == [True, True, False] * len(faces)
+
+
+def test_the_webcam_is_asked_about_a_frame_at_a_time(open_page, site):
+    page, log = open_page(site, permissions=["camera"]), []
+    is_frame = lambda request: "predict" in request.url  # noqa: E731
+    page.on("request", lambda request: log.append(1) if is_frame(request) else None)
+    page.on("requestfinished", lambda request: log.append(-1) if is_frame(request) else None)
+    choose_crops(page)
+    page.get_by_role("button", name="Use the webcam").click()
+    expect(page.locator("#webcam .face .emotion")).to_have_text(re.compile("|".join(EMOTIONS)))
+    assert sum(percents(page.locator("#webcam .face"))) == 100
+    expect(page.get_by_text("an answer in")).to_be_visible()
+    while log.count(-1) < 5:
+        page.wait_for_timeout(20)
+    assert log == [1, -1] * (len(log) // 2) + [1] * (len(log) % 2)
+    track = page.evaluate_handle("document.querySelector('video').srcObject.getTracks()[0]")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#webcam")).to_be_hidden()
+    assert track.evaluate("track => track.readyState") == "ended"
+    asked = log.count(1)
+    page.wait_for_timeout(300)
+    assert log.count(1) == asked
+    expect(page.get_by_role("button", name="Use the webcam")).to_be_focused()
+
+
+def test_a_webcam_that_is_not_permitted(page):
+    page.get_by_role("button", name="Use the webcam").click()
+    expect(page.locator("#webcam")).to_contain_text("The browser did not permit the webcam.")
+    expect(page.get_by_role("button", name="Use the webcam")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
+
+
+def test_a_dark_page_on_a_phone(open_page, site, crop):
+    page = open_page(
+        site,
+        viewport={"width": 360, "height": 740},
+        color_scheme="dark",
+        reduced_motion="reduce",
+    )
+    choose_crops(page)
+    upload(page, {**crop, "name": "a_name_that_is_much_longer_than_a_phone_is_wide_and_more.png"})
+    expect(page.locator(".face")).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    style = "getComputedStyle(document.querySelector('.fill')).transitionProperty"
+    assert page.evaluate(style) == "none"
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == "rgb(18, 19, 22)"
+
+
+def test_what_the_labels_are_not_is_said_at_once(page):
+    expect(page.get_by_text("never what the person feels")).to_be_visible()
+    expect(page.get_by_text("not what its owner feels")).to_be_visible()
+    expect(page.get_by_text("leave this page only for this server")).to_be_visible()
+
+
+def luminance(colour):
+    """Relative luminance of a colour as WCAG 2.2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def palettes():
+    light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[:2]
+    read = [dict(re.findall(r"--([\w-]+): ([^;]+);", block)) for block in (light, dark)]
+    colours = read[0] | read[1]
+    for palette in (read[0], colours):
+        yield {
+            name: palette.get(value[6:-1], value) if value.startswith("var(") else value
+            for name, value in palette.items()
+        }
+
+
+def test_every_text_has_contrast_enough():
+    for palette in palettes():
+        for text in ("ink", "soft", "alarm", *EMOTIONS):
+            for ground in ("ground", "panel", "sunken"):
+                assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
+        for ground in ("ground", "panel"):
+            assert contrast(palette["edge"], palette[ground]) >= 3
