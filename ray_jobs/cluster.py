@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import os
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +33,7 @@ from rich.progress import (
 
 from fer import storage
 from fer.errors import InputError, JobError
+from ray_jobs import autoscaling
 from ray_jobs.config import BUNDLED, Location, Locations
 
 Config = TypeVar("Config")
@@ -41,6 +44,9 @@ LOG_EVERY_SECONDS = 10.0
 OBJECT_BYTES_PER_CPU = 128 * 2**20
 """What a pipeline may keep between its stages: a reader that is faster waits. Ray alone would let
 it fill half of the object store."""
+
+READERS_OF_GROWING = 16
+"""Tasks that read at once on a cluster of which nobody knows how large it will be."""
 
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -54,10 +60,12 @@ def connect() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    memory = OBJECT_BYTES_PER_CPU * int(ray.cluster_resources().get("CPU", 1))
-    context.execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=memory
-    )
+    # Of a cluster that grows nobody knows yet how much it will be.
+    if not autoscaling.is_autoscaled():
+        memory = OBJECT_BYTES_PER_CPU * int(ray.cluster_resources().get("CPU", 1))
+        context.execution_options.resource_limits = ExecutionResources.for_limits(
+            object_store_memory=memory
+        )
     # Wrapped by Ray Data, a worker's error would lose its class and its sentence on the way.
     context.raise_original_map_exception = True
 
@@ -67,6 +75,8 @@ def _join() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # Ray ends a worker that has waited for a second: the next chunk would wait for another's start.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
         ray.init(**quiet)
@@ -74,23 +84,57 @@ def _join() -> None:
         ray.init(address="local", **quiet)
 
 
+@contextmanager
+def left_afterwards() -> Iterator[None]:
+    """Leave a cluster that is joined meanwhile: what Ray has to say stands before what follows."""
+    was_joined = ray.is_initialized()
+    try:
+        yield
+    finally:
+        if not was_joined:
+            ray.shutdown()
+
+
 def require_resources(needed: Mapping[str, float], purpose: str) -> None:
-    """Refuse what this cluster can't schedule, rather than wait for it for ever.
+    """Refuse what this cluster can never schedule, and wait for what its autoscaler can add.
 
     Args:
-        needed: Number of ``CPU`` and ``GPU`` that must be there at the same time.
+        needed: Number of ``CPU`` and ``GPU`` that must be there at the same time, on any nodes.
         purpose: What needs them, to be read before "need".
 
     Raises:
-        InputError: The cluster has fewer.
+        InputError: The cluster has fewer, and can't have more.
     """
     held = ray.cluster_resources()
-    for resource, number in needed.items():
-        if number > held.get(resource, 0):
-            raise InputError(
-                f"{purpose} need {number:g} {resource} in all, but the cluster has "
-                f"{held.get(resource, 0):g}: ask for fewer workers or add nodes."
-            )
+    missing = [name for name, number in needed.items() if number > held.get(name, 0)]
+    if missing and autoscaling.is_autoscaled():
+        units = [{name: 1.0} for name in needed for _ in range(math.ceil(needed[name]))]
+        autoscaling.wait_for(units, purpose)
+        return
+    for name in missing:
+        raise InputError(
+            f"{purpose} need {needed[name]:g} {name} in all, but the cluster has "
+            f"{held.get(name, 0):g}: ask for fewer workers or add nodes."
+        )
+
+
+def num_readers() -> int:
+    """Return how many tasks that reserve no CPU may read at once for those that compute."""
+    if autoscaling.is_autoscaled():
+        return READERS_OF_GROWING
+    return max(4, int(ray.cluster_resources().get("CPU", 1)) // 2)
+
+
+def off_head() -> dict[str, Any]:
+    """Return what keeps tasks that reserve no CPU from a head that offers none.
+
+    Ray prefers the node that asks for them, the head of a submitted job: all that a job reads and
+    writes would go through it.
+    """
+    for node in ray.nodes():
+        if "node:__internal_head__" in node["Resources"] and not node["Resources"].get("CPU"):
+            return {"label_selector": {"ray.io/node-id": f"!{node['NodeID']}"}}
+    return {}
 
 
 def resolve_locations(config: Config) -> Config:
@@ -133,7 +177,9 @@ _SECRET = ("mlflow_uri",)
 def flags_of(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any job's
     """Return a job's flags as they may be written down and passed on."""
     flags = dataclasses.asdict(config)
-    return {name: value for name, value in flags.items() if name not in _SECRET}
+    kept = {name: value for name, value in flags.items() if name not in _SECRET}
+    # As it is read again: a tuple is a list then.
+    return dict(json.loads(json.dumps(kept)))
 
 
 def claim_output(
@@ -180,16 +226,18 @@ def claim_or_resume(
     parts: Collection[str],
     *,
     begun: str,
+    goes_on: bool,
     may_change: Collection[str],
     made_from: Mapping[str, str],
 ) -> None:
     """Make an output ready to be written, or check that the run in it is the one to go on with.
 
     Args:
-        config: The job's, with ``output``, ``overwrite`` and ``resume``.
+        config: The job's, with ``output`` and ``overwrite``.
         finished: The file that is written last: where it is, a result is complete.
         parts: What else a result consists of.
         begun: The part that tells that a run got somewhere, and should not be thrown away.
+        goes_on: Whether the run that the output holds is to be gone on with.
         may_change: Flags that may differ when the run is resumed.
         made_from: What the result is made from, as pairs of what it is and a fingerprint.
 
@@ -197,7 +245,7 @@ def claim_or_resume(
         InputError: There is nothing to resume, the run began with or from something else, or the
             output holds a run that nobody asked to resume or to replace.
     """
-    if config.resume:
+    if goes_on:
         _check_same_run(config, may_change, made_from)
         return
     if storage.exists(storage.join(config.output, begun)) and not config.overwrite:
@@ -265,6 +313,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def progress(doing: str, unit: str, total: float | None = None) -> Iterator[Advance]:
     """Show how far long work is: a bar on a terminal, a line every ten seconds elsewhere.
 
+    Both tell the number done, the rate, what else is said, and the time left if there is a total.
+
     Args:
         doing: What is being done.
         unit: What is counted.
@@ -286,12 +336,13 @@ def progress(doing: str, unit: str, total: float | None = None) -> Iterator[Adva
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=console) as bars:
+    # Work comes in chunks of half a minute and more: over less there is no rate.
+    with Progress(*columns, console=console, speed_estimate_period=600) as bars:
         bar = bars.add_task(doing, total=total, unit=unit, rate="", said="")
         start = time.monotonic()
 
         def advance(done: float, **said: object) -> None:
-            rate = f"{done / max(time.monotonic() - start, 1e-9):,.0f}/s"
+            rate = _rate(done, time.monotonic() - start)
             bars.update(bar, completed=done, rate=rate, said=_said(said))
 
         yield advance
@@ -307,10 +358,23 @@ def _log_lines(doing: str, unit: str, total: float | None) -> Advance:
             return
         last = now
         of = f" of {total:,.0f}" if total else ""
-        rate = f"{done / max(now - start, 1e-9):,.0f}/s"
-        print(f"{doing}: {done:,.0f}{of} {unit}, {rate} {_said(said)}".rstrip(), file=sys.stderr)
+        told = [f"{done:,.0f}{of} {unit}", _rate(done, now - start), _said(said)]
+        told.append(_left(done, total, now - start))
+        print(f"{doing}: {', '.join(filter(None, told))}", file=sys.stderr, flush=True)
 
     return advance
+
+
+def _rate(done: float, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+
+
+def _left(done: float, total: float | None, seconds: float) -> str:
+    """Return how long the rest takes at the rate so far, or nothing where that can't be told."""
+    if not total or not 0 < done < total:
+        return ""
+    return f"{timedelta(seconds=round(seconds * (total - done) / done))} left"
 
 
 def _said(said: dict[str, object]) -> str:

@@ -6,28 +6,33 @@ import ray
 from ray.train import ScalingConfig
 
 from fer.errors import InputError
-from ray_jobs import cluster
+from ray_jobs import autoscaling, cluster
 from ray_jobs.config import TrainConfig
 
 
 def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
-    """Return how many workers of which resources a training asks for.
+    """Return how many workers of which resources a training asks for, once there is room.
 
     Args:
         config: Says how many workers, and with what.
         reading_cpus: CPUs that must be left for tasks that read for the workers.
 
     Raises:
-        InputError: The cluster has not enough in all, or no node has room for a worker.
+        InputError: The cluster has not enough in all and can't have, or no node has room for a
+            worker.
     """
     low, high = config.worker_range
     gpu = {"GPU": 1} if config.use_gpu else {}
+    if autoscaling.is_autoscaled():
+        least = {"CPU": config.cpus_per_worker or 1, **gpu}
+        reading = [{"CPU": 1}] * reading_cpus
+        autoscaling.wait_for([least] * low + reading, f"{low} worker(s)")
     cpus = config.cpus_per_worker or _even_share(high, gpu, reading_cpus)
     worker = {"CPU": cpus, **gpu}
     needed = {resource: low * number for resource, number in worker.items()}
     needed["CPU"] += reading_cpus
-    reading = f" and {reading_cpus} more to read for them" if reading_cpus else ""
-    cluster.require_resources(needed, f"{low} worker(s) of {cpus} CPU{reading}")
+    more = f" and {reading_cpus} more to read for them" if reading_cpus else ""
+    cluster.require_resources(needed, f"{low} worker(s) of {cpus} CPU{more}")
     places = _num_places(worker)
     if places < low:
         raise InputError(

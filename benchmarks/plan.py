@@ -1,0 +1,144 @@
+"""What plan foretells beside what the jobs then take.
+
+    python benchmarks/plan.py --detector-weights face_detection_yunet_2023mar.onnx
+    python benchmarks/plan.py --num-crops 40000 --coefficients costs.json
+
+The coefficients are measured on small jobs, the jobs here are several times as large; all on the
+same cores, Ray already up. It ends with code 1 where one is off by more than a fifth.
+"""
+
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+import tyro
+
+from fer.drawings import draw_faces
+from fer.plan import Coefficients, Shape, chunk_sizes, plan_label, plan_train
+from ray_jobs import cluster, ingest, label, train
+from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
+from ray_jobs.demo import Faces, to_csv, to_zip
+from ray_jobs.plan import MEGAPIXELS, calibrate, encode, photograph
+
+TOLERANCE = 0.2
+
+
+def main(
+    num_crops: int = 20_000,
+    num_photographs: int = 600,
+    num_examples: int = 4096,
+    num_epochs: int = 3,
+    detector_weights: str | None = None,
+    coefficients: str | None = None,
+    output: str | None = None,
+) -> int:
+    """Compare plans with runs.
+
+    Args:
+        num_crops: Faces to label.
+        num_photographs: Photographs of a megapixel to label.
+        num_examples: Faces to train on, an eighth as many besides to score on.
+        num_epochs: Passes over them.
+        detector_weights: YuNet's ONNX file; without it there are no photographs.
+        coefficients: File to read; by default they are measured first.
+        output: File to write them to.
+    """
+    cluster.connect()
+    shape = Shape(1, int(ray.cluster_resources()["CPU"]))
+    has_photographs = detector_weights is not None
+    flags = {
+        "detector": "yunet" if has_photographs else "none",
+        "detector_weights": detector_weights,
+    }
+    costs = (
+        Coefficients.read(coefficients)
+        if coefficients
+        else calibrate(PlanConfig(calibrate=True, **flags))
+    )
+    if output is not None:
+        costs.write(output)
+    print(costs)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        off = [
+            tell("train", *run_train(folder, num_examples, num_epochs, shape, costs)),
+            tell("label, crops", *run_crops(folder, num_crops, shape, costs)),
+        ]
+        if has_photographs:
+            told = run_photographs(folder, num_photographs, shape, costs, detector_weights)
+            off.append(tell("label, photographs", *told))
+    return int(max(off) > TOLERANCE)
+
+
+def tell(job: str, planned: float, taken: float) -> float:
+    off = planned / taken - 1
+    print(f"{job}: planned {planned:.1f} s, taken {taken:.1f} s, {off:+.1%}", flush=True)
+    return abs(off)
+
+
+def run_crops(folder: Path, number: int, shape: Shape, costs: Coefficients) -> tuple[float, float]:
+    images, labels = draw_faces(number, seed=1)
+    (folder / "crops.zip").write_bytes(to_zip(Faces(images, labels, ["train"] * number)))
+    planned = plan_label(number, shape, costs, megapixels=None)
+    output = folder / "labels"
+    with quietly():
+        told = label.run(
+            LabelConfig(images=str(folder / "crops.zip"), output=str(output), detector="none")
+        )
+    files = [*(output / "faces").iterdir()]
+    written = sum(file.stat().st_size for file in files)
+    print(f"label: planned {planned.output_bytes:,} bytes, written {written:,}")
+    print(f"label: planned {chunk_sizes(number)[1]} chunks, written {len(files)}")
+    return planned.seconds, told["seconds"]
+
+
+def run_photographs(
+    folder: Path, number: int, shape: Shape, costs: Coefficients, weights: str
+) -> tuple[float, float]:
+    """Label drawn faces as large as photographs, in which the detector finds none."""
+    (folder / "photographs").mkdir()
+    faces, _ = draw_faces(16, seed=3)
+    encoded = [encode(photograph(face), "JPEG") for face in faces]
+    for place in range(number):
+        (folder / "photographs" / f"{place:05d}.jpg").write_bytes(encoded[place % len(encoded)])
+    planned = plan_label(number, shape, costs, megapixels=MEGAPIXELS, faces_per_image=0.0)
+    with quietly():
+        told = label.run(
+            LabelConfig(
+                images=str(folder / "photographs"),
+                output=str(folder / "found"),
+                detector_weights=weights,
+            )
+        )
+    print(f"label, photographs: {told['faces']} faces in {told['images']}")
+    return planned.seconds, told["seconds"]
+
+
+def run_train(
+    folder: Path, number: int, num_epochs: int, shape: Shape, costs: Coefficients
+) -> tuple[float, float]:
+    images, labels = draw_faces(number + number // 8, seed=2)
+    splits = ["train"] * number + ["val"] * (number // 8)
+    (folder / "drawn.csv").write_bytes(to_csv(Faces(images, labels, splits)))
+    data = str(folder / "data")
+    planned = plan_train(number, num_epochs, shape, costs)
+    with quietly():
+        ingest.run(IngestConfig(source=(str(folder / "drawn.csv"),), output=data))
+        told = train.run(
+            TrainConfig(dataset=data, output=str(folder / "run"), num_epochs=num_epochs)
+        )
+    return planned.seconds, told["seconds"]
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))

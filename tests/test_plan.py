@@ -1,0 +1,148 @@
+"""What a job takes, from coefficients: arithmetic, and what is said of it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fer import chunks
+from fer.plan import Coefficients, Shape, chunk_sizes, exchange_seconds, plan_label, plan_train
+from fer.sources import Piece
+from ray_jobs.__main__ import main
+
+COSTS = Coefficients(
+    measured="nowhere",
+    crop=0.001,
+    decode=0.01,
+    detect=0.02,
+    classify=0.005,
+    pipeline=0.001,
+    label_start=10.0,
+    row_bytes=100.0,
+    chunk_bytes=1000.0,
+    train={"deep": 0.01},
+    val=0.004,
+    train_start=20.0,
+    epoch=0.5,
+    gpu_train={},
+)
+ONE, MANY = Shape(1, 1), Shape(8, 16, price=0.5)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    location = str(tmp_path / "costs.json")
+    COSTS.write(location)
+    return location
+
+
+def plan(capsys, *arguments):
+    code = main(["plan", *map(str, arguments)])
+    captured = capsys.readouterr()
+    if code:
+        return captured.err
+    return json.loads(captured.out.splitlines()[-1].removeprefix("RESULT ")), captured.err
+
+
+def test_one_core_takes_the_sum_of_its_pieces():
+    crops = plan_label(1000, ONE, COSTS, megapixels=None)
+    assert crops.seconds == pytest.approx(10 + 1000 * (0.001 + 0.005 + 0.001))
+    photographs = plan_label(1000, ONE, COSTS, megapixels=2.0, faces_per_image=3.0)
+    # Of a larger photograph the detector sees 1024 by 768 pixels.
+    looked_at = 0.786432
+    each = 2 * 0.01 + looked_at * 0.02 + 3 * 0.005 + 0.001
+    assert photographs.seconds == pytest.approx(10 + 1000 * each)
+    _, num_chunks = chunk_sizes(1000)
+    assert crops.output_bytes == 100_000 + 1000 * num_chunks
+    assert photographs.output_bytes == 300_000 + 1000 * num_chunks
+
+
+def test_many_cores_share_the_images_and_wait_for_the_last_chunk():
+    parts = plan_label(1_000_000, MANY, COSTS, megapixels=None, seconds_per_start=60).parts
+    assert parts["images"] == pytest.approx(1_000_000 * 0.007 / 128)
+    assert parts["last chunk"] == pytest.approx(chunks.MAX_IMAGES * 0.007 / 2)
+    assert parts["start"] == 70
+
+
+def test_a_slow_store_holds_up_what_looks_but_not_what_classifies():
+    def seconds(request):
+        return plan_label(1000, ONE, COSTS, megapixels=1.0, request_seconds=request).parts["images"]
+
+    look, classify = 0.01 + 0.786432 * 0.02, 0.005 + 0.001
+    assert seconds(0.0) == seconds(0.002) == pytest.approx(1000 * (look + classify))
+    assert seconds(0.1) == pytest.approx(1000 * (look + 2 * 0.1))
+
+
+@pytest.mark.parametrize("number", [1, 31, 32, 500, 4000, 70_000])
+def test_chunks_are_counted_as_they_are_cut(number):
+    cut = [len(chunk.pieces) for chunk in chunks.cut(Piece("image", "a") for _ in range(number))]
+    largest, num_chunks = chunk_sizes(number)
+    assert num_chunks == pytest.approx(len(cut), rel=0.05, abs=1)
+    assert largest == pytest.approx(max(*cut, 32), rel=0.1)
+
+
+def test_a_billion_images_are_planned_at_once():
+    requests = plan_label(10**9, MANY, COSTS, megapixels=1.0).requests
+    assert requests["list"] == 10**6
+    assert requests["get"] == pytest.approx(2 * 10**9, rel=1e-2)
+    assert requests["put"] == pytest.approx(6 * 10**9 / chunks.MAX_IMAGES, rel=0.01)
+
+
+def test_training_shares_steps_and_exchanges_gradients():
+    alone = plan_train(1280, 10, ONE, COSTS)
+    assert alone.parts["steps"] == pytest.approx(10 * 1280 * 0.01)
+    assert alone.parts["gradients"] == 0
+    assert alone.parts["scoring"] == pytest.approx(10 * 160 * 0.004)
+    shared = plan_train(1280, 10, MANY, COSTS)
+    assert shared.parts["steps"] == pytest.approx(alone.parts["steps"] / 128)
+    assert shared.parts["gradients"] == pytest.approx(
+        100 * exchange_seconds(4 * 4_474_759, 8, 10.0)
+    )
+
+
+def test_a_ring_sends_nearly_twice_the_gradients_however_many_there_are():
+    assert exchange_seconds(10**9 // 8, 1, 1.0) == 0
+    assert exchange_seconds(10**9 // 8, 2, 1.0) == pytest.approx(1.0)
+    assert exchange_seconds(10**9 // 8, 64, 1.0) == pytest.approx(2 * 63 / 64)
+
+
+def test_nodes_cost_their_time_and_requests_their_number():
+    planned = dataclasses.replace(
+        plan_label(1, MANY, COSTS, megapixels=None),
+        seconds=7200.0,
+        requests={"list": 10**6, "get": 10**6, "put": 0},
+    )
+    assert planned.cost(MANY) == pytest.approx({"nodes": 8.0, "requests": 5.4})
+
+
+def test_a_plan_is_a_table_and_a_result(capsys, measured):
+    result, told = plan(
+        capsys, "--coefficients", measured, "--detector", "none", "--num-images", 1000,
+        "--cpus-per-node", 1,
+    )  # fmt: skip
+    assert result["seconds"] == 17.0
+    assert result["coefficients"]["measured"] == "nowhere"
+    for words in ("label: 1,000 images", "17.0 s", "get requests", "By what was measured: nowhere"):
+        assert words in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--job", "train", "--model", "shallow"), "measured of the shallow network on a CPU"),
+        (("--job", "train", "--gpus-per-node", 1), "run --calibrate where there is one, with"),
+        (("--num-nodes", 0), "--num-nodes must be at least 1, but is 0"),
+    ],
+)
+def test_what_was_not_measured_is_not_made_up(capsys, measured, flags, sentence):
+    assert sentence in plan(capsys, "--coefficients", measured, *flags)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"junk", None])
+def test_coefficients_that_are_none(capsys, tmp_path, content):
+    file = tmp_path / "other.json"
+    if content is not None:
+        file.write_bytes(content)
+    told = plan(capsys, "--coefficients", file)
+    assert told.startswith(f"fer: --coefficients {file} ")
+    assert "with --calibrate" in told
