@@ -20,6 +20,9 @@ TEMPERATURES = 2.0 ** torch.linspace(-2, 2, 81)
 is 1."""
 
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """Return stochastic gradient descent with Nesterov momentum 0.9.
 
@@ -42,13 +45,14 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     if not recipe.ema_decay:
         return None
 
-    def follow(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():
-            return current
+    def follow(averaged: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():
+            torch._foreach_copy_(averaged, current)
+            return
         decay = min(recipe.ema_decay, float((1 + num_averaged) / (10 + num_averaged)))
-        return averaged.lerp(current, 1 - decay)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
 
-    return AveragedModel(model, avg_fn=follow, use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
 
 
 def train_epoch(

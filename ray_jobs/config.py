@@ -13,6 +13,8 @@ Location = Annotated[str, tyro.conf.arg(metavar="LOCATION")]
 Locations = Annotated[tuple[Location, ...], tyro.conf.UseAppendAction]
 """One or more of them: ``--source a b`` and ``--source a --source b`` are the same."""
 
+Globs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+"""One or more patterns of names."""
 
 Model = Literal[
     "shallow", "deep", "conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "conv8"
@@ -21,6 +23,10 @@ Model = Literal[
 
 BUNDLED = "bundled"
 """Names the checkpoint that the package ships, where a location could stand."""
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _require(condition: bool, flag: str, expected: str, found: object) -> None:
@@ -239,7 +245,9 @@ class LabelConfig:
     """Images to a table of faces and the emotions that they seem to express."""
 
     images: Location
-    """Folder, archive, image or s3:// prefix."""
+    """Folder, archive, image or s3:// prefix; or a manifest, a CSV or Parquet file (or a folder of
+    the latter) whose column image, uri or path names one in each row: a path or URI, relative to
+    the manifest's folder, perhaps with its size_bytes and etag."""
     output: Location
     """Folder or URI of the labels to make."""
     checkpoint: Location = BUNDLED
@@ -254,12 +262,27 @@ class LabelConfig:
     engine: Literal["auto", "float32", "bfloat16", "compiled"] = "auto"
     """How the network is run: auto takes bfloat16 where the processor is fast at it; compiled needs
     a C++ compiler, and repays the half minute that it takes on hundreds of thousands of faces."""
+    use_gpu: bool = False
+    """Run the network on the cluster's GPUs, a process on each."""
     min_confidence: float = 0.0
     """Rows whose confidence is below, 0 to 1, are marked uncertain and name no emotion."""
+    include: Globs = ()
+    """Label only images that match one of these globs, which are those of .gitignore: *.jpg and
+    raw/ match at any depth, 2024/**/*.jpg from --images on; case counts. They are asked about the
+    path below --images, in which an archive is a folder; of a manifest below its folder, or about
+    the whole URI."""
+    exclude: Globs = ()
+    """Label nothing that matches one of these globs, neither images nor whole archives."""
     limit: int | None = None
-    """Label only the first so many images of a folder, and of each archive."""
+    """Label only the first so many of these images of a folder, and of each archive."""
+    format: Annotated[tuple[Literal["csv", "jsonl"], ...], tyro.conf.UseAppendAction] = ()
+    """Write the labels as CSV or JSON lines too, a file for each one of Parquet. In CSV a text that
+    a spreadsheet would run as a formula begins with an apostrophe."""
     resume: bool = False
     """Label only what the unfinished labels that the output holds are without."""
+    update: bool = False
+    """List the images anew and label those that the finished labels of the output are without, or
+    have in an earlier state."""
     overwrite: bool = False
     """Replace labels that the output already holds."""
 
@@ -268,7 +291,64 @@ class LabelConfig:
         _require(0 <= confidence <= 1, "--min-confidence", "between 0 and 1", confidence)
         _require(self.min_face_size >= 0, "--min-face-size", "at least 0", self.min_face_size)
         _require(self.limit is None or self.limit > 0, "--limit", "at least 1", self.limit)
-        _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
+        chosen = self.resume + self.update + self.overwrite
+        _require(chosen <= 1, "--resume, --update or --overwrite", "alone", "with another")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """A checkpoint behind HTTP: an API, and a page to try it, until it is stopped."""
+
+    checkpoint: Location = BUNDLED
+    """Folder or URI of the checkpoint, or bundled."""
+    detector: Literal["yunet", "none"] = "yunet"
+    """yunet finds the faces of photographs; none serves faces cropped as FER2013 crops them
+    alone."""
+    detector_weights: Location | None = None
+    """YuNet's ONNX file; by default that of OpenCV's model zoo, which is downloaded once."""
+    min_face_size: float = 16.0
+    """Faces that are narrower, in pixels of the photograph, are left out."""
+    min_confidence: float = 0.0
+    """Faces whose confidence is below, 0 to 1, are uncertain and named no emotion."""
+    engine: Literal["auto", "float32", "bfloat16", "compiled"] = "auto"
+    """How the network is run: auto takes bfloat16 where the processor is fast at it."""
+    host: str = "127.0.0.1"
+    """Address to listen at; one that others reach needs a token in FER_API_TOKEN."""
+    port: int = 8000
+    """Port to listen at."""
+    min_replicas: int = 1
+    """Processes that answer when nobody asks."""
+    max_replicas: int = 1
+    """Most processes that answer when many ask."""
+    cpus_per_replica: float = 1.0
+    """CPUs that each of them reserves; it has as many threads."""
+    gpus_per_replica: float = 0.0
+    """GPUs of each; several share one at 0.5 or less."""
+    max_batch_size: int = 32
+    """Most faces that the network is given at once, of whatever requests."""
+    batch_wait_ms: float = 2.0
+    """How long a batch that is not full waits for more."""
+    max_images: int = 64
+    """Most pictures of a request."""
+    max_body_mib: float = 32.0
+    """Largest body of a request, in MiB."""
+    timeout_seconds: float = 30.0
+    """Longest time that a request may take."""
+    allow_anonymous: bool = False
+    """Answer without a token though others reach the address, or though it is deployed."""
+
+    def __post_init__(self) -> None:
+        low, high = self.min_replicas, self.max_replicas
+        _require(1 <= low <= high, "--min-replicas", "at least 1, at most --max-replicas", low)
+        _require(0 < self.port < 65536, "--port", "between 1 and 65535", self.port)
+        confidence = self.min_confidence
+        _require(0 <= confidence <= 1, "--min-confidence", "between 0 and 1", confidence)
+        for name in ("max_batch_size", "max_images"):
+            _require(getattr(self, name) > 0, _flag(name), "at least 1", getattr(self, name))
+        for name in ("cpus_per_replica", "max_body_mib", "timeout_seconds"):
+            _require(getattr(self, name) > 0, _flag(name), "above 0", getattr(self, name))
+        for name in ("gpus_per_replica", "min_face_size", "batch_wait_ms"):
+            _require(getattr(self, name) >= 0, _flag(name), "at least 0", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +361,65 @@ class ExportConfig:
     """Folder or URI of the checkpoint, or bundled."""
     overwrite: bool = False
     """Replace a file that the output already holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """Time, cost, requests and bytes of a job, before it runs."""
+
+    job: Literal["label", "train"] = "label"
+    """What is planned."""
+    num_images: int = 1_000_000
+    """Images to label, or examples to train on; an eighth as many are scored on."""
+    detector: Literal["yunet", "none"] = "yunet"
+    """Of label: yunet for photographs, none for faces that are cropped already."""
+    megapixels: float = 1.0
+    """Size of a photograph, in millions of pixels."""
+    faces_per_image: float = 1.0
+    """Faces that a photograph has."""
+    request_ms: float = 0.0
+    """What the store takes to answer a request, of which each image waits for two: about 0 of a
+    disk; 20 to 50 are assumed of S3 in its region."""
+    model: Literal["shallow", "deep"] = "deep"
+    """The network to train."""
+    num_epochs: int = 30
+    """Passes over the training split."""
+    batch_size: int = 128
+    """Examples a step, all workers together."""
+    num_nodes: int = 1
+    """Nodes that work."""
+    cpus_per_node: int = 16
+    """CPUs of each."""
+    gpus_per_node: int = 0
+    """GPUs of each; train has a worker on each."""
+    price_per_hour: float = 0.714
+    """Dollars an hour of each: by default a c7i.4xlarge, on demand in us-east-1 as AWS listed it in
+    2025."""
+    link_gbps: float = 10.0
+    """Gigabits a second that each sends."""
+    start_seconds: float = 0.0
+    """What the nodes take to be there: some minutes where they are started for the job."""
+    calibrate: bool = False
+    """Measure the coefficients on the cluster at hand first, which takes some minutes."""
+    coefficients: Location | None = None
+    """JSON file of the coefficients: read, or with --calibrate written."""
+    detector_weights: Location | None = None
+    """YuNet's ONNX file, to calibrate with; by default that of OpenCV's model zoo, which is
+    downloaded once."""
+    use_gpu: bool = False
+    """Calibrate training on a GPU too."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_images", "num_epochs", "batch_size", "num_nodes", "cpus_per_node"):
+            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            _require(value > 0, flag, "at least 1", value)
+        for name in ("megapixels", "link_gbps"):
+            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            _require(value > 0, flag, "above 0", value)
+        for name in ("faces_per_image", "request_ms", "price_per_hour", "start_seconds"):
+            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            _require(value >= 0, flag, "at least 0", value)
+        _require(self.gpus_per_node >= 0, "--gpus-per-node", "at least 0", self.gpus_per_node)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,6 +448,8 @@ JobConfig = (
     | Annotated[TuneConfig, tyro.conf.subcommand("tune")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[LabelConfig, tyro.conf.subcommand("label")]
+    | Annotated[ServeConfig, tyro.conf.subcommand("serve")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
+    | Annotated[PlanConfig, tyro.conf.subcommand("plan")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
 )

@@ -79,6 +79,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         config, "report.json", ("predictions", "pictures", "index.html", COMMITTEE)
     )
     cluster.connect()
+    cluster.require_resources({"CPU": 1}, "Tasks")
     with cluster.sentences():
         predictions = _predict(config, data, checkpoints)
     result = _report(config, data, checkpoints, _collect(predictions))
@@ -136,6 +137,7 @@ def _parts(
         batch_format="pyarrow",
         batch_size=ROWS_PER_FILE,
         num_cpus=0,
+        **cluster.off_head(),
     )
     yield from stages.tallies(written)
 

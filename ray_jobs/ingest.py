@@ -72,6 +72,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
     votes = _read_votes(config)
     cluster.claim_output(config, "summary.json", PARTS)
     cluster.connect()
+    cluster.require_resources({"CPU": 1}, "Tasks")
     with cluster.sentences():
         tally = _write_parts(config, classes, votes)
     _check(tally, config, votes)

@@ -71,6 +71,7 @@ def run(config: TuneConfig) -> dict[str, Any]:
         "report.json",
         PARTS,
         begun=TRIALS,
+        goes_on=config.resume,
         may_change=MAY_CHANGE,
         made_from={"dataset": data.summary["fingerprint"]},
     )

@@ -65,3 +65,12 @@ def real_photographs():
     if not folder.exists():
         pytest.skip("no photographs lie beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def kuberay_schemas():
+    """KubeRay's definitions of its kinds, which are not part of the project."""
+    folder = BESIDE / "schemas"
+    if not folder.exists():
+        pytest.skip("KubeRay's schemas do not lie beside the project")
+    return folder

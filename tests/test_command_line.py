@@ -10,11 +10,12 @@ from ray_jobs.__main__ import MODULES, main, spread_repeatable
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = README + (ROOT / "docs" / "cluster.md").read_text()
 
 
 def commands_of_readme():
-    """Every job that the README's shell blocks run, as arguments of ``main``."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    """Every job that shell blocks of the README and its pages run, as arguments of ``main``."""
+    blocks = re.findall(r"```bash\n(.*?)```", PAGES, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     job = re.compile(rf"(?:\bfer|python -m ray_jobs) ((?:{'|'.join(MODULES.values())})\b.*)")
     found = [job.search(line) for line in lines]

@@ -16,13 +16,19 @@ import numpy as np
 import pytest
 import ray
 from botocore.exceptions import BotoCoreError, ClientError
+from fault_proxy import fault_proxy
 
+from fer import storage
 from fer.drawings import draw_faces
 from fer.emotions import SPLITS
 from ray_jobs.__main__ import main
 from ray_jobs.demo import Faces, to_csv, to_zip
 
 NUM_FACES = 280
+STORE_CACHES = (
+    *(storage._open_store, storage._read_only),
+    *(storage._s3_client, storage._has_credentials),
+)
 OWNER = {"accessKey": "OWNERKEY", "secretKey": "owner-secret"}
 READER = {"accessKey": "READERKEY", "secretKey": "reader-secret"}
 IDENTITIES = {
@@ -33,6 +39,7 @@ IDENTITIES = {
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         },
         {"name": "reader", "credentials": [READER], "actions": ["Read:open", "List:open"]},
+        {"name": "anonymous", "actions": ["Read:public", "List:public"]},
     ]
 }
 
@@ -94,12 +101,11 @@ def programs():
 
 
 @pytest.fixture(scope="session")
-def s3_server(programs, tmp_path_factory):
-    """SeaweedFS on this machine, as the store that the usual environment variables name."""
+def s3_proxy(programs, tmp_path_factory):
+    """SeaweedFS on this machine, behind a proxy that the usual environment variables name."""
     folder = tmp_path_factory.mktemp("s3")
     (folder / "s3.json").write_text(json.dumps(IDENTITIES))
     ports = free_ports(8)
-    endpoint = f"http://127.0.0.1:{ports[0]}"
     with ExitStack() as cleanup:
         server = subprocess.Popen(
             weed_command(folder, ports),
@@ -108,16 +114,30 @@ def s3_server(programs, tmp_path_factory):
         )
         cleanup.callback(server.wait)
         cleanup.callback(server.kill)
+        proxy = cleanup.enter_context(fault_proxy(f"http://127.0.0.1:{ports[0]}"))
         patch = cleanup.enter_context(pytest.MonkeyPatch.context())
         for name, value in {
-            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ENDPOINT_URL": proxy.endpoint,
             "AWS_ACCESS_KEY_ID": OWNER["accessKey"],
             "AWS_SECRET_ACCESS_KEY": OWNER["secretKey"],
             "AWS_DEFAULT_REGION": "us-east-1",
         }.items():
             patch.setenv(name, value)
         wait_for_bucket(server, folder)
-        yield endpoint
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_proxy):
+    """Where the store is reached."""
+    return s3_proxy.endpoint
+
+
+@pytest.fixture
+def faults(s3_proxy):
+    """The faults that befall requests of every process, for one test."""
+    yield s3_proxy.faults
+    s3_proxy.faults.clear()
 
 
 def weed_command(folder, ports):
@@ -172,6 +192,16 @@ def wait_for_bucket(server, folder):
 def s3(s3_server):
     """A client of the S3 server."""
     return boto3.client("s3")
+
+
+@pytest.fixture
+def fresh_client():
+    """Look at the environment's credentials anew, before and after a test that changes them."""
+    for cached in STORE_CACHES:
+        cached.cache_clear()
+    yield
+    for cached in STORE_CACHES:
+        cached.cache_clear()
 
 
 @pytest.fixture(scope="session")

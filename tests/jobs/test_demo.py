@@ -7,6 +7,9 @@ import pytest
 
 from ray_jobs.__main__ import main
 
+# Five jobs, most of the time their starts and ends.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo(cluster, tmp_path_factory):

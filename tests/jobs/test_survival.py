@@ -15,7 +15,13 @@ from fault_proxy import Fault, fault_proxy
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FLAGS = ("--model", "shallow", "--num-epochs", "8", "--batch-size", "32", "--lr", "0.02")
-ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_AUTH_MODE": "disabled"}
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMES = {"seconds", "finished", "images_per_second"}
 
@@ -56,7 +62,7 @@ def train(dataset, output, *flags, **environment):
 
 def train_on_nodes(dataset, output, num_nodes, *flags):
     script = Path(__file__).with_name("lost_node.py")
-    command = [sys.executable, str(script), str(num_nodes), str(output)]
+    command = [sys.executable, str(script), str(num_nodes), "node", "train", str(output)]
     command += ["--dataset", str(dataset), *FLAGS, *flags]
     done = subprocess.run(
         command, env={**os.environ, **ENVIRONMENT}, check=False, capture_output=True, text=True

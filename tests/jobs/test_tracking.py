@@ -18,6 +18,7 @@ def server(tmp_path):
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
+@pytest.mark.slow
 def test_mlflow_is_told_flags_and_epochs(fer, dataset, server, tmp_path):
     from mlflow import MlflowClient
 

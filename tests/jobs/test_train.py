@@ -217,6 +217,7 @@ def without_times(epochs):
     return [{name: epoch[name] for name in epoch.keys() - TIMES} for epoch in epochs]
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_that_gets_no_better(fer, dataset, tmp_path):
     output = tmp_path / "run"
     # A rate that moves nothing: the first epoch stays the best.
