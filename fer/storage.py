@@ -278,14 +278,28 @@ def _parts(location: str) -> tuple[str, str]:
 
 def is_folder(location: str) -> bool:
     """Tell whether a location is a folder, or a prefix that some object's key starts with."""
-    store, path = filesystem(location)
-    return bool(store.get_file_info(path).type == pafs.FileType.Directory)
+    return bool(_info(location).type == pafs.FileType.Directory)
 
 
 def exists(location: str) -> bool:
     """Tell whether there is a file or a folder at a location."""
+    return bool(_info(location).type != pafs.FileType.NotFound)
+
+
+def _info(location: str) -> pafs.FileInfo:
     store, path = filesystem(location)
-    return bool(store.get_file_info(path).type != pafs.FileType.NotFound)
+    with _asking_why(location):
+        return store.get_file_info(path)
+
+
+@contextmanager
+def _asking_why(location: str) -> Iterator[None]:
+    """Ask for a listing when a HEAD request is refused: its answer has no body to tell a reason."""
+    try:
+        yield
+    except (OSError, StoreError):
+        check_store(location)
+        raise
 
 
 def is_empty(location: str) -> bool:
@@ -306,16 +320,21 @@ def describe(location: str) -> Entry:
     Raises:
         InputError: There is no file.
     """
-    parent, base = posixpath.split(location)
-    store, path = filesystem(location)
-    if store.get_file_info(path).type != pafs.FileType.File:
+    info = _info(location)
+    if info.type != pafs.FileType.File:
         raise InputError(f"{location} does not exist: expected a file or a folder.")
     if location.startswith("s3://"):
-        authority, key = _parts(location)
-        with _refusals(authority):
-            head = _client(authority).head_object(Bucket=_bucket(authority), Key=key)
-        return Entry(location, base, head["ContentLength"], head["ETag"].strip('"'))
-    return _entry(store.get_file_info(path), parent, path.removesuffix(base).rstrip("/"))
+        return _describe_s3(location)
+    parent, base = posixpath.split(location)
+    return _entry(info, parent, info.path.removesuffix(base).rstrip("/"))
+
+
+def _describe_s3(location: str) -> Entry:
+    """Ask boto3, as pyarrow tells no ETag."""
+    authority, key = _parts(location)
+    with _asking_why(location), _refusals(authority):
+        head = _client(authority).head_object(Bucket=_bucket(authority), Key=key)
+    return Entry(location, name(location), head["ContentLength"], head["ETag"].strip('"'))
 
 
 def walk(location: str) -> Iterator[Entry]:

@@ -143,15 +143,37 @@ def resolve_locations(config: Config) -> Config:
     Raises:
         InputError: A scheme is unknown, or the location is relative in a submitted job.
     """
+    resolved = {
+        name: tuple(_resolve(location, name) for location in value)
+        if isinstance(value, tuple)
+        else _resolve(value, name)
+        for name, value in _locations(config).items()
+    }
+    return dataclasses.replace(config, **resolved)  # type: ignore[type-var] # configs are dataclasses
+
+
+def _locations(config: object) -> dict[str, Any]:
+    """Return the flags of a configuration that hold a location or several."""
     hints = typing.get_type_hints(type(config), include_extras=True)
-    resolved: dict[str, Any] = {}
-    for field in dataclasses.fields(config):  # type: ignore[arg-type] # configs are dataclasses
-        value, hint = getattr(config, field.name), hints[field.name]
-        if hint == Locations:
-            resolved[field.name] = tuple(_resolve(location, field.name) for location in value)
-        elif hint in (Location, Location | None) and value is not None:
-            resolved[field.name] = _resolve(value, field.name)
-    return dataclasses.replace(config, **resolved)  # type: ignore[type-var]
+    kinds = (Location, Location | None, Locations)
+    values = {name: getattr(config, name) for name, hint in hints.items() if hint in kinds}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@contextmanager
+def refusals_told(config: object) -> Iterator[None]:
+    """Raise why a store refuses everything by now, which what fails first need not know.
+
+    Raises:
+        StoreError: A bucket that the configuration names can't be listed any more.
+    """
+    try:
+        yield
+    except OSError:
+        for value in _locations(config).values():
+            for location in value if isinstance(value, tuple) else (value,):
+                storage.check_store(location)
+        raise
 
 
 def _resolve(location: str, field: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from fault_proxy import Fault
 
 from fer import storage
 from fer.drawings import draw_faces
@@ -114,8 +115,10 @@ def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, tmp
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_lost_process_and_then_a_lost_machine_lose_no_rows(
-    undisturbed, collection, checkpoint, tmp_path
+    undisturbed, collection, checkpoint, faults, tmp_path
 ):
+    # Or all is labelled before the second loss.
+    faults.append(Fault("^GET /open/once/", "slow", seconds=0.5))
     script, output = Path(__file__).with_name("lost_node.py"), tmp_path / "labels"
     flags = command(collection, checkpoint, str(output))[4:-2]
     done = subprocess.run(

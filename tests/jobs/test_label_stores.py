@@ -87,6 +87,8 @@ def test_credentials_that_die_are_told_from_an_object_that_is_refused(
         lambda: storage.read_bytes("s3://open/dying/other"),
         lambda: [*storage.walk("s3://open/dying")],
         lambda: storage.children("s3://open/dying"),
+        lambda: storage.exists("s3://open/dying/other"),
+        lambda: storage.describe("s3://open/dying/other"),
     ):
         with pytest.raises(StoreError, match=f"s3://open can't be used: {reason}"):
             read()
