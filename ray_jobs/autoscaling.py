@@ -24,6 +24,8 @@ from fer.errors import InputError
 
 POLL_SECONDS, TOLD_EVERY_SECONDS = 1.0, 10.0
 
+AFTER_OTHERS = "other jobs must end first"
+
 Bundle = Mapping[str, float]
 
 
@@ -41,12 +43,16 @@ def wait_for(bundles: Sequence[Bundle], purpose: str) -> None:
 
     Raises:
         InputError: The autoscaler may not have nodes for them, even when nobody else uses any.
+            Without an autoscaler it is for the caller to know that the cluster can hold them.
     """
     waiting = _Waiting(bundles, purpose, refused_from=0 if _is_idle() else None)
     group = placement_group([dict(bundle) for bundle in bundles], strategy="PACK")
     try:
         while not group.wait(POLL_SECONDS):
-            waiting.look(_state(), group)
+            if is_autoscaled():
+                waiting.look(_state(), group)
+            else:
+                waiting.tell(AFTER_OTHERS)
     finally:
         remove_placement_group(group)
 
@@ -70,10 +76,10 @@ class _Waiting:
         refused = [each.details for each in state.infeasible_gang_resource_requests]
         if any(details.startswith(group.id.hex()) for details in refused):
             self._consider(state.autoscaler_state_version)
-            self._tell("no more nodes may be added, other jobs must end first")
+            self.tell(f"no more nodes may be added, {AFTER_OTHERS}")
         else:
             self.refused_from = None if not _is_idle() else self.refused_from
-            self._tell(_doing(state))
+            self.tell(_doing(state))
 
     def _consider(self, version: int) -> None:
         if not _is_idle():
@@ -88,11 +94,12 @@ class _Waiting:
                 "max_workers or the size of its nodes."
             )
 
-    def _tell(self, doing: str) -> None:
+    def tell(self, doing: str) -> None:
+        """Say what is waited for, and why it is not there, every ten seconds."""
         now = time.monotonic()
         if now - self.told >= TOLD_EVERY_SECONDS:
             self.told = now
-            told = f"Waiting for nodes: {self.purpose} need {self.needed}; {doing}"
+            told = f"Waiting for room: {self.purpose} need {self.needed}; {doing}"
             print(told, file=sys.stderr, flush=True)
 
 

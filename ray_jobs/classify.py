@@ -12,7 +12,7 @@ from fer.engines import EngineName
 from fer.errors import JobError
 from fer.images import IMAGE_SIZE
 from fer.predictor import Predictor
-from ray_jobs import autoscaling, stages
+from ray_jobs import autoscaling, cluster, stages
 
 BATCH_SIZE = 512
 """Images that are handed to a network's process at once."""
@@ -117,6 +117,7 @@ def classify(
         },
         batch_format="pyarrow",
         batch_size=batch_size,
+        runtime_env=cluster.KEEPING_MEMORY,
         **needed,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
     )

@@ -23,22 +23,16 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
     """
     low, high = config.worker_range
     gpu = {"GPU": 1} if config.use_gpu else {}
+    reading = [{"CPU": 1.0}] * reading_cpus
+    purpose = f"{low} worker(s)"
     if autoscaling.is_autoscaled():
         least = {"CPU": config.cpus_per_worker or 1, **gpu}
-        reading = [{"CPU": 1}] * reading_cpus
-        autoscaling.wait_for([least] * low + reading, f"{low} worker(s)")
+        autoscaling.wait_for([least] * low + reading, purpose)
     cpus = config.cpus_per_worker or _even_share(high, gpu, reading_cpus)
     worker = {"CPU": cpus, **gpu}
-    needed = {resource: low * number for resource, number in worker.items()}
-    needed["CPU"] += reading_cpus
-    more = f" and {reading_cpus} more to read for them" if reading_cpus else ""
-    cluster.require_resources(needed, f"{low} worker(s) of {cpus} CPU{more}")
-    places = _num_places(worker)
-    if places < low:
-        raise InputError(
-            f"{low} worker(s) of {cpus} CPU find no room: each must fit on one node, and the nodes "
-            f"have room for {places}; ask for fewer workers or a lower --cpus-per-worker."
-        )
+    _check_room(worker, low, reading_cpus)
+    # Ray Train alone waits without a word, and without an ear for Ctrl-C.
+    autoscaling.wait_for([worker] * low + reading, purpose)
     if reading_cpus:
         # Workers that came later would take the last CPU, and wait for what nobody reads.
         free = ray.cluster_resources().get("CPU", 0) - reading_cpus
@@ -48,6 +42,20 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
         use_gpu=config.use_gpu,
         resources_per_worker=worker,
     )
+
+
+def _check_room(worker: Mapping[str, float], num_workers: int, reading_cpus: int) -> None:
+    cpus = worker["CPU"]
+    needed = {resource: num_workers * number for resource, number in worker.items()}
+    needed["CPU"] += reading_cpus
+    more = f" and {reading_cpus} more to read for them" if reading_cpus else ""
+    cluster.require_resources(needed, f"{num_workers} worker(s) of {cpus} CPU{more}")
+    places = _num_places(worker)
+    if places < num_workers:
+        raise InputError(
+            f"{num_workers} worker(s) of {cpus} CPU find no room: each must fit on one node, and "
+            f"the nodes have room for {places}; ask for fewer workers or a lower --cpus-per-worker."
+        )
 
 
 def _even_share(num_workers: int, besides: Mapping[str, float], reading_cpus: int) -> int:

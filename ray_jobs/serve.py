@@ -141,6 +141,7 @@ def bind(config: ServeConfig, token: str | None) -> Application:
         ray_actor_options={
             "num_cpus": config.cpus_per_replica,
             "num_gpus": config.gpus_per_replica,
+            "runtime_env": cluster.KEEPING_MEMORY,
         },
         autoscaling_config={
             "min_replicas": config.min_replicas,

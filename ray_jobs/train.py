@@ -48,15 +48,6 @@ PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST, REMEMBERE
 MAX_FAILURES = 3
 """How often lost workers are replaced before the job gives up."""
 
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-}
-"""Has glibc (mallopt(3)) keep the memory of one step for the next one. Pieces above 32 MiB would go
-back to the system after each use, and be cleared, page by page, when the next step asks for them:
-an eighth of a deep network's step."""
-
 MAY_CHANGE = frozenset(
     (
         "dataset",
@@ -186,7 +177,7 @@ def _fit(config: TrainConfig, data: Dataset, callbacks: list[MlflowCallback]) ->
                     num_to_keep=1, checkpoint_score_attribute=config.select_by
                 ),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                worker_runtime_env={"env_vars": KEEP_MEMORY},
+                worker_runtime_env=cluster.KEEPING_MEMORY,
                 callbacks=callbacks,
             ),
         ).fit()

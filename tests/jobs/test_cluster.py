@@ -226,7 +226,7 @@ def test_nodes_come_for_a_job_and_go_after_it(autoscaled, label):
     assert alive(autoscaled) == 0
     result, told = finish(autoscaled.job(*label))
     assert result["images"] == NUM_IMAGES
-    assert "Waiting for nodes: Tasks and networks need 1 x (1 CPU); " in told
+    assert "Waiting for room: Tasks and networks need 1 x (1 CPU); " in told
     assert "1 cpu_worker starting" in told
     assert alive(autoscaled) > 0
     wait_for(lambda: alive(autoscaled) == 0, seconds=90)

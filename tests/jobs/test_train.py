@@ -11,11 +11,13 @@ import time
 import numpy as np
 import psutil
 import pytest
+import ray
 
 from fer import Predictor
 from fer.checkpoint import read_config
 from fer.dataset import open_dataset
 from fer.errors import InputError
+from ray_jobs import autoscaling
 
 FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
 
@@ -248,12 +250,25 @@ def test_workers_that_fit_in_all_and_on_no_node(monkeypatch):
     node = {"Alive": True, "Resources": {"CPU": 3.0}}
     monkeypatch.setattr("ray.nodes", lambda: [node, node, {"Alive": False, "Resources": {}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 6.0})
+    waited = []
+    monkeypatch.setattr("ray_jobs.autoscaling.wait_for", lambda *asked: waited.append(asked))
     flags = {"dataset": "d", "output": "o", "cpus_per_worker": 2}
     with pytest.raises(InputError, match=r"3 worker\(s\) of 2 CPU find no room: .* room for 2;"):
         place_workers(TrainConfig(num_workers="3", **flags))
     assert place_workers(TrainConfig(num_workers="2:3", **flags)).num_workers == (2, 3)
+    assert waited == [([{"CPU": 2}] * 2, "2 worker(s)")]
     shared = TrainConfig(dataset="d", output="o", num_workers="4")
     assert place_workers(shared).resources_per_worker == {"CPU": 1}
+
+
+def test_what_others_hold_is_waited_for_with_a_word(cluster, capfd):
+    num_cpus = ray.cluster_resources()["CPU"]
+    other = ray.remote(num_cpus=num_cpus)(threading.Event).remote()
+    ray.get(other.is_set.remote())
+    threading.Timer(2.5, ray.kill, [other]).start()
+    autoscaling.wait_for([{"CPU": num_cpus}], "1 worker(s)")
+    told = f"Waiting for room: 1 worker(s) need 1 x ({num_cpus:g} CPU); other jobs must end first\n"
+    assert capfd.readouterr().err == told
 
 
 def test_a_dataset_that_is_none(fer, tmp_path):
