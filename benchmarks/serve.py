@@ -1,6 +1,7 @@
 """How fast serve answers beside the same network in plain servers, and what it costs to start.
 
     python benchmarks/serve.py crops
+    python benchmarks/serve.py overload
     python benchmarks/serve.py photos photos/ --detector-weights face_detection_yunet_2023mar.onnx
 
 Servers take turns on the same cores, asked by `wrk` (https://github.com/wg/wrk, apt install wrk),
@@ -55,6 +56,9 @@ local turn = 0
 request = function()
   turn = turn % #bodies + 1
   return wrk.format("POST", nil, {["Content-Type"] = os.getenv("CONTENT_TYPE")}, bodies[turn])
+end
+if os.getenv("PAUSE_MS") then
+  delay = function() return tonumber(os.getenv("PAUSE_MS")) end
 end
 """
 
@@ -205,8 +209,12 @@ def ask(
     kind: str,
     connections: int,
     seconds: int,
+    *,
+    pause_ms: float | None = None,
 ) -> Load:
+    """Ask a server for some seconds, each client again when it is answered, or a pause later."""
     address, process = server
+    pause = {} if pause_ms is None else {"PAUSE_MS": f"{pause_ms:.0f}"}
     before = cpu_seconds(process)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT)
@@ -217,7 +225,12 @@ def ask(
             check=True,
             capture_output=True,
             text=True,
-            env={**os.environ, "BODIES": "\n".join(map(str, bodies)), "CONTENT_TYPE": kind},
+            env={
+                **os.environ,
+                "BODIES": "\n".join(map(str, bodies)),
+                "CONTENT_TYPE": kind,
+                **pause,
+            },
         ).stdout
     total = int(re.search(r"(\d+) requests in", told)[1])
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
@@ -283,6 +296,30 @@ def crops(seconds: int = 15) -> None:
                 print(f"  one a request, 64 at a time: {load}", flush=True)
 
 
+def overload(seconds: int = 15, times: int = 10) -> None:
+    """Crops, one a request, as many as can be answered and so many times as many.
+
+    Args:
+        seconds: How long each server is asked each way.
+        times: Requests that come, to those that the server answered from 64 clients.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        one, _, _ = write_bodies(Path(name))
+        for server in fer_servers("--detector", "none"):
+            with running(server) as at:
+                ask(at, server.path, [one], "image/jpeg", 8, 3)
+                load = ask(at, server.path, [one], "image/jpeg", 64, seconds)
+                print(f"  64 clients: {load}", flush=True)
+                clients = 64 * times
+                pause_ms = 1000 * clients / (times * load.rate)
+                load = ask(
+                    at, server.path, [one], "image/jpeg", clients, seconds, pause_ms=pause_ms
+                )
+                print(
+                    f"  {clients} clients, each again after {pause_ms:.0f} ms: {load}", flush=True
+                )
+
+
 def photos(
     folder: Annotated[Path, tyro.conf.Positional], detector_weights: Path, seconds: int = 15
 ) -> None:
@@ -302,4 +339,4 @@ def photos(
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"crops": crops, "photos": photos})
+    tyro.extras.subcommand_cli_from_dict({"crops": crops, "overload": overload, "photos": photos})

@@ -7,6 +7,7 @@ from ray.train import ScalingConfig
 
 from fer.errors import InputError
 from ray_jobs import autoscaling, cluster
+from ray_jobs.autoscaling import Bundle
 from ray_jobs.config import TrainConfig
 
 
@@ -23,13 +24,13 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
     """
     low, high = config.worker_range
     gpu = {"GPU": 1} if config.use_gpu else {}
-    reading = [{"CPU": 1.0}] * reading_cpus
+    reading: list[Bundle] = [{"CPU": 1}] * reading_cpus
     purpose = f"{low} worker(s)"
     if autoscaling.is_autoscaled():
-        least = {"CPU": config.cpus_per_worker or 1, **gpu}
+        least: Bundle = {"CPU": config.cpus_per_worker or 1, **gpu}
         autoscaling.wait_for([least] * low + reading, purpose)
     cpus = config.cpus_per_worker or _even_share(high, gpu, reading_cpus)
-    worker = {"CPU": cpus, **gpu}
+    worker: Bundle = {"CPU": cpus, **gpu}
     _check_room(worker, low, reading_cpus)
     # Ray Train alone waits without a word, and without an ear for Ctrl-C.
     autoscaling.wait_for([worker] * low + reading, purpose)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pydantic
+import ray
 import torch
 from fastapi import FastAPI
 from ray import serve
@@ -61,7 +62,8 @@ def run(config: ServeConfig) -> None:
             must be.
     """
     config = cluster.resolve_locations(config)
-    application = bind(config, token_of(config, is_reachable=not _is_loopback(config.host)))
+    token = token_of(config, is_reachable=not _is_loopback(config.host))
+    weights = loadable(config)
     _check_port(config)
     cluster.connect()
     needed = {"CPU": config.cpus_per_replica, "GPU": config.gpus_per_replica}
@@ -79,6 +81,7 @@ def run(config: ServeConfig) -> None:
         }
     )
     try:
+        application = bind(config, weights, token)
         serve.run(application, name=APPLICATION, logging_config={"enable_access_log": False})
         print(f"Serving at http://{config.host}:{config.port}/", file=sys.stderr, flush=True)
         stopped.wait()
@@ -107,7 +110,8 @@ def app(arguments: dict[str, Any]) -> Application:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"args of ray_jobs.serve:app: {where}: {first['msg']}.") from error
-    return bind(given, token_of(given, is_reachable=True))
+    token = token_of(given, is_reachable=True)
+    return bind(given, loadable(given), token)
 
 
 def token_of(config: ServeConfig, *, is_reachable: bool) -> str | None:
@@ -125,8 +129,8 @@ def token_of(config: ServeConfig, *, is_reachable: bool) -> str | None:
     return token
 
 
-def bind(config: ServeConfig, token: str | None) -> Application:
-    """Return replicas of a configuration, once its checkpoint and its detector are seen to load.
+def loadable(config: ServeConfig) -> bytes | None:
+    """Return the detector's weights, once they and the checkpoint are seen to load.
 
     Raises:
         InputError: One of them does not.
@@ -135,13 +139,18 @@ def bind(config: ServeConfig, token: str | None) -> Application:
     weights = detector_weights(config.detector_weights) if config.detector == "yunet" else None
     if weights is not None:
         FaceDetector(weights)
+    return weights
+
+
+def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Application:
+    """Return replicas of a configuration, of a detector's weights and of the token to ask for."""
     in_hand = BATCHES_IN_HAND * config.max_batch_size
     replicas = serve.deployment(
         name=APPLICATION,
         ray_actor_options={
             "num_cpus": config.cpus_per_replica,
             "num_gpus": config.gpus_per_replica,
-            "runtime_env": cluster.KEEPING_MEMORY,
+            "runtime_env": _keeping_memory(),
         },
         autoscaling_config={
             "min_replicas": config.min_replicas,
@@ -159,6 +168,13 @@ def bind(config: ServeConfig, token: str | None) -> Application:
         health_check_period_s=5,
     )(serve.ingress()(Replica))
     return replicas.bind(asdict(config), weights, token)
+
+
+def _keeping_memory() -> dict[str, Any]:
+    """Return this job's runtime environment and what is set besides: Serve passes on either one."""
+    ours = dict(ray.get_runtime_context().runtime_env) if ray.is_initialized() else {}
+    variables = {**ours.get("env_vars", {}), **cluster.KEEPING_MEMORY["env_vars"]}
+    return {**ours, "env_vars": variables}
 
 
 class Replica:

@@ -36,7 +36,7 @@ def address(cluster, checkpoint):
     (port,) = free_ports(1)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     config = ServeConfig(checkpoint=checkpoint, detector="none", max_batch_size=1)
-    serve.run(bind(config, "secret"), name="fer")
+    serve.run(bind(config, None, "secret"), name="fer")
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
