@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -169,7 +170,11 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    """Return EXIF's orientation, 1 where it can't be read: of pixels that can nothing is lost."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (SyntaxError, struct.error, ValueError, TypeError, KeyError):
+        return 1
 
 
 def _decode(image: Image.Image, mode: str, scale: float) -> tuple[int, int]:
@@ -180,7 +185,7 @@ def _decode(image: Image.Image, mode: str, scale: float) -> tuple[int, int]:
     """
     width, height = image.size
     scale = max(1.0, scale)
-    image.draft(mode, (int(width / scale), int(height / scale)))
+    image.draft(mode, (max(1, int(width / scale)), max(1, int(height / scale))))
     image.load()
     # Now, and not before: TIFF files turn themselves, and PNG files may tell it after the pixels.
     return (height, width) if _orientation(image) in LYING else (width, height)
@@ -249,7 +254,8 @@ def _top(image: Image.Image) -> float:
     if image.mode.startswith("I;16"):
         return 65535.0
     # The smallest that is no number would pass for the largest.
-    return max(float(np.fmax.reduce(np.asarray(image), axis=None)), 255.0)
+    largest = float(np.fmax.reduce(np.asarray(image), axis=None))
+    return 1.0 if image.mode == "F" and largest <= 1 else max(largest, 255.0)
 
 
 def _to_grey(image: Image.Image, top: float) -> Image.Image:
@@ -281,6 +287,6 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image, top: float) -> Image.Image:
-    """Scale whole numbers of 16 bits by 255/65535, and other ranges to the image's maximum."""
+    """Scale 16 bits by 255/65535, fractions from 0 to 1 by 255, and what is above 255 to 255."""
     values = np.nan_to_num(np.asarray(image, np.float64).clip(0))
     return Image.fromarray((values * (255 / top)).round().astype(np.uint8))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, log_loss
-from sklearn.preprocessing import label_binarize
 
 Z_95 = 1.959963984540054
 """Quantile of the normal distribution that leaves 2.5 % above it."""
@@ -104,7 +103,7 @@ def score(labels: np.ndarray, probs: np.ndarray, class_names: Sequence[str]) -> 
     preds = probs.argmax(axis=1)
     confusion = confusion_matrix(labels, preds, labels=columns)
     accuracy, macro_f1 = scores_from_confusion(confusion)
-    truth = label_binarize(labels, classes=columns)
+    truth = np.eye(len(class_names))[labels]
     bins = calibration_bins(probs.max(axis=1), preds == labels)
     # float32 softmax rounds the sum of a row by some 1e-7, which the library would warn of.
     exact = probs.astype(np.float64) / probs.sum(axis=1, dtype=np.float64, keepdims=True)

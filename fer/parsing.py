@@ -110,9 +110,13 @@ def _parse_rows(piece: Piece, classes: ClassList, split_from: SplitFrom) -> Iter
 
 def _fields(line: bytes) -> list[bytes]:
     line = line.rstrip(b"\r")
-    if b'"' in line:
+    if b'"' not in line:
+        return line.split(b",")
+    try:
         return [field.encode() for field in next(csv.reader([line.decode(errors="replace")]))]
-    return line.split(b",")
+    except csv.Error:
+        # Its fields can't be told apart.
+        return [line]
 
 
 @lru_cache(maxsize=256)

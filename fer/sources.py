@@ -9,14 +9,13 @@ import gzip
 import posixpath
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import IO, BinaryIO, Literal, cast
 
 from fer import storage
-from fer.errors import InputError
+from fer.errors import InputError, JobError
 from fer.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError
 
 CSV_PIECE_BYTES = 2**18
@@ -34,16 +33,6 @@ MEMBER = "!/"
 """Stands between an archive and its member in the name of an example."""
 
 PieceKind = Literal["image", "rows", "archive", "rejected", "ignored"]
-
-_BROKEN_ARCHIVE = (
-    EOFError,
-    OSError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-)
 
 
 @dataclass(frozen=True)
@@ -141,20 +130,25 @@ def file_of(source: str) -> str:
     return archive if member and is_archive(archive) else source
 
 
-def read_pieces(location: str) -> Iterator[Piece]:
+def read_pieces(location: str, *, with_tables: bool = True) -> Iterator[Piece]:
     """Yield the pieces of a folder, an archive, a CSV file or an image, in order.
 
     What can't be read becomes a rejected piece; memory holds one piece at a time, whatever the
     size of the source.
 
+    Args:
+        location: The source.
+        with_tables: Whether CSV files hold examples; else they are ignored.
+
     Raises:
         StoreError: A store refuses all that is in a bucket.
     """
     if not storage.is_folder(location):
-        yield from _read_file(storage.describe(location), storage.name(location))
+        yield from _read_file(storage.describe(location), storage.name(location), with_tables)
         return
     for entry in storage.walk(location):
-        yield from _read_file(entry, storage.join(storage.name(location), entry.name))
+        path = storage.join(storage.name(location), entry.name)
+        yield from _read_file(entry, path, with_tables)
 
 
 def list_pieces(entries: Iterable[storage.Entry]) -> Iterator[Piece]:
@@ -178,8 +172,8 @@ def first(pieces: Iterable[Piece], limit: int | None) -> Iterator[Piece]:
             return
 
 
-def _read_file(entry: storage.Entry, path: str) -> Iterator[Piece]:
-    at = _Place(entry.location, path, entry.etag)
+def _read_file(entry: storage.Entry, path: str, with_tables: bool) -> Iterator[Piece]:
+    at = _Place(entry.location, path, entry.etag, with_tables)
     if _is_image(path):
         yield Piece("image", at.source, path, size_bytes=entry.size_bytes, etag=entry.etag)
         return
@@ -190,7 +184,10 @@ def _read_file(entry: storage.Entry, path: str) -> Iterator[Piece]:
     try:
         with opener(entry.location) as stream:
             yield from _read_stream(stream, at)
-    except _BROKEN_ARCHIVE as error:
+    except (InputError, JobError):
+        raise
+    # Readers raise whatever a damaged file makes them stumble on.
+    except Exception as error:
         storage.check_store(entry.location)
         yield at.reject(f"can't be read to its end: {_told(error)}")
 
@@ -200,14 +197,16 @@ class _Place:
     source: str
     path: str
     etag: str | None
+    with_tables: bool
     depth: int = 0
 
     def member(self, name: str) -> "_Place":
-        inner = MEMBER + name
-        return _Place(self.source + inner, self.path + inner, self.etag, self.depth + 1)
+        # Archives that are made of "." name all in them so.
+        inner, depth = MEMBER + name.removeprefix("./"), self.depth + 1
+        return replace(self, source=self.source + inner, path=self.path + inner, depth=depth)
 
     def without_suffix(self, suffix: str) -> "_Place":
-        return _Place(self.source, self.path[: -len(suffix)], self.etag, self.depth)
+        return replace(self, path=self.path[: -len(suffix)])
 
     def reject(self, reason: str) -> Piece:
         return Piece("rejected", self.source, etag=self.etag, reason=reason)
@@ -224,7 +223,7 @@ def _read_stream(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
     elif name.endswith(".gz"):
         with gzip.open(stream) as unpacked:
             yield from _read_stream(cast(BinaryIO, unpacked), at.without_suffix(".gz"))
-    elif name.endswith(".csv"):
+    elif name.endswith(".csv") and at.with_tables:
         yield from _read_csv(stream, at)
     elif _is_image(name):
         yield _read_image(stream, at)
@@ -255,7 +254,9 @@ def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
             try:
                 with archive.open(info) as unpacked:
                     yield from _read_stream(cast(BinaryIO, unpacked), member)
-            except _BROKEN_ARCHIVE as error:
+            except (InputError, JobError):
+                raise
+            except Exception as error:
                 storage.check_store(at.source)
                 yield member.reject(f"can't be unpacked: {_told(error)}")
 

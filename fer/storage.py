@@ -372,7 +372,9 @@ def children(location: str) -> tuple[list[str], list[Entry]] | None:
 def is_hidden(member: str) -> bool:
     """Tell whether a path has a part that people do not see as theirs."""
     parts = member.split("/")
-    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
+    return any(
+        part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) for part in parts
+    )
 
 
 def _walk_s3(location: str) -> Iterator[Entry]:

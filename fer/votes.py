@@ -70,7 +70,7 @@ def read_votes(location: str) -> Votes:
         table = pd.read_csv(io.BytesIO(storage.read_bytes(location)))
         votes = table[list(COLUMNS)].to_numpy(np.int8)
         splits = tuple(split_from_usage(usage) for usage in table["Usage"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"{location} holds no FER+ votes: expected a CSV file with the columns Usage, "
             f"{', '.join(COLUMNS)}."

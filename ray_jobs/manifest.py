@@ -224,7 +224,7 @@ def _members(archive: Piece) -> Iterator[Piece]:
     elif archive.etag not in (None, storage.describe(archive.source).etag):
         yield _refused(archive, "has changed since it was listed")
     else:
-        yield from read_pieces(archive.source)
+        yield from read_pieces(archive.source, with_tables=False)
 
 
 def _refused(archive: Piece, reason: str) -> Piece:

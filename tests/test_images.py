@@ -35,6 +35,21 @@ def test_upright_by_exif():
     assert (decoded.width, decoded.height) == (60, 90)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_that_is_damaged_costs_no_pixels(kind):
+    image = Image.new("RGB", (90, 60), (200, 200, 200))
+    decoded = decode_image(encode(image, kind, exif=b"Exif\0\0" + bytes(20), dpi=(72, 72)))
+    assert (decoded.width, decoded.height) == (90, 60)
+    assert abs(float(decoded.pixels.mean()) - 200) < 4
+
+
+def test_fractions_from_0_to_1():
+    values = np.linspace(0, 1, 48 * 48, dtype=np.float32).reshape(48, 48)
+    pixels = decode_image(encode(Image.fromarray(values), "TIFF")).pixels
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert abs(float(pixels.mean()) - 127.5) < 1
+
+
 def test_transparent_is_white():
     assert decode_image(encode(Image.new("RGBA", (60, 60)), "PNG")).pixels.min() == 255
 

@@ -9,6 +9,31 @@ def test_scores_of_a_perfect_network():
     assert (scores.accuracy.value, scores.macro_f1, scores.calibration_error) == (1, 1, 0)
 
 
+def test_scores_of_an_unsure_network():
+    """By hand: of two examples one is right, with 0.8; the truth of the other has 0.3."""
+    probs = np.array([[0.8, 0.2], [0.3, 0.7]])
+    scores = score(np.array([0, 0]), probs, ["a", "b"])
+    assert scores.accuracy.value == 0.5
+    assert scores.log_loss == pytest.approx(-(np.log(0.8) + np.log(0.3)) / 2)
+    assert scores.brier == pytest.approx((2 * 0.2**2 + 2 * 0.7**2) / 2)
+    # The bin of 0.8 is right, 0.2 more than it says; that of 0.7 is wrong.
+    assert scores.calibration_error == pytest.approx((0.2 + 0.7) / 2)
+    first = scores.classes[0]
+    assert (first.recall.value, first.precision) == (0.5, 1.0)
+    assert first.f1 == pytest.approx(2 / 3)
+
+
+def test_scores_of_three_classes():
+    probs = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.5, 0.4, 0.1]])
+    scores = score(np.array([0, 1, 2, 1]), probs, ["a", "b", "c"])
+    assert scores.accuracy.value == 0.75
+    squares = [0.4**2 + 0.3**2 + 0.1**2, 0.2**2 + 0.5**2 + 0.3**2]
+    squares += [0.1**2 + 0.2**2 + 0.3**2, 0.5**2 + 0.6**2 + 0.1**2]
+    assert scores.brier == pytest.approx(sum(squares) / 4)
+    assert scores.log_loss == pytest.approx(-np.log([0.6, 0.5, 0.7, 0.4]).mean())
+    assert scores.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+
+
 def test_wilson():
     interval = wilson(5, 10)
     assert (interval.low, interval.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)

@@ -1,4 +1,6 @@
 import io
+import lzma
+import tarfile
 import zipfile
 
 import pytest
@@ -54,6 +56,59 @@ def test_a_member_that_climbs_out(tmp_path):
     path.write_bytes(buffer.getvalue())
     (reject,) = outcomes(path)
     assert "climbs out" in reject.reason
+
+
+def test_an_archive_of_the_folder_that_one_stands_in(tmp_path, png, faces):
+    """As ``tar -czf faces.tgz .`` makes it."""
+    path = tmp_path / "faces.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in (".", "./happy", "./happy/x.png", "./happy/._x.png"):
+            data = png(faces[0][0]) if name.endswith(".png") else b""
+            info = tarfile.TarInfo(name)
+            info.size, info.type = len(data), tarfile.REGTYPE if data else tarfile.DIRTYPE
+            archive.addfile(info, io.BytesIO(data))
+    (example,) = outcomes(path)
+    assert (example.source, example.label) == (f"{path}!/happy/x.png", 3)
+    (piece,) = read_pieces(str(path))
+    assert piece.kind == "image"
+
+
+def test_tables_are_ignored_where_images_are_asked_for(tmp_path, png, faces):
+    path = tmp_path / "faces.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("labels.csv", "name,label\n1.png,happy\n")
+        archive.writestr("1.png", png(faces[0][0]))
+    assert [piece.kind for piece in read_pieces(str(path))] == ["rejected", "image"]
+    pieces = read_pieces(str(path), with_tables=False)
+    assert [piece.kind for piece in pieces] == ["ignored", "image"]
+
+
+def test_lines_that_end_as_on_an_old_macintosh(tmp_path):
+    path = tmp_path / "fer2013.csv"
+    path.write_text(f'emotion,"pixels",Usage\r3,{GOOD},Training\r', newline="")
+    (reject,) = outcomes(path)
+    assert "can't be read to its end: new-line character" in reject.reason
+    path.write_text(f'emotion,pixels,Usage\n3,"{GOOD}"\r,Training\n3,{GOOD},Training\n', newline="")
+    bad, good = outcomes(path)
+    assert "has 1 fields: expected 3" in bad.reason
+    assert good.label == 3
+
+
+def test_a_damaged_member_is_rejected_alone(tmp_path):
+    path = tmp_path / "faces.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("happy/x.png", bytes(1000))
+        archive.writestr("happy/y.png", b"")
+    content = bytearray(path.read_bytes())
+    # After the member's header, its name and what tells how it is packed.
+    start = content.index(b"happy/x.png") + len("happy/x.png") + 9
+    content[start : start + 16] = b"\xff" * 16
+    path.write_bytes(content)
+    with pytest.raises(lzma.LZMAError), zipfile.ZipFile(path) as archive:
+        archive.read("happy/x.png")
+    pieces = [*read_pieces(str(path))]
+    assert [piece.kind for piece in pieces] == ["rejected", "image"]
+    assert "can't be unpacked" in pieces[0].reason
 
 
 def test_a_source_that_is_not_there(tmp_path):

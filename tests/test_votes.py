@@ -32,7 +32,13 @@ def test_a_row_of_another_split_or_beyond_the_end(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "a,b\n1,2\n", f"{HEADER}\nTraining,x,a,b,c,d,e,f,g,h,i,j\n"]
+    "content",
+    [
+        "",
+        "a,b\n1,2\n",
+        f"{HEADER}\nTraining,x,a,b,c,d,e,f,g,h,i,j\n",
+        f"{HEADER}\n,x,4,0,0,1,3,2,0,0,0,0\n",
+    ],
 )
 def test_a_file_that_holds_none(tmp_path, content):
     path = tmp_path / "votes.csv"
