@@ -26,7 +26,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "The token is missing or wrong."},
     413: {"model": Problem, "description": "The body or a picture is too large."},
     422: {"model": Problem, "description": "The body is no picture, or not what its type says."},
-    503: {"model": Problem, "description": "Too busy: try again after Retry-After seconds."},
+    503: {
+        "model": Problem,
+        "description": "Too busy: try again after Retry-After seconds. Without: it took too long.",
+    },
 }
 
 STATUS_CODES = {"unreadable": 422, "too_large": 413}

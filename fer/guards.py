@@ -66,7 +66,8 @@ class SecurityHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        policy = DOCS_POLICY if scope.get("path") == DOCS_PATH else POLICY
+        # Under a prefix the path begins with it.
+        policy = DOCS_POLICY if scope.get("path", "").endswith(DOCS_PATH) else POLICY
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -103,7 +104,8 @@ class TimeLimit:
             if has_begun:
                 raise
             told = f"This took more than {self.seconds:g} seconds: send less at once, or later."
-            answer = JSONResponse({"detail": told}, 503, {"Retry-After": "1"})
+            # Without Retry-After: the same again would take as long again.
+            answer = JSONResponse({"detail": told}, 503)
             await answer(scope, receive, send)
 
 

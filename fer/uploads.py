@@ -4,10 +4,11 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Annotated, Any
 
 from fastapi import HTTPException, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, FailFast, Field, ValidationError, create_model
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 FORM, JSON = "multipart/form-data", "application/json"
@@ -50,10 +51,11 @@ class EncodedImage(BaseModel):
     name: str = "image"
 
 
-class EncodedImages(BaseModel):
-    """Several pictures in JSON."""
-
-    images: list[EncodedImage]
+@lru_cache
+def _encoded_images(most: int) -> type[BaseModel]:
+    """Return what JSON of so many pictures must be: of more not even the errors are looked for."""
+    images = Annotated[list[EncodedImage], FailFast(), Field(max_length=most)]
+    return create_model("EncodedImages", images=(images, ...))
 
 
 def _list_of(image: dict[str, Any]) -> dict[str, Any]:
@@ -110,11 +112,14 @@ async def _read_raw(request: Request, _limits: Limits) -> list[Upload]:
     return [Upload("image", body)] if body else []
 
 
-async def _read_json(request: Request, _limits: Limits) -> list[Upload]:
+async def _read_json(request: Request, limits: Limits) -> list[Upload]:
     try:
-        sent = EncodedImages.model_validate_json(await request.body())
+        sent: Any = _encoded_images(limits.max_images).model_validate_json(await request.body())
     except ValidationError as error:
-        complaint = first_complaint(error.errors())
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        if errors[0]["type"] == "too_long":
+            raise _too_many(limits) from error
+        complaint = first_complaint(errors)
         raise HTTPException(422, f"The JSON is not as expected: {complaint}.") from error
     return [_decoded(image) for image in sent.images]
 

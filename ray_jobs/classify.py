@@ -117,7 +117,7 @@ def classify(
         },
         batch_format="pyarrow",
         batch_size=batch_size,
-        runtime_env=cluster.KEEPING_MEMORY,
+        runtime_env=cluster.INFERENCE_MEMORY,
         **needed,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
     )

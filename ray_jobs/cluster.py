@@ -48,17 +48,24 @@ it fill half of the object store."""
 READERS_OF_GROWING = 16
 """Tasks that read at once on a cluster of which nobody knows how large it will be."""
 
-KEEPING_MEMORY = {
+TRAINING_MEMORY = {
     "env_vars": {
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(2**40),
     }
 }
-"""The runtime environment of processes that run networks: glibc (mallopt(3)) keeps what memory one
+INFERENCE_MEMORY = {
+    "env_vars": {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    }
+}
+"""Runtime environments of processes that run networks: glibc (mallopt(3)) keeps what memory one
 batch took for the next. Large pieces would go back to the system after each use, and be cleared,
 page by page, when the next batch asks for them: an eighth of the deep network's training step, a
-tenth of classifying with it."""
+tenth of classifying with it. What a large picture took, inference gives back."""
 
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 

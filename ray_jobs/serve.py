@@ -8,10 +8,12 @@
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -31,7 +33,7 @@ from ray.serve.config import BackpressureConfig
 from fer.answering import Answerer
 from fer.api import build_api
 from fer.checkpoint import load_checkpoint
-from fer.errors import InputError
+from fer.errors import InputError, JobError
 from fer.faces import FaceDetector, detector_weights
 from fer.guards import TOKEN_VARIABLE
 from fer.predictor import Predictor, resolve_checkpoint
@@ -50,6 +52,8 @@ TARGET_SHARE = 0.25
 
 RETRY_AFTER_SECONDS = 1
 
+_SENDABLE = re.compile(r"[!-~]+")
+
 GRACE_SECONDS = 5.0
 """What the proxy waits longer than the replica, which answers in words."""
 
@@ -59,7 +63,8 @@ def run(config: ServeConfig) -> None:
 
     Raises:
         InputError: The token, the port, the checkpoint, the detector or the cluster is not as it
-            must be.
+            must be, or Serve already runs there.
+        JobError: No replica can start.
     """
     config = cluster.resolve_locations(config)
     token = token_of(config, is_reachable=not _is_loopback(config.host))
@@ -71,8 +76,14 @@ def run(config: ServeConfig) -> None:
         {name: config.min_replicas * number for name, number in needed.items() if number},
         f"{config.min_replicas} replica(s)",
     )
+    if serve.status().proxies:
+        raise InputError(
+            "Ray Serve already runs on this cluster, at an address of its own: add the application "
+            "to it with serve deploy serve.yaml, or end it with serve shutdown."
+        )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    stopped = _stop_signals()
+    # Now, since Ray has taken it when it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     serve.start(
         http_options={
             "host": config.host,
@@ -81,13 +92,23 @@ def run(config: ServeConfig) -> None:
         }
     )
     try:
-        application = bind(config, weights, token)
-        serve.run(application, name=APPLICATION, logging_config={"enable_access_log": False})
+        _deploy(bind(config, weights, token))
         print(f"Serving at http://{config.host}:{config.port}/", file=sys.stderr, flush=True)
-        stopped.wait()
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
     finally:
-        # Not Serve as a whole: on a cluster others may have applications too.
         serve.delete(APPLICATION)
+        # On a cluster others may have added theirs.
+        if not serve.status().applications:
+            serve.shutdown()
+
+
+def _deploy(application: Application) -> None:
+    try:
+        serve.run(application, name=APPLICATION, logging_config={"enable_access_log": False})
+    except RuntimeError as error:
+        told = str(error).strip().splitlines()[-1].strip()
+        raise JobError(f"No replica could start: {told}") from error
 
 
 def app(arguments: dict[str, Any]) -> Application:
@@ -120,7 +141,13 @@ def token_of(config: ServeConfig, *, is_reachable: bool) -> str | None:
     Raises:
         InputError: Others reach the server, there is none, and nobody said that it is not needed.
     """
-    token = os.environ.get(TOKEN_VARIABLE) or None
+    # A secret that was made from a file ends in a newline, which no request can send.
+    token = os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    if token is not None and not _SENDABLE.fullmatch(token):
+        raise InputError(
+            f"{TOKEN_VARIABLE} must be of visible ASCII characters without spaces, or no request "
+            "can send it: openssl rand -hex 32 makes one."
+        )
     if token is None and is_reachable and not config.allow_anonymous:
         raise InputError(
             f"Others than this machine may reach the server, and {TOKEN_VARIABLE} holds no token: "
@@ -150,7 +177,7 @@ def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Appli
         ray_actor_options={
             "num_cpus": config.cpus_per_replica,
             "num_gpus": config.gpus_per_replica,
-            "runtime_env": _keeping_memory(),
+            "runtime_env": _runtime_env(),
         },
         autoscaling_config={
             "min_replicas": config.min_replicas,
@@ -170,10 +197,10 @@ def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Appli
     return replicas.bind(asdict(config), weights, token)
 
 
-def _keeping_memory() -> dict[str, Any]:
+def _runtime_env() -> dict[str, Any]:
     """Return this job's runtime environment and what is set besides: Serve passes on either one."""
     ours = dict(ray.get_runtime_context().runtime_env) if ray.is_initialized() else {}
-    variables = {**ours.get("env_vars", {}), **cluster.KEEPING_MEMORY["env_vars"]}
+    variables = {**ours.get("env_vars", {}), **cluster.INFERENCE_MEMORY["env_vars"]}
     return {**ours, "env_vars": variables}
 
 
@@ -256,11 +283,3 @@ def _check_port(config: ServeConfig) -> None:
                 f"{config.host}:{config.port} can't be listened at ({error.strerror}): choose "
                 "another --port or --host."
             ) from error
-
-
-def _stop_signals() -> threading.Event:
-    """Return what is set when a person or a system asks this process to stop."""
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    return stopped

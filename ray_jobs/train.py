@@ -177,7 +177,7 @@ def _fit(config: TrainConfig, data: Dataset, callbacks: list[MlflowCallback]) ->
                     num_to_keep=1, checkpoint_score_attribute=config.select_by
                 ),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                worker_runtime_env=cluster.KEEPING_MEMORY,
+                worker_runtime_env=cluster.TRAINING_MEMORY,
                 callbacks=callbacks,
             ),
         ).fit()

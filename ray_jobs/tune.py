@@ -78,7 +78,7 @@ def run(config: TuneConfig) -> dict[str, Any]:
     finished = storage.join(config.output, "report.json")
     if storage.exists(finished):
         return dict(json.loads(storage.read_bytes(finished))["result"])
-    cluster.connect(cluster.KEEPING_MEMORY)
+    cluster.connect(cluster.TRAINING_MEMORY)
     needed = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
     cluster.require_resources(
         {name: need for name, need in needed.items() if need}, "Trials this large"

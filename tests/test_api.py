@@ -151,6 +151,7 @@ def test_one_picture_that_can_not_be_used(client, body, code, detail):
         ({"json": {"images": []}}, "No picture was sent: expected at least one."),
         ({"json": {"image": "x"}}, "The JSON is not as expected: images: Field required."),
         ({"json": {"images": [{"data": 3}]}}, "images.0.data: Input should be a valid string."),
+        ({"json": {"images": [0, 0]}}, "images.0: Input should be an object"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, "Invalid JSON"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "The form"),
         ({"content": b"x", "params": {"detector": "haar"}}, "query.detector: Input should be"),
@@ -198,7 +199,7 @@ def test_requests_that_take_too_long(predictor, crop):
     answerer = Answerer(predictor, None, classify=never)
     client = TestClient(build_api(answerer, Limits(timeout_seconds=0.2)))
     response = client.post("/v1/predict", content=crop)
-    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert (response.status_code, response.headers.get("retry-after")) == (503, None)
     assert response.json()["detail"].startswith("This took more than 0.2 seconds: ")
 
 

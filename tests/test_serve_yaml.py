@@ -17,10 +17,4 @@ def test_serve_yaml_is_what_serve_deploy_accepts():
     (application,) = written["applications"]
     assert set(application) <= set(ServeApplicationSchema.model_fields)
     config = ServeConfig(**application["args"])
-    (deployment,) = application["deployments"]
-    scaling = deployment["autoscaling_config"]
-    assert (scaling["min_replicas"], scaling["max_replicas"]) == (
-        config.min_replicas,
-        config.max_replicas,
-    )
     assert written["http_options"]["request_timeout_s"] > config.timeout_seconds

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
+from fastapi import HTTPException
 from PIL import ExifTags, Image
 from playwright.sync_api import expect, sync_playwright
 
@@ -264,18 +265,34 @@ def test_the_token_is_asked_for_and_kept(open_page, browser, predictor, crop):
 
 
 def test_a_busy_server_is_waited_for(open_page, browser, predictor, crop):
-    naps = [5.0]
+    refusals = [HTTPException(503, "Busy.", {"Retry-After": "1"})] * 5
 
     async def classify(crops):
-        await asyncio.sleep(naps.pop() if naps else 0)
+        if refusals:
+            raise refusals.pop()
         return predictor.predict_probs(crops)
+
+    answerer = Answerer(predictor, None, classify=classify)
+    with serving(build_api(answerer, Limits())) as url:
+        page = open_page(url)
+        upload(page, crop)
+        expect(articles(page)).to_contain_text("The server is busy. Next try in 1 s.")
+        expect(page.locator(".face")).to_have_count(1)
+
+
+def test_what_takes_too_long_is_not_sent_again(open_page, browser, predictor, crop):
+    asked = []
+
+    async def classify(crops):
+        asked.append(len(crops))
+        await asyncio.sleep(20)
 
     answerer = Answerer(predictor, None, classify=classify)
     with serving(build_api(answerer, Limits(timeout_seconds=1.0))) as url:
         page = open_page(url)
         upload(page, crop)
-        expect(articles(page)).to_contain_text("The server is busy. Next try in 1 s.")
-        expect(page.locator(".face")).to_have_count(1)
+        expect(articles(page)).to_contain_text("This took more than 1 seconds")
+        assert asked == [1]
 
 
 def test_what_the_server_refuses_is_said_in_its_words(open_page, browser, predictor, crop):

@@ -30,7 +30,7 @@ export async function predict(picture, { detector, onWait = () => {}, signal }) 
   for (let tries = 1; ; tries += 1) {
     const response = await send(`v1/predict?detector=${detector}`, options);
     if (response.ok && response.answer) return response.answer.results[0];
-    if (!BUSY.includes(response.status) || tries === MAX_TRIES) throw new Refused(reason(response));
+    if (!isBusy(response) || tries === MAX_TRIES) throw new Refused(reason(response));
     const seconds = retryAfter(response.headers);
     onWait(seconds);
     await pause(seconds, signal);
@@ -53,8 +53,9 @@ export function pause(seconds, signal) {
 export function unlessAborted(promise, signal) {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
-    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
-    promise.then(resolve, reject);
+    const abort = () => reject(signal.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener("abort", abort));
   });
 }
 
@@ -107,8 +108,13 @@ function parse(text) {
   }
 }
 
+/** Whether the same picture may do better later; one that took too long would so again. */
+function isBusy({ status, headers }) {
+  return BUSY.includes(status) && headers.has("Retry-After");
+}
+
 function retryAfter(headers) {
-  const text = headers.get("Retry-After") ?? "2";
+  const text = headers.get("Retry-After");
   const seconds = Number(text);
   const wanted = Number.isNaN(seconds) ? (Date.parse(text) - Date.now()) / 1000 : seconds;
   return Math.min(Math.max(wanted || 1, 1), MAX_WAIT_SECONDS);

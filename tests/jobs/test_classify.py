@@ -20,7 +20,7 @@ def test_its_processes_keep_the_memory_of_a_batch(cluster, checkpoint):
 
     rows = ray.data.from_items([{"row": row} for row in range(3)])
     told = classify(rows, [str(checkpoint)], classifier=Telling).take_all()
-    assert [int(row["threshold"]) for row in told] == [2**40] * 3
+    assert [int(row["threshold"]) for row in told] == [2**28] * 3
 
 
 def test_a_gpu_that_torch_cannot_use(checkpoint, monkeypatch):

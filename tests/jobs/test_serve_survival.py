@@ -50,13 +50,14 @@ def dashboard(cluster):
 def deploy(dashboard, address, tmp_path):
     """Deploy serve.yaml as a person does, with other arguments and another scaling."""
 
-    def run(scaling, **arguments):
+    def run(scaling=None, **arguments):
         written = yaml.safe_load(FILE.read_text())
         # Given when Serve was started, and can't be changed.
         del written["http_options"], written["proxy_location"]
         (application,) = written["applications"]
         application["args"] |= {"detector": "none", "allow_anonymous": True, **arguments}
-        application["deployments"][0]["autoscaling_config"] |= scaling
+        if scaling:
+            application["deployments"] = [{"name": "fer", "autoscaling_config": scaling}]
         file = tmp_path / "serve.yaml"
         file.write_text(yaml.safe_dump(written))
         command = ["serve", "deploy", str(file), "-a", dashboard]
@@ -122,7 +123,7 @@ def replicas(dashboard):
 def test_a_killed_replica_takes_no_more_with_it_than_it_had_in_hand(
     deploy, dashboard, load, checkpoints
 ):
-    deploy({"min_replicas": 2, "max_replicas": 2}, checkpoint=checkpoints[0], min_replicas=2)
+    deploy(checkpoint=checkpoints[0], min_replicas=2, max_replicas=2)
     wait_until(lambda: running() == 2)
     with load() as answers:
         wait_until(lambda: answers.total() > 50)
@@ -138,17 +139,16 @@ def test_an_update_of_the_checkpoint_fails_no_request_and_a_bad_one_changes_noth
     deploy, load, checkpoints
 ):
     first, second = (read_config(location).id for location in checkpoints)
-    scaling = {"min_replicas": 1, "max_replicas": 1}
-    deploy(scaling, checkpoint=checkpoints[0], max_replicas=1)
+    deploy(checkpoint=checkpoints[0], max_replicas=1)
     wait_until(lambda: running() == 1 and status().status == "RUNNING")
     with load() as answers:
         wait_until(lambda: answers[200, first] > 50)
-        deploy(scaling, checkpoint="/none", max_replicas=1)
+        deploy(checkpoint="/none", max_replicas=1)
         wait_until(lambda: status().status == "DEPLOY_FAILED")
         assert "/none" in json.dumps(status().message)
         so_far = answers[200, first]
         wait_until(lambda: answers[200, first] > so_far + 50)
-        deploy(scaling, checkpoint=checkpoints[1], max_replicas=1)
+        deploy(checkpoint=checkpoints[1], max_replicas=1)
         wait_until(lambda: answers[200, second] > 50)
     assert set(answers) == {(200, first), (200, second)}
 
