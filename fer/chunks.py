@@ -21,7 +21,7 @@ class Chunk:
     """Some pieces of a source, and a name that they have whenever they are cut.
 
     Attributes:
-        name: A digest of what the pieces are and in which state.
+        name: A digest of what the pieces are and in which state, and of the salt.
         pieces: The images, and what is in no condition to be one.
     """
 
@@ -29,11 +29,12 @@ class Chunk:
     pieces: tuple[Piece, ...]
 
 
-def cut(pieces: Iterable[Piece]) -> Iterator[Chunk]:
+def cut(pieces: Iterable[Piece], salt: str = "") -> Iterator[Chunk]:
     """Cut the pieces of a source, in their order, into chunks that grow as the source does.
 
     Args:
         pieces: What ``fer.sources`` reads from it.
+        salt: Sets the chunks' names apart from those of the same pieces at another time.
     """
     batch: list[Piece] = []
     size_bytes = 0
@@ -42,14 +43,14 @@ def cut(pieces: Iterable[Piece]) -> Iterator[Chunk]:
         size_bytes += len(piece.data or b"")
         enough = min(MAX_IMAGES, max(MIN_IMAGES, total // GROWTH))
         if len(batch) >= enough or size_bytes >= MAX_BYTES:
-            yield _chunk(batch)
+            yield _chunk(batch, salt)
             batch, size_bytes = [], 0
     if batch:
-        yield _chunk(batch)
+        yield _chunk(batch, salt)
 
 
-def _chunk(pieces: list[Piece]) -> Chunk:
-    digest = hashlib.sha256()
+def _chunk(pieces: list[Piece], salt: str) -> Chunk:
+    digest = hashlib.sha256(salt.encode())
     for piece in pieces:
         digest.update(f"{piece.source}\n{piece.etag}\n".encode())
     return Chunk(digest.hexdigest()[:24], tuple(pieces))

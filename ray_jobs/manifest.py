@@ -42,10 +42,13 @@ class Listing:
     Attributes:
         kinds: Number of pieces by kind.
         files: Names of its files.
+        salt: Of the names of chunks, a digest of the files of labels that there were. What is
+            labelled again as it was must have a file of another name than the stale one.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
+    salt: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -70,10 +73,14 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
     listed = _listed(images, selection)
     if held:
         listed = changes.unlabelled(listed, output, held)
+    whole = Listing(salt=_salt(held))
     written = listed.map_batches(
-        _write, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=None, num_cpus=0.25
+        _write,
+        fn_kwargs={"output": output, "salt": whole.salt},
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=0.25,
     )
-    whole = Listing()
     for part in stages.tallies(written):
         whole.kinds.update(part.kinds)
         whole.files.extend(part.files)
@@ -81,10 +88,14 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
         storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(whole)).encode())
 
 
+def _salt(held: Collection[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest()[:16] if held else ""
+
+
 def read(output: str) -> Listing:
     """Return what the listing of a manifest found."""
     told = json.loads(storage.read_bytes(storage.join(output, COMPLETE)))
-    return Listing(Counter(told["kinds"]), told["files"])
+    return Listing(Counter(told["kinds"]), told["files"], told["salt"])
 
 
 def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
@@ -147,9 +158,9 @@ def _entries(location: str, how: str) -> Iterable[storage.Entry]:
     return inside[1] if inside else ()
 
 
-def _write(pieces: pa.Table, output: str) -> dict[str, np.ndarray]:
+def _write(pieces: pa.Table, output: str, salt: str) -> dict[str, np.ndarray]:
     """Cut pieces into chunks, write them down, and return what was written."""
-    listing = Listing()
+    listing = Listing(salt=salt)
     for chunk in _chunks(pieces, listing):
         listing.files.append(chunk.name)
         location = storage.join(output, FOLDER, chunk.name + SUFFIX)
@@ -168,7 +179,7 @@ def _chunks(pieces: pa.Table, listing: Listing) -> Iterator[Chunk]:
             yield Chunk(ARCHIVE + digest, (piece,))
         else:
             rest.append(piece)
-    yield from cut(rest)
+    yield from cut(rest, listing.salt)
 
 
 # What is to be done.
@@ -182,7 +193,8 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
         done: Names of chunks to leave out.
         selection: What is asked for of each archive.
     """
-    left = sorted({*read(output).files} - {*done})
+    listing = read(output)
+    left = sorted({*listing.files} - {*done})
     # A block each from the beginning: tasks that divided one would ask for a whole CPU, which on a
     # cluster of one, of which the network has a share, is never free.
     blocks = [pa.table({"file": [name]}) for name in left]
@@ -192,7 +204,12 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
     names.context.target_max_block_size = 1
     return names.map_batches(
         _open,
-        fn_kwargs={"output": output, "done": frozenset(done), "selection": selection},
+        fn_kwargs={
+            "output": output,
+            "done": frozenset(done),
+            "selection": selection,
+            "salt": listing.salt,
+        },
         batch_format="numpy",
         batch_size=1,
         # A reader waits more than it computes, and another need keeps it apart from what follows.
@@ -204,7 +221,11 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
 
 
 def _open(
-    file: dict[str, np.ndarray], output: str, done: frozenset[str], selection: Selection
+    file: dict[str, np.ndarray],
+    output: str,
+    done: frozenset[str],
+    selection: Selection,
+    salt: str,
 ) -> Iterator[dict[str, list[Any]]]:
     name = str(file["file"][0])
     store, path = storage.filesystem(storage.join(output, FOLDER, name + SUFFIX))
@@ -212,7 +233,7 @@ def _open(
     if not name.startswith(ARCHIVE):
         yield {"chunk": [name], "table": [stages.pack(table)]}
         return
-    for chunk in cut(selection.of(_members(Piece(**table.to_pylist()[0])))):
+    for chunk in cut(selection.of(_members(Piece(**table.to_pylist()[0]))), salt):
         if chunk.name not in done:
             yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.pieces))]}
 

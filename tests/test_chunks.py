@@ -24,6 +24,7 @@ def test_a_chunk_of_an_image_that_changed_has_another_name():
         [Piece("image", "s3://b/0.png", etag=etag), *pieces(3)] for etag in ("before", "after")
     )
     assert next(cut(one)).name != next(cut(other)).name
+    assert next(cut(one)).name != next(cut(one, "again")).name
 
 
 def test_chunks_grow_with_the_source():

@@ -133,6 +133,23 @@ def test_what_could_not_be_fetched_is_tried_again(label, folder, drawings, tmp_p
 
 
 @pytest.mark.slow
+def test_what_fails_again_and_again_keeps_its_row(fer, checkpoint, folder, drawings, tmp_path):
+    """A list without ETags names an image that is damaged, and one that is not there."""
+    (folder / "list.csv").write_text("image\na/00.png\ndamaged.png\nnowhere.png\n")
+    (folder / "damaged.png").write_bytes(b"junk")
+    run = ("label", "--images", folder / "list.csv", "--output", tmp_path / "labels")
+    named = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
+    assert fer(*run, *named).code == 0
+    for _ in range(3):
+        assert counts_of(fer(*run, *named, "--update")) == [3, 2, 1, 2]
+        statuses = {name: row["status"] for name, row in rows_of(tmp_path).items()}
+        assert statuses == {"a/00.png": "ok", "damaged.png": "unreadable", "nowhere.png": "missing"}
+    (folder / "damaged.png").write_bytes(drawings[1])
+    assert counts_of(fer(*run, *named, "--update")) == [3, 2, 2, 1]
+    assert rows_of(tmp_path)["damaged.png"]["status"] == "ok"
+
+
+@pytest.mark.slow
 def test_an_archive_that_changes_while_it_waits_is_labelled_by_an_update(
     label, folder, drawings, tmp_path, monkeypatch
 ):
