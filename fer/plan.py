@@ -157,8 +157,16 @@ def plan_label(
         faces_per_image: How many are found.
         request_seconds: What the store takes to answer a request; each image waits for two.
         seconds_per_start: What the nodes take to be there.
+
+    Raises:
+        InputError: Photographs are asked for, and detecting was not measured.
     """
     look = costs.crop
+    if megapixels is not None and not costs.detect:
+        raise InputError(
+            f"{costs.measured} measured no detector: --calibrate with one, or plan for --detector "
+            "none."
+        )
     if megapixels is not None:
         look = costs.decode * megapixels + costs.detect * min(megapixels, LOOKED_AT)
     compute = look + faces_per_image * costs.classify + costs.pipeline

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import logging
-import math
 import os
 import sys
 import threading
 import time
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ from rich.progress import (
 from fer import storage
 from fer.errors import InputError, JobError
 from ray_jobs import autoscaling
+from ray_jobs.autoscaling import Bundle
 from ray_jobs.config import BUNDLED, Location, Locations
 
 Config = TypeVar("Config")
@@ -75,6 +76,9 @@ def connect(runtime_env: dict[str, Any] | None = None) -> None:
 
     Args:
         runtime_env: What all processes of the job run in, where they are alike.
+
+    Raises:
+        InputError: ``RAY_ADDRESS`` is not that of a node.
     """
     if not ray.is_initialized():
         _join(runtime_env)
@@ -100,8 +104,14 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Ray ends a worker that has waited for a second: the next chunk would wait for another's start.
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    address = os.environ.get("RAY_ADDRESS")
+    if address and "://" in address:
+        raise InputError(
+            f"RAY_ADDRESS is {address}, which takes jobs that are submitted: ray job submit -- "
+            "python -m ray_jobs …; unset it to use this machine alone, or give a node's HOST:6379."
+        )
     ray.init(
-        address=None if "RAY_ADDRESS" in os.environ else "local",
+        address=None if address else "local",
         runtime_env=runtime_env,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -119,27 +129,47 @@ def left_afterwards() -> Iterator[None]:
             ray.shutdown()
 
 
-def require_resources(needed: Mapping[str, float], purpose: str) -> None:
+def require_room(bundles: Sequence[Bundle], purpose: str) -> None:
     """Refuse what this cluster can never schedule, and wait for what its autoscaler can add.
 
     Args:
-        needed: Number of ``CPU`` and ``GPU`` that must be there at the same time, on any nodes.
+        bundles: ``CPU`` and ``GPU`` of each process; all must be there at the same time, those of
+            a process on one node.
         purpose: What needs them, to be read before "need".
 
     Raises:
-        InputError: The cluster has fewer, and can't have more.
+        InputError: The cluster has fewer, or not together, and can't have more.
     """
-    held = ray.cluster_resources()
-    missing = [name for name, number in needed.items() if number > held.get(name, 0)]
-    if missing and autoscaling.is_autoscaled():
-        units = [{name: 1.0} for name in needed for _ in range(math.ceil(needed[name]))]
-        autoscaling.wait_for(units, purpose)
+    placed = _num_placed(bundles)
+    if autoscaling.is_autoscaled():
+        if placed < len(bundles):
+            autoscaling.wait_for(bundles, purpose)
         return
-    for name in missing:
+    held = ray.cluster_resources()
+    for name, needed in sum((Counter(bundle) for bundle in bundles), Counter()).items():
+        if needed > held.get(name, 0):
+            raise InputError(
+                f"{purpose} need {needed:g} {name} in all, but the cluster has "
+                f"{held.get(name, 0):g}: ask for fewer workers or add nodes."
+            )
+    if placed < len(bundles):
         raise InputError(
-            f"{purpose} need {needed[name]:g} {name} in all, but the cluster has "
-            f"{held.get(name, 0):g}: ask for fewer workers or add nodes."
+            f"{purpose} find no room: each must fit on one node, and the nodes have room for "
+            f"{placed}; ask for fewer or for smaller ones."
         )
+
+
+def _num_placed(bundles: Sequence[Bundle]) -> int:
+    """Return how many of some bundles the nodes at hand hold together, large ones first."""
+    nodes = [Counter(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    placed = 0
+    for bundle in sorted(bundles, key=lambda bundle: sorted(bundle.items()), reverse=True):
+        for node in nodes:
+            if all(node[name] >= number for name, number in bundle.items()):
+                node.subtract(bundle)
+                placed += 1
+                break
+    return placed
 
 
 def num_readers() -> int:

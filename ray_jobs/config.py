@@ -400,7 +400,7 @@ class PlanConfig:
     start_seconds: float = 0.0
     """What the nodes take to be there: some minutes where they are started for the job."""
     calibrate: bool = False
-    """Measure the coefficients on the cluster at hand first, which takes some minutes."""
+    """Measure the coefficients on this machine first, which takes some minutes."""
     coefficients: Location | None = None
     """JSON file of the coefficients: read, or with --calibrate written."""
     detector_weights: Location | None = None

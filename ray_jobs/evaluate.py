@@ -79,7 +79,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         config, "report.json", ("predictions", "pictures", "index.html", COMMITTEE)
     )
     cluster.connect()
-    cluster.require_resources({"CPU": 1}, "Tasks")
+    cluster.require_room([{"CPU": 1}], "Tasks")
     with cluster.sentences():
         predictions = _predict(config, data, checkpoints)
     result = _report(config, data, checkpoints, _collect(predictions))

@@ -6,11 +6,12 @@
 """
 
 import dataclasses
+import itertools
 import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,10 +70,11 @@ def run(config: IngestConfig) -> dict[str, Any]:
     classes = ClassList.parse(config.classes) if config.classes else SEVEN_EMOTIONS
     for source in config.source:
         check_source(source)
+    _check_apart(config.source)
     votes = _read_votes(config)
     cluster.claim_output(config, "summary.json", PARTS)
     cluster.connect()
-    cluster.require_resources({"CPU": 1}, "Tasks")
+    cluster.require_room([{"CPU": 1}], "Tasks")
     with cluster.sentences():
         tally = _write_parts(config, classes, votes)
     _check(tally, config, votes)
@@ -85,6 +87,13 @@ def run(config: IngestConfig) -> dict[str, Any]:
         "complete_fer2013": summary["official_fer2013"]["complete"],
         "seconds": summary["seconds"],
     }
+
+
+def _check_apart(sources: Sequence[str]) -> None:
+    """Refuse what would be counted twice."""
+    for first, second in itertools.combinations(sorted(sources), 2):
+        if second == first or second.startswith(f"{first}/"):
+            raise InputError(f"--source {second} is part of --source {first}: name it once.")
 
 
 def _read_votes(config: IngestConfig) -> Votes | None:

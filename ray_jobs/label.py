@@ -98,8 +98,8 @@ def run(config: LabelConfig) -> dict[str, Any]:
     if storage.exists(finished):
         return dict(json.loads(storage.read_bytes(finished))["result"])
     cluster.connect()
-    gpu = {"GPU": 1} if config.use_gpu else {}
-    cluster.require_resources({"CPU": 1, **gpu}, "Tasks and networks")
+    gpu = [{"GPU": 1}] if config.use_gpu else []
+    cluster.require_room([{"CPU": 1}, *gpu], "Tasks and networks")
     labeller = Labeller(network.class_names, min_confidence=config.min_confidence, **named)
     with cluster.sentences():
         done = writing.read_done(config.output)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import ray
 from ray.train import ScalingConfig
 
-from fer.errors import InputError
 from ray_jobs import autoscaling, cluster
 from ray_jobs.autoscaling import Bundle
 from ray_jobs.config import TrainConfig
@@ -31,10 +30,11 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
         autoscaling.wait_for([least] * low + reading, purpose)
     cpus = config.cpus_per_worker or _even_share(high, gpu, reading_cpus)
     worker: Bundle = {"CPU": cpus, **gpu}
-    _check_room(worker, low, reading_cpus)
+    more = f" and {reading_cpus} more to read for them" if reading_cpus else ""
+    cluster.require_room([worker] * low + reading, f"{low} worker(s) of {cpus} CPU{more}")
     # Ray Train alone waits without a word, and without an ear for Ctrl-C.
     autoscaling.wait_for([worker] * low + reading, purpose)
-    if reading_cpus:
+    if reading_cpus and not autoscaling.is_autoscaled():
         # Workers that came later would take the last CPU, and wait for what nobody reads.
         free = ray.cluster_resources().get("CPU", 0) - reading_cpus
         high = max(low, min(high, int(free // cpus)))
@@ -43,20 +43,6 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
         use_gpu=config.use_gpu,
         resources_per_worker=worker,
     )
-
-
-def _check_room(worker: Mapping[str, float], num_workers: int, reading_cpus: int) -> None:
-    cpus = worker["CPU"]
-    needed = {resource: num_workers * number for resource, number in worker.items()}
-    needed["CPU"] += reading_cpus
-    more = f" and {reading_cpus} more to read for them" if reading_cpus else ""
-    cluster.require_resources(needed, f"{num_workers} worker(s) of {cpus} CPU{more}")
-    places = _num_places(worker)
-    if places < num_workers:
-        raise InputError(
-            f"{num_workers} worker(s) of {cpus} CPU find no room: each must fit on one node, and "
-            f"the nodes have room for {places}; ask for fewer workers or a lower --cpus-per-worker."
-        )
 
 
 def _even_share(num_workers: int, besides: Mapping[str, float], reading_cpus: int) -> int:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fer.drawings import draw_faces
+from fer.errors import InputError
 from fer.faces import FaceDetector, detector_weights
 from fer.history import from_json_lines
 from fer.images import decode_image, decode_photo
@@ -146,6 +147,12 @@ def calibrate(config: PlanConfig) -> Coefficients:
     are measured as they are.
     """
     cluster.connect()
+    cluster.require_room([{"CPU": 1}], "Measurements")
+    if len([node for node in ray.nodes() if node["Alive"]]) > 1:
+        raise InputError(
+            "--calibrate measures one machine, on whose disk its samples lie, and this cluster has "
+            "several: run it on a node of the kind to be planned for, without RAY_ADDRESS."
+        )
     cpus = int(ray.cluster_resources()["CPU"])
     weights = detector_weights(config.detector_weights) if config.detector == "yunet" else None
     _say("decoding, detecting and classifying")
@@ -269,7 +276,7 @@ def _measure_train(folder: Path, model: Any, cpus: int, **flags: Any) -> dict[st
 
 
 def _measure_gpu(folder: Path, config: PlanConfig) -> dict[str, float]:
-    cluster.require_resources({"GPU": 1}, "Training that is measured on a GPU")
+    cluster.require_room([{"GPU": 1}], "Training that is measured on a GPU")
     _say("the same on a GPU")
     trained = _measure_train(folder, config.model, 1, use_gpu=True, cpus_per_worker=1)
     return dict(trained["train"])

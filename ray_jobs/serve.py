@@ -72,10 +72,8 @@ def run(config: ServeConfig) -> None:
     _check_port(config)
     cluster.connect()
     needed = {"CPU": config.cpus_per_replica, "GPU": config.gpus_per_replica}
-    cluster.require_resources(
-        {name: config.min_replicas * number for name, number in needed.items() if number},
-        f"{config.min_replicas} replica(s)",
-    )
+    replica = {name: number for name, number in needed.items() if number}
+    cluster.require_room([replica] * config.min_replicas, f"{config.min_replicas} replica(s)")
     if serve.status().proxies:
         raise InputError(
             "Ray Serve already runs on this cluster, at an address of its own: add the application "

@@ -29,7 +29,7 @@ from fer.errors import InputError, JobError
 from fer.feeds import ResidentFeed
 from fer.reports import study
 from fer.run import Run
-from ray_jobs import cluster, train
+from ray_jobs import autoscaling, cluster, train
 from ray_jobs.config import TrainConfig, TuneConfig
 
 TRIALS = "trials"
@@ -38,7 +38,7 @@ TRIALS = "trials"
 BEST = "best"
 PARTS = (TRIALS, BEST, "trials.csv", "pictures", "index.html")
 
-MAY_CHANGE = frozenset(("dataset", "output", "max_concurrent_trials", "resume", "overwrite"))
+MAY_CHANGE = frozenset(("dataset", "output", "resume", "overwrite"))
 """Flags that may differ when a study is resumed; the others fix what is tried."""
 
 VARIANTS: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -80,8 +80,8 @@ def run(config: TuneConfig) -> dict[str, Any]:
         return dict(json.loads(storage.read_bytes(finished))["result"])
     cluster.connect(cluster.TRAINING_MEMORY)
     needed = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-    cluster.require_resources(
-        {name: need for name, need in needed.items() if need}, "Trials this large"
+    cluster.require_room(
+        [{name: need for name, need in needed.items() if need}], "Trials this large"
     )
     with cluster.sentences():
         results = _try(config)
@@ -102,6 +102,7 @@ def _try(config: TuneConfig) -> ResultGrid:
             storage_filesystem=filesystem,
             callbacks=[callback],
             verbose=0,
+            failure_config=tune.FailureConfig(max_failures=_max_failures()),
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=config.select_by
             ),
@@ -119,6 +120,15 @@ def _try(config: TuneConfig) -> ResultGrid:
                 run_config=run_config,
             )
         return tuner.fit()
+
+
+def _max_failures() -> int:
+    """Return how often a trial goes on from its last epoch: where there are nodes to be lost.
+
+    On one machine a trial fails of itself, and would again.
+    """
+    is_alone = len([node for node in ray.nodes() if node["Alive"]]) == 1
+    return 0 if is_alone and not autoscaling.is_autoscaled() else train.MAX_FAILURES
 
 
 @contextlib.contextmanager
@@ -195,8 +205,13 @@ def _scheduler(config: TuneConfig) -> TrialScheduler:
     return ASHAScheduler(max_t=config.num_epochs, grace_period=grace, reduction_factor=2)
 
 
-def _concurrent_trials(config: TuneConfig) -> int:
-    """Return how many trials there is room for: more would wait for each other's resources."""
+def _concurrent_trials(config: TuneConfig) -> int | None:
+    """Return how many trials there is room for: more would wait for each other's resources.
+
+    On a cluster that grows those that wait are what it grows for.
+    """
+    if autoscaling.is_autoscaled():
+        return config.max_concurrent_trials
     held = ray.cluster_resources()
     rooms = [held.get("CPU", 0) / config.cpus_per_trial]
     if config.gpus_per_trial:

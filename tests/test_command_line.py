@@ -89,3 +89,12 @@ def test_relative_locations_of_a_submitted_job_are_refused(monkeypatch, capsys):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert main(["ingest", "--source", "a.csv", "--output", "/tmp/b"]) == 2
     assert "--source a.csv is relative, and a submitted job's folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["http://head:8265", "ray://head:10001"])
+def test_an_address_that_takes_submitted_jobs(monkeypatch, capsys, tmp_path, address):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
+    told = capsys.readouterr().err
+    assert f"RAY_ADDRESS is {address}, which takes jobs that are submitted" in told

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -131,10 +132,13 @@ def test_a_plan_is_a_table_and_a_result(capsys, measured):
     [
         (("--job", "train", "--model", "shallow"), "measured of the shallow network on a CPU"),
         (("--job", "train", "--gpus-per-node", 1), "run --calibrate where there is one, with"),
+        ((), "nowhere measured no detector: --calibrate with one, or plan for --detector none"),
         (("--num-nodes", 0), "--num-nodes must be at least 1, but is 0"),
     ],
 )
-def test_what_was_not_measured_is_not_made_up(capsys, measured, flags, sentence):
+def test_what_was_not_measured_is_not_made_up(capsys, tmp_path, flags, sentence):
+    measured = str(tmp_path / "costs.json")
+    replace(COSTS, detect=0.0).write(measured)
     assert sentence in plan(capsys, "--coefficients", measured, *flags)
 
 

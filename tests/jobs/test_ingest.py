@@ -217,6 +217,16 @@ def test_a_source_that_is_none(fer, tmp_path, name, sentence):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("part", ["", "/inner.zip"])
+def test_a_source_that_is_part_of_another(fer, tmp_path, part):
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "inner.zip").write_bytes(b"")
+    sources = (tmp_path / "faces", f"{tmp_path}/faces{part}")
+    run = fer("ingest", "--source", *sources, "--output", tmp_path / "data")
+    told = f"--source {sources[1]} is part of --source {sources[0]}: name it once."
+    assert (run.code, run.sentence) == (2, told)
+
+
 def test_a_source_without_examples(fer, tmp_path):
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "README.md").write_text("Nothing here.")
