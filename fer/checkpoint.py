@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,8 @@ from fer.transforms import NORMALISATIONS
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+
+_MEMBER = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,18 @@ def read_config(location: str) -> CheckpointConfig:
     return config
 
 
+def read_id(location: str) -> str:
+    """Return the id of a network or a committee, whose weights stay unread.
+
+    Raises:
+        InputError: The folder is no checkpoint.
+    """
+    content = _read_json(location)
+    if "members" not in content:
+        return read_config(location).id
+    return _committee_id(content, [read_id(member) for member, _ in _members(location, content)])
+
+
 def load_checkpoint(location: str) -> Checkpoint:
     """Load a network, or a committee of networks that share their classes.
 
@@ -128,27 +144,59 @@ def load_checkpoint(location: str) -> Checkpoint:
         InputError: The folder is no checkpoint, its weights do not fit, or its members disagree.
     """
     content = _read_json(location)
-    if "members" not in content:
-        config = read_config(location)
-        model = _load_model(location, config)
-        return Checkpoint(config.id, config.class_names, (model,), (config,), (1.0,))
-    members = [load_checkpoint(storage.join(location, name)) for name in content["members"]]
+    if "members" in content:
+        return _load_committee(location, content)
+    config = read_config(location)
+    model = _load_model(location, config)
+    return Checkpoint(config.id, config.class_names, (model,), (config,), (1.0,))
+
+
+def _load_committee(location: str, content: Mapping[str, Any]) -> Checkpoint:
+    named = _members(location, content)
+    members = [load_checkpoint(member) for member, _ in named]
     class_names = {member.class_names for member in members}
-    if len(class_names) != 1 or len(content["weights"]) != len(members):
-        raise InputError(f"{location} is a committee whose members do not fit together.")
-    shares = [weight / sum(content["weights"]) for weight in content["weights"]]
+    if len(class_names) != 1:
+        raise InputError(f"{location} is a committee whose members know different classes.")
     return Checkpoint(
-        id=content.get("id", "+".join(member.id for member in members)),
+        id=_committee_id(content, [member.id for member in members]),
         class_names=class_names.pop(),
         models=tuple(model for member in members for model in member.models),
         configs=tuple(config for member in members for config in member.configs),
         # A member that is itself a committee hands its share on.
         weights=tuple(
             share * weight
-            for share, member in zip(shares, members, strict=True)
+            for (_, share), member in zip(named, members, strict=True)
             for weight in member.weights
         ),
     )
+
+
+def _members(location: str, content: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the location of each member of a committee, and its share, summing to 1."""
+    names: Any = content["members"]
+    weights: Any = content.get("weights")
+    is_sound = (
+        content.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION
+        and isinstance(names, list)
+        and isinstance(weights, list)
+        and 0 < len(names) == len(weights)
+        and all(isinstance(name, str) and _MEMBER.fullmatch(name) for name in names)
+        and all(isinstance(weight, int | float) and 0 <= weight < math.inf for weight in weights)
+        and sum(weights) > 0
+    )
+    if not is_sound:
+        raise InputError(
+            f"{location}/{CONFIG} is not a committee's: expected names of folders as members, as "
+            f"many weights from 0, and version {SCHEMA_VERSION}."
+        )
+    return [
+        (storage.join(location, name), weight / sum(weights))
+        for name, weight in zip(names, weights, strict=True)
+    ]
+
+
+def _committee_id(content: Mapping[str, Any], member_ids: Sequence[str]) -> str:
+    return str(content.get("id", "+".join(member_ids)))
 
 
 def checkpoint_files(location: str) -> Iterator[tuple[str, bytes]]:
@@ -203,6 +251,8 @@ def _check_config(location: str, config: CheckpointConfig) -> None:
                 f"{location} has the {name} {getattr(config, name)!r}: this version runs "
                 f"{' or '.join(map(repr, values))}."
             )
+    if not isinstance(config.architecture, dict) or not isinstance(config.temperature, int | float):
+        raise InputError(f"{location}/{CONFIG} is not a checkpoint's: a field is of another kind.")
     if config.architecture.get("name") not in MODELS:
         raise InputError(
             f"{location} is a {config.architecture.get('name')!r} network: this version knows "
@@ -215,7 +265,7 @@ def _check_config(location: str, config: CheckpointConfig) -> None:
 def _load_model(location: str, config: CheckpointConfig) -> nn.Module:
     try:
         model = build_model(config.architecture["name"], **config.architecture["arguments"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{location} has layers that this version can't build: {error}."
         ) from error

@@ -50,7 +50,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def choose_engine(device: torch.device) -> Literal["float32", "bfloat16"]:
     """Return the fastest engine that a device runs without further ado.
 
-    ``compiled`` is faster still, but needs a C++ compiler, and half a minute in every process.
+    ``compiled`` is faster still, but needs a C++ compiler, and ten seconds in every process.
     """
     return "bfloat16" if has_fast_bfloat16(device) else "float32"
 

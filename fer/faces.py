@@ -99,8 +99,13 @@ class FaceDetector:
             raise ImageError("unreadable", f"Faces can't be looked for: {told}.") from error
 
     def _find(self, photo: Photo) -> list[Face]:
-        faces = [self._face(photo, found) for found in self._detect(photo)]
-        faces = [face for face in faces if face.box[2] >= self.min_face_size]
+        found = [
+            each for each in self._detect(photo) if each[2] * photo.scale >= self.min_face_size
+        ]
+        if not found:
+            return []
+        grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
+        faces = [_face(grey, each, photo.scale) for each in found]
         return sorted(faces, key=lambda face: tuple(face.box))
 
     def _detect(self, photo: Photo) -> Iterator[np.ndarray]:
@@ -115,10 +120,10 @@ class FaceDetector:
         for row in found if found is not None else ():
             yield np.append(row[:14] * scale, row[14]).astype(np.float32)
 
-    def _face(self, photo: Photo, found: np.ndarray) -> Face:
-        grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
-        crop = align(grey, found[:4], found[4:14].reshape(5, 2))
-        return Face((found[:4] * photo.scale).astype(np.float32), float(found[14]), crop)
+
+def _face(grey: np.ndarray, found: np.ndarray, scale: float) -> Face:
+    crop = align(grey, found[:4], found[4:14].reshape(5, 2))
+    return Face((found[:4] * scale).astype(np.float32), float(found[14]), crop)
 
 
 def align(grey: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fer.dataset import Dataset, Examples
 from fer.images import IMAGE_SIZE
-from fer.recipe import Recipe, steps_per_epoch
+from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.targets import TargetRule, smoothed_targets
 from fer.transforms import Augmentation
 
@@ -146,9 +146,9 @@ class ResidentFeed:
         The rest that does not fill a global batch is left to other epochs.
         """
         recipe, examples = self.recipe, self.train_examples
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(seed_of_epoch(recipe.seed, epoch))
         order = torch.randperm(len(examples), generator=generator)
-        num_steps = steps_per_epoch(len(examples), recipe)
+        num_steps = steps_per_epoch(len(examples), recipe.batch_size)
         for index in range(num_steps):
             chosen = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
             moves = Augmentation.draw(len(chosen), generator) if recipe.augment else None

@@ -42,9 +42,19 @@ class Recipe:
     bfloat16: bool
 
 
-def steps_per_epoch(num_examples: int, recipe: Recipe) -> int:
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Return the number of whole global batches; a split smaller than one is a batch of its own."""
-    return max(1, num_examples // recipe.batch_size)
+    return max(1, num_examples // batch_size)
+
+
+def seed_of_epoch(seed: int, epoch: int) -> int:
+    """Return the seed of what all workers draw alike in an epoch, counted from 0."""
+    return seed * 1_000_003 + epoch
+
+
+def seed_of_worker(seed: int, epoch: int, rank: int) -> int:
+    """Return the seed of what one worker draws for itself in an epoch."""
+    return seed_of_epoch(seed, epoch) * 1009 + rank
 
 
 def learning_rate(step: int, num_steps: int, recipe: Recipe) -> float:

@@ -17,7 +17,7 @@ from fer.feeds import Feed
 from fer.history import from_json_lines, to_json_lines
 from fer.metrics import scores_from_confusion
 from fer.models import ConvNet, build_model
-from fer.recipe import Recipe, steps_per_epoch
+from fer.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.storage import join, read_bytes
 from fer.training import (
     best_temperature,
@@ -133,7 +133,7 @@ class Run:
                 raise JobError(_explosion(epoch))
             metrics = {
                 "epoch": epoch + 1,
-                "step": (epoch + 1) * steps_per_epoch(feed.num_train, self.recipe),
+                "step": (epoch + 1) * steps_per_epoch(feed.num_train, self.recipe.batch_size),
                 "train_loss": loss / seen,
                 "train_accuracy": correct / seen,
                 "images_per_second": seen / (trained - start),
@@ -148,8 +148,8 @@ class Run:
     def _train(self, model: nn.Module, feed: Feed, epoch: int, advance: Advance) -> Tensor:
         """Train for one epoch; return its loss, right answers and examples of all workers."""
         # Dropout is drawn anew each epoch, so that a resumed run goes on as the first would have.
-        torch.manual_seed((self.recipe.seed * 1_000_003 + epoch) * 1009 + self.rank)
-        per_epoch = steps_per_epoch(feed.num_train, self.recipe)
+        torch.manual_seed(seed_of_worker(self.recipe.seed, epoch, self.rank))
+        per_epoch = steps_per_epoch(feed.num_train, self.recipe.batch_size)
         said = {"epoch": f"{epoch + 1}/{self.recipe.num_epochs}", **self._newest()}
         totals, told = torch.zeros(3, dtype=torch.float64), time.monotonic()
         steps = train_epoch(

@@ -7,7 +7,7 @@ import re
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -356,12 +356,10 @@ def children(location: str) -> tuple[list[str], list[Entry]] | None:
     if location.startswith("s3://"):
         return _children_s3(location)
     store, root = filesystem(location)
-    infos = store.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+    infos = _inside(store, root)
     if len(infos) > PAGE:
         return None
-    seen = sorted(
-        (info for info in infos if not is_hidden(info.base_name)), key=lambda info: str(info.path)
-    )
+    seen = [info for info in infos if not is_hidden(info.base_name)]
     folders = [
         join(location, info.base_name) for info in seen if info.type == pafs.FileType.Directory
     ]
@@ -417,13 +415,46 @@ def _walk_folders(location: str) -> Iterator[Entry]:
     store, root = filesystem(location)
     pending = [root]
     while pending:
-        selector = pafs.FileSelector(pending.pop(), allow_not_found=True)
-        infos = sorted(store.get_file_info(selector), key=lambda info: str(info.path))
+        folder = pending.pop()
+        try:
+            infos = _inside(store, folder)
+        except PermissionError:
+            if folder == root:
+                raise
+            # It takes its place among what is no image, and is counted there.
+            yield _entry(pafs.FileInfo(folder), location, root)
+            continue
         folders = [info.path for info in infos if info.type == pafs.FileType.Directory]
         pending.extend(reversed([path for path in folders if not is_hidden(name(path))]))
         for info in infos:
             if info.type == pafs.FileType.File:
                 yield _entry(info, location, root)
+
+
+def _inside(store: pafs.FileSystem, path: str) -> list[pafs.FileInfo]:
+    """Return what is right inside a folder in the order of names; nothing if it is not there."""
+    if isinstance(store, pafs.LocalFileSystem):
+        infos = _inside_local(path)
+    else:
+        infos = store.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(infos, key=lambda info: str(info.path))
+
+
+def _inside_local(path: str) -> list[pafs.FileInfo]:
+    """Look without pyarrow, which fails where a name is no UTF-8: here it is that of no file."""
+    infos = []
+    with suppress(FileNotFoundError), os.scandir(path) as found:
+        for each in found:
+            location = join(path, os.fsencode(each.name).decode("utf-8", "replace"))
+            if each.is_dir():
+                infos.append(pafs.FileInfo(location, pafs.FileType.Directory))
+            elif each.is_file():
+                told = each.stat()
+                info = pafs.FileInfo(
+                    location, pafs.FileType.File, mtime_ns=told.st_mtime_ns, size=told.st_size
+                )
+                infos.append(info)
+    return infos
 
 
 def _entry(info: pafs.FileInfo, location: str, root: str) -> Entry:

@@ -8,10 +8,11 @@ import ray
 import ray.data
 import torch
 
+from fer.checkpoint import read_id
 from fer.engines import EngineName
 from fer.errors import JobError
 from fer.images import IMAGE_SIZE
-from fer.predictor import Predictor
+from fer.predictor import Predictor, resolve_checkpoint
 from ray_jobs import autoscaling, cluster, stages
 
 BATCH_SIZE = 512
@@ -30,12 +31,19 @@ class Classifier:
     """
 
     def __init__(
-        self, checkpoints: Sequence[str], *, tta: bool = False, engine: EngineName = "auto"
+        self,
+        checkpoints: Sequence[str],
+        ids: Sequence[str],
+        *,
+        tta: bool = False,
+        engine: EngineName = "auto",
     ) -> None:
         # There is a process for each CPU: threads of its own would get in the others' way.
         torch.set_num_threads(1)
         device = _reserved_device()
         self.predictors = [Predictor.load(each, device, engine) for each in checkpoints]
+        for location, expected, predictor in zip(checkpoints, ids, self.predictors, strict=True):
+            _check_id(location, expected, predictor.id)
         self.tta = tta
 
     def __call__(self, images: pa.Table) -> pa.Table:
@@ -49,6 +57,15 @@ class Classifier:
             probs = predictor.predict_probs(batch, tta=self.tta)
             rest = rest.append_column(f"probs_{index}", _as_lists(probs, ends))
         return rest
+
+
+def _check_id(location: str, expected: str, found: str) -> None:
+    """Refuse what has been overwritten since the job began: processes are started all the time."""
+    if found != expected:
+        raise JobError(
+            f"{location} was {expected} when the job began, and is {found} by now: keep each "
+            "network in a folder of its own."
+        )
 
 
 def _reserved_device() -> str:
@@ -112,6 +129,7 @@ def classify(
         classifier,
         fn_constructor_kwargs={
             "checkpoints": list(checkpoints),
+            "ids": [read_id(resolve_checkpoint(each)) for each in checkpoints],
             "tta": tta,
             "engine": engine,
         },

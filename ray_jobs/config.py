@@ -137,6 +137,7 @@ class TrainConfig:
         _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
         _require(self.batch_size > 1, "--batch-size", "at least 2", self.batch_size)
         _require(self.lr > 0, "--lr", "above 0", self.lr)
+        _require(0 <= self.seed < 2**32, "--seed", "from 0 to 4294967295", self.seed)
         _require(self.weight_decay >= 0, "--weight-decay", "at least 0", self.weight_decay)
         _require(0 <= self.dropout < 1, "--dropout", "in [0, 1)", self.dropout)
         kernel = self.first_kernel
@@ -204,6 +205,7 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         _require(self.num_samples > 0, "--num-samples", "at least 1", self.num_samples)
+        _require(0 <= self.seed < 2**32, "--seed", "from 0 to 4294967295", self.seed)
         _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
         _require(self.cpus_per_trial > 0, "--cpus-per-trial", "above 0", self.cpus_per_trial)
         _require(self.gpus_per_trial >= 0, "--gpus-per-trial", "at least 0", self.gpus_per_trial)
@@ -261,7 +263,7 @@ class LabelConfig:
     """Faces that are narrower, in pixels of the photograph, are left out."""
     engine: Literal["auto", "float32", "bfloat16", "compiled"] = "auto"
     """How the network is run: auto takes bfloat16 where the processor is fast at it; compiled needs
-    a C++ compiler, and repays the half minute that it takes on hundreds of thousands of faces."""
+    a C++ compiler, and repays the time that this takes on hundreds of thousands of faces."""
     use_gpu: bool = False
     """Run the network on the cluster's GPUs, a process on each."""
     min_confidence: float = 0.0

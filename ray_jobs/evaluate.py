@@ -96,7 +96,8 @@ def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
         check_classes(checkpoint, network.class_names, data.class_names)
         # "shallow-C1" for runs/C1, and no more than "shallow" for runs/shallow.
         name = "-".join(dict.fromkeys((network.id.partition("-")[0], storage.name(checkpoint))))
-        named[f"{name}-{len(named) + 1}" if name in named else name] = checkpoint
+        is_taken = name in named or (config.committee and name == COMMITTEE)
+        named[f"{name}-{len(named) + 1}" if is_taken else name] = checkpoint
     return named
 
 

@@ -215,7 +215,7 @@ def _finish(
         "result": result,
         "statuses": {status: tally.statuses[status] for status in labels.STATUSES},
         "emotions": {name: tally.emotions[name] for name in labeller.class_names},
-        "cpu_hours_per_million": _num_cpus() * seconds / max(labelled, 1) * 1e6 / 3600,
+        "cpu_hours_per_million": labelled and _num_cpus() * seconds / labelled * 1e6 / 3600,
         "ignored_files": tally.ignored,
         "class_names": list(labeller.class_names),
         "model": labeller.model,

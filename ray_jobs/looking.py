@@ -36,6 +36,10 @@ SEEN_SCHEMA = pa.schema(
 file is no image at all, ``status`` is ``ignored``. Some faces have a ``thumbnail`` for the report.
 """
 
+MAX_RETRIES = 8
+"""How often images are looked at again whose process or node went. Ray Data alone would never give
+up an image that takes its process with it."""
+
 IGNORED = "ignored"
 
 SIDES = ("x", "y", "width", "height")
@@ -60,6 +64,7 @@ def look_at(
         batch_format="pyarrow",
         batch_size=1,
         num_cpus=num_cpus,
+        max_retries=MAX_RETRIES,
     )
 
 

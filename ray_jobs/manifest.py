@@ -113,7 +113,13 @@ def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
     wide: list[str] = []
     while walks and len(walks) + len(wide) < ENOUGH_PARTS:
         location = walks.popleft()
-        inside = storage.children(location) if storage.is_folder(location) else None
+        try:
+            inside = storage.children(location) if storage.is_folder(location) else None
+        except PermissionError:
+            # What a walk meets of the kind is no image either.
+            if location == images:
+                raise
+            continue
         if inside is None:
             wide.append(location)
             continue

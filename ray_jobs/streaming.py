@@ -11,7 +11,7 @@ from ray.data import DataIterator, ExecutionOptions, RandomSeedConfig
 
 from fer.dataset import Dataset, Examples, examples_of
 from fer.feeds import EVALUATION_BATCH, Batch, DeviceExamples
-from fer.recipe import Recipe, steps_per_epoch
+from fer.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.targets import TargetRule
 from fer.transforms import Augmentation
 from ray_jobs import stages
@@ -92,8 +92,8 @@ class StreamedFeed:
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield this worker's part of each global batch of an epoch."""
-        num_steps = steps_per_epoch(self.num_train, self.recipe)
-        seed = (self.recipe.seed * 1_000_003 + epoch) * 1009 + self.rank
+        num_steps = steps_per_epoch(self.num_train, self.recipe.batch_size)
+        seed = seed_of_worker(self.recipe.seed, epoch, self.rank)
         generator = torch.Generator().manual_seed(seed)
         tables = self.stream.iter_batches(
             batch_size=self.recipe.batch_size // self.world_size,

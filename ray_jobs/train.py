@@ -28,7 +28,7 @@ from fer.history import from_json_lines, tensorboard_events
 from fer.models import Layers
 from fer.precision import has_fast_bfloat16
 from fer.predictor import resolve_checkpoint
-from fer.recipe import Recipe
+from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.reports import figures
 from fer.run import METRICS, Run
 from fer.targets import NO_VOTES
@@ -187,12 +187,12 @@ def _stream(config: TrainConfig) -> ray.data.Dataset:
     """Return the training examples, from the order of the first epoch that is not done yet."""
     location = storage.join(config.output, METRICS)
     done = len(from_json_lines(storage.read_bytes(location))) if storage.exists(location) else 0
-    return streaming.train_examples(open_dataset(config.dataset), config.seed * 1_000_003 + done)
+    return streaming.train_examples(open_dataset(config.dataset), seed_of_epoch(config.seed, done))
 
 
 def _num_steps(config: TrainConfig, data: Dataset) -> int:
-    num_examples = sum(data.counts("train").values())
-    return config.num_epochs * max(1, num_examples // config.batch_size)
+    num_train = sum(data.counts("train").values())
+    return config.num_epochs * steps_per_epoch(num_train, config.batch_size)
 
 
 @contextmanager

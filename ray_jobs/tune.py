@@ -24,7 +24,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fer import checkpoint, storage
-from fer.dataset import open_dataset
+from fer.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.feeds import ResidentFeed
 from fer.reports import study
@@ -85,7 +85,7 @@ def run(config: TuneConfig) -> dict[str, Any]:
     )
     with cluster.sentences():
         results = _try(config)
-    return _finish(config, results, time.monotonic() - start)
+    return _finish(config, data, results, time.monotonic() - start)
 
 
 # Try.
@@ -284,7 +284,9 @@ class _Teller(tune.Callback):  # type: ignore[misc]
 # Finish.
 
 
-def _finish(config: TuneConfig, results: ResultGrid, seconds: float) -> dict[str, Any]:
+def _finish(
+    config: TuneConfig, data: Dataset, results: ResultGrid, seconds: float
+) -> dict[str, Any]:
     """Keep the best trial's checkpoint, and write the table and the page, ``report.json`` last."""
     tried = [(each, result) for result in results if (each := _read_trial(result))]
     if not tried:
@@ -298,7 +300,14 @@ def _finish(config: TuneConfig, results: ResultGrid, seconds: float) -> dict[str
             content = storage.read_bytes(storage.join(folder, name))
             storage.write_bytes(storage.join(location, name), content)
     trials = tuple(each for each, _ in tried)
-    studied = study.Study(config.study, config.select_by, trials, len(results.errors), seconds)
+    studied = study.Study(
+        name=config.study,
+        select_by=config.select_by,
+        trials=trials,
+        failed=len(results.errors),
+        seconds=seconds,
+        num_val=sum(data.counts("val").values()),
+    )
     result_line = {
         "output": config.output,
         "checkpoint": location,

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from fer import storage
-from fer.checkpoint import load_checkpoint
+from fer.checkpoint import load_checkpoint, read_id
 from fer.committee import accuracy_of, committee_files, fuse, fusion_weights
+from fer.errors import InputError
 
 
 def members(labels, *accuracies, sureness=0.9):
@@ -46,6 +47,27 @@ def test_exponential_weights_are_alike_where_they_do_not_help(labels):
     assert weights.tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weights": None},
+        {"weights": [1]},
+        {"weights": [0, 0]},
+        {"weights": [1, -1]},
+        {"members": []},
+        {"members": [".", "0"]},
+        {"members": ["../0", "0"]},
+        {"schema_version": 2},
+    ],
+)
+def test_a_committee_that_is_none(tmp_path, save_network, wrong):
+    save_network(tmp_path / "0")
+    config = {"schema_version": 1, "members": ["0", "0"], "weights": [1, 1], **wrong}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json is not a committee's: expected names"):
+        load_checkpoint(str(tmp_path))
+
+
 def test_a_committee_of_a_committee_hands_its_share_on(tmp_path, save_network):
     for seed, name in enumerate("abc"):
         save_network(tmp_path / name, seed=seed)
@@ -57,4 +79,5 @@ def test_a_committee_of_a_committee_hands_its_share_on(tmp_path, save_network):
     alone = [load_checkpoint(str(tmp_path / name)).id for name in "abc"]
     assert [config.id for config in loaded.configs] == alone
     assert loaded.id.startswith("committee-")
+    assert read_id(str(tmp_path / "all")) == loaded.id
     assert json.loads((tmp_path / "all" / "config.json").read_text())["members"] == ["0", "1"]

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +74,32 @@ def test_delete_takes_a_folder_with_all_in_it(tmp_path):
     storage.write_bytes(str(tmp_path / "a" / "b" / "x"), b"x")
     storage.delete(str(tmp_path / "a"))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_name_that_is_no_utf8_and_a_folder_that_is_closed(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "x.png").write_bytes(b"x")
+    Path(tmp_path, os.fsdecode(b"caf\xe9.png")).write_bytes(b"y")
+    (tmp_path / "closed").mkdir(mode=0)
+    names = [entry.name for entry in storage.walk(str(tmp_path))]
+    # Root may look everywhere.
+    closed = [] if os.getuid() == 0 else ["closed"]
+    assert names == ["caf\ufffd.png", *closed, "open/x.png"]
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(str(tmp_path / names[0]))
+
+
+def test_a_folder_that_may_not_be_listed_is_what_is_no_image(tmp_path, monkeypatch):
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "x.png").write_bytes(b"x")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [entry.name for entry in storage.walk(str(tmp_path))] == ["x.png", "lost+found"]
+    with pytest.raises(PermissionError):
+        list(storage.walk(str(tmp_path / "lost+found")))

@@ -59,7 +59,7 @@ def in_parts(examples, batch_size):
 def test_every_worker_sees_its_part_of_the_same_global_batch(examples):
     alone = list(training_batches(examples, RECIPE, epoch=1))
     shared = [list(training_batches(examples, RECIPE, 1, rank, 3)) for rank in range(3)]
-    assert len(alone) == steps_per_epoch(len(examples), RECIPE) == 3
+    assert len(alone) == steps_per_epoch(len(examples), RECIPE.batch_size) == 3
     for batch, parts in zip(alone, zip(*shared, strict=True), strict=True):
         assert sum(len(part.labels) for part in parts) == batch.global_size == 16
         assert {part.step for part in parts} == {batch.step}

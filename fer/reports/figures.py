@@ -139,7 +139,7 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
         values = [row[name] for row in history]
         marker = "o" if len(epochs) < 20 else None
         axes.plot(epochs, values, line, color=colour, marker=marker, ms=3, label=name)
-    for axes, title in ((loss, "Loss (nats)"), (accuracy, "Accuracy and macro-F1")):
+    for axes, title in ((loss, "Loss"), (accuracy, "Accuracy and macro-F1")):
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -56,6 +56,7 @@ class Study:
         trials: Those that finished an epoch.
         failed: Number of those that ended in an error.
         seconds: How long all of it took.
+        num_val: Examples of val.
     """
 
     name: str
@@ -63,6 +64,16 @@ class Study:
     trials: tuple[Trial, ...]
     failed: int
     seconds: float
+    num_val: int
+
+    @property
+    def noise(self) -> float:
+        """How far apart, in [0, 1], two equally good networks are by chance in one of twenty cases.
+
+        The 95 % interval of the difference of two independent shares, by the normal distribution.
+        """
+        share = max(trial.best(self.select_by)["val_accuracy"] for trial in self.trials)
+        return float(1.96 * np.sqrt(2 * share * (1 - share) / self.num_val))
 
 
 def study_report(study: Study, result: Mapping[str, Any]) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import pytest
 import ray
 import torch
 
+from fer.checkpoint import read_id
 from fer.errors import JobError
 from ray_jobs.classify import Classifier, classify
 
@@ -28,4 +29,10 @@ def test_a_gpu_that_torch_cannot_use(checkpoint, monkeypatch):
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(JobError, match=r"The node 10\.0\.0\.7 offers a GPU that torch can't use"):
-        Classifier([str(checkpoint)])
+        Classifier([str(checkpoint)], ["none"])
+
+
+def test_a_network_that_was_overwritten_meanwhile(checkpoint):
+    found = read_id(str(checkpoint))
+    with pytest.raises(JobError, match=f"was shallow-0 when the job began, and is {found} by now"):
+        Classifier([str(checkpoint)], ["shallow-0"])
