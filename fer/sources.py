@@ -211,6 +211,9 @@ class _Place:
     def reject(self, reason: str) -> Piece:
         return Piece("rejected", self.source, etag=self.etag, reason=reason)
 
+    def image(self, data: bytes | None, size_bytes: int) -> Piece:
+        return Piece("image", self.source, self.path, data, size_bytes=size_bytes, etag=self.etag)
+
 
 def _read_stream(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
     name = at.path.lower()
@@ -233,9 +236,8 @@ def _read_stream(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
 
 def _read_image(stream: IO[bytes], at: _Place) -> Piece:
     data = stream.read(MAX_IMAGE_BYTES + 1)
-    if len(data) > MAX_IMAGE_BYTES:
-        return at.reject(f"unpacks to more than {MAX_IMAGE_BYTES:,} bytes")
-    return Piece("image", at.source, at.path, data, size_bytes=len(data), etag=at.etag)
+    # What is too large goes on without its bytes, to be refused as any image of that size.
+    return at.image(data if len(data) <= MAX_IMAGE_BYTES else None, len(data))
 
 
 def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
@@ -248,8 +250,11 @@ def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
             member = at.member(info.filename)
             if info.is_dir() or storage.is_hidden(info.filename):
                 continue
-            if refusal := _refusal(info.filename, info.file_size):
-                yield member.reject(refusal)
+            if _climbs_out(info.filename):
+                yield member.reject("climbs out of its archive")
+                continue
+            if _is_image(info.filename) and info.file_size > MAX_IMAGE_BYTES:
+                yield member.image(None, info.file_size)
                 continue
             try:
                 with archive.open(info) as unpacked:
@@ -272,8 +277,10 @@ def _read_tar(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
             unpacked = archive.extractfile(info) if info.isreg() else None
             if unpacked is None:
                 yield member.reject("is a link or a device: expected a regular file")
-            elif refusal := _refusal(info.name, info.size):
-                yield member.reject(refusal)
+            elif _climbs_out(info.name):
+                yield member.reject("climbs out of its archive")
+            elif _is_image(info.name) and info.size > MAX_IMAGE_BYTES:
+                yield member.image(None, info.size)
             else:
                 yield from _read_stream(cast(BinaryIO, unpacked), member)
 
@@ -283,12 +290,8 @@ def _readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _refusal(member: str, size_bytes: int) -> str | None:
-    if member.startswith(("/", "\\")) or ".." in member.replace("\\", "/").split("/"):
-        return "climbs out of its archive"
-    if _is_image(member) and size_bytes > MAX_IMAGE_BYTES:
-        return f"unpacks to {size_bytes:,} bytes: expected at most {MAX_IMAGE_BYTES:,}"
-    return None
+def _climbs_out(member: str) -> bool:
+    return member.startswith(("/", "\\")) or ".." in member.replace("\\", "/").split("/")
 
 
 def _read_csv(stream: IO[bytes], at: _Place) -> Iterator[Piece]:
@@ -336,11 +339,9 @@ def fetch_image(piece: Piece) -> bytes:
     """
     if piece.data is not None:
         return piece.data
-    listed = piece.size_bytes or 0
-    # What was listed may be wrong by now, or nothing at all.
-    data = (
-        b"" if listed > MAX_IMAGE_BYTES else storage.read_bytes(piece.source, MAX_IMAGE_BYTES + 1)
-    )
-    if max(listed, len(data)) > MAX_IMAGE_BYTES:
-        raise ImageError("too_large", f"The file has more than {MAX_IMAGE_BYTES:,} bytes.")
-    return data
+    if (piece.size_bytes or 0) <= MAX_IMAGE_BYTES:
+        # What was listed may be wrong by now, or nothing at all.
+        data = storage.read_bytes(piece.source, MAX_IMAGE_BYTES + 1)
+        if len(data) <= MAX_IMAGE_BYTES:
+            return data
+    raise ImageError("too_large", f"The file has more than {MAX_IMAGE_BYTES:,} bytes.")
