@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from fer.checkpoint import CheckpointConfig, load_checkpoint, pack_checkpoint, read_config
+from fer.checkpoint import CONFIG, CheckpointConfig, load_checkpoint, pack_checkpoint, read_config
 from fer.predictor import BUNDLED_WEIGHTS
 
 NOT_OF_THE_RECIPE = frozenset(
@@ -63,14 +63,22 @@ def write_weights(location: str) -> None:
 def write_card(plain: Path, tta: Path) -> None:
     """Write the model card of the weights that are there."""
     config = read_config(str(BUNDLED_WEIGHTS))
+    reports = {
+        "plain": read_report(plain, config, tta=False),
+        "tta": read_report(tta, config, tta=True),
+    }
+    # What was scored in training was in single precision.
+    scores = {"val_loss": "log_loss", "val_accuracy": "accuracy", "val_macro_f1": "macro_f1"}
+    said = {ours: reports["plain"][theirs] for ours, theirs in scores.items()}
+    said["val_accuracy"] = said["val_accuracy"]["value"]
+    (BUNDLED_WEIGHTS / CONFIG).write_text(dataclasses.replace(config, scores=said).to_json())
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     )
     card = jinja2.Template(CARD.read_text(), undefined=jinja2.StrictUndefined).render(
         config=config,
         megabytes=(BUNDLED_WEIGHTS / "model.safetensors").stat().st_size / 1e6,
-        plain=read_report(plain, config, tta=False),
-        tta=read_report(tta, config, tta=True),
+        **reports,
         commit=commit.stdout.strip(),
     )
     (BUNDLED_WEIGHTS / "README.md").write_text(card)
