@@ -80,8 +80,9 @@ def run(config: ServeConfig) -> None:
             "to it with serve deploy serve.yaml, or end it with serve shutdown."
         )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    # Now, since Ray has taken it when it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Now, since Ray takes SIGTERM when it starts. In a shell's background SIGINT would be ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     serve.start(
         http_options={
             "host": config.host,
