@@ -8,7 +8,6 @@
 """
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import math
@@ -93,8 +92,10 @@ def run(config: ServeConfig) -> None:
     try:
         _deploy(bind(config, weights, token))
         print(f"Serving at http://{config.host}:{config.port}/", file=sys.stderr, flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        # As one asks it to, also before it is ready.
+        pass
     finally:
         serve.delete(APPLICATION)
         # On a cluster others may have added theirs.
