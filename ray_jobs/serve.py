@@ -27,7 +27,7 @@ import torch
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import BackpressureConfig
+from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
 from fer.answering import Answerer
 from fer.api import build_api
@@ -189,6 +189,9 @@ def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Appli
         max_ongoing_requests=in_hand,
         max_queued_requests=BATCHES_IN_QUEUE * config.max_batch_size,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_SECONDS),
+        # Where all replicas are full Serve's router has two requests a replica try again, half a
+        # second apart by default: replicas would starve before a full queue.
+        request_router_config=RequestRouterConfig(initial_backoff_s=0.01, max_backoff_s=0.02),
         # The new ones are up before the old ones go: an update fails no request.
         max_surge_percent=100,
         graceful_shutdown_timeout_s=config.timeout_seconds + GRACE_SECONDS,
