@@ -11,7 +11,7 @@ import numpy as np
 from fer.answers import Answer, Detector, ImageAnswer, image_answer
 from fer.faces import FaceDetector, detector_id
 from fer.images import IMAGE_SIZE, ImageError, decode_image, decode_photo
-from fer.labels import Labeller
+from fer.labels import SIDES, Labeller
 from fer.predictor import Predictor
 from fer.uploads import Upload
 
@@ -19,8 +19,6 @@ Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
 """Takes crops uint8 (N, 48, 48), N at least 1, and returns probabilities float32 (N, C)."""
 
 _BLANK = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-
-SIDES = ("x", "y", "width", "height")
 
 
 class Answerer:

@@ -18,6 +18,9 @@ STATUSES = ("ok", "uncertain", "no_face", "unreadable", "too_large", "missing")
 
 FAILED = ("unreadable", "too_large", "missing")
 
+SIDES = ("x", "y", "width", "height")
+"""What a box consists of, in pixels of the image."""
+
 NUM_EXHIBITS, NUM_EXHIBITS_OF_CHUNK = 16, 4
 """Faces of each emotion in the report, and those that a chunk has to offer for it."""
 
@@ -30,7 +33,7 @@ LABEL_SCHEMA = pa.schema(
         ("etag", pa.string()),
         ("size_bytes", pa.int64()),
         ("face", pa.int32()),
-        ("box", pa.struct([(side, pa.float32()) for side in ("x", "y", "width", "height")])),
+        ("box", pa.struct([(side, pa.float32()) for side in SIDES])),
         ("detection_score", pa.float32()),
         ("emotion", pa.string()),
         ("confidence", pa.float32()),

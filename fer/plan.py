@@ -19,9 +19,6 @@ PARAMETERS = {"shallow": 4_927_111, "deep": 4_474_759}
 LOOKED_AT = DETECTION_SIDE**2 * 3 / 4 / 1e6
 """Megapixels that the detector sees of a larger photograph, whose sides are as 4 to 3."""
 
-PAGE = 1000
-"""Objects that S3 lists a request (API reference, ListObjectsV2)."""
-
 PER_IMAGE = 2
 """Requests for an image, one after the other: a HEAD tells pyarrow its size, a GET brings it."""
 
@@ -184,7 +181,7 @@ def plan_label(
     }
     rows = max(1.0, faces_per_image) * num_images
     requests = {
-        "list": math.ceil(num_images / PAGE),
+        "list": math.ceil(num_images / storage.PAGE),
         "get": PER_IMAGE * num_images + PER_CHUNK["get"] * num_chunks,
         "put": PER_CHUNK["put"] * num_chunks,
     }

@@ -30,7 +30,7 @@ S3_TIMEOUT_SECONDS = 20.0
 """A request that says nothing for so long is made again."""
 
 PAGE = 1000
-"""What an object store lists at once."""
+"""What an object store lists at once (S3's API reference, ListObjectsV2)."""
 
 ANONYMOUS, REQUESTER = "anonymous@", "requester@"
 """What may stand before a bucket's name: requests that nobody signs, as Ray and pyarrow write it,

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import ray
 import ray.data
 from ray.data import ExecutionResources
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
+from ray.exceptions import RayError
 from ray.util.queue import Empty, Queue
 from rich.console import Console
 from rich.progress import (
@@ -370,9 +370,6 @@ def sentences() -> Iterator[None]:
                 cause, RayError
             ):
                 raise cause from None
-        if isinstance(error, WorkerCrashedError | NodeDiedError | OutOfMemoryError):
-            told = str(error).strip().splitlines()[0]
-            raise JobError(f"A process of this job was lost again and again: {told}") from error
         raise
 
 

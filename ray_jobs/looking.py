@@ -10,7 +10,7 @@ import ray.data
 from fer import storage
 from fer.faces import FaceDetector, draw_thumbnail, encode_jpeg
 from fer.images import ImageError, decode_image, decode_photo
-from fer.labels import LABEL_SCHEMA
+from fer.labels import LABEL_SCHEMA, SIDES
 from fer.sources import Piece, fetch_image
 from ray_jobs import stages
 
@@ -36,13 +36,7 @@ SEEN_SCHEMA = pa.schema(
 file is no image at all, ``status`` is ``ignored``. Some faces have a ``thumbnail`` for the report.
 """
 
-MAX_RETRIES = 8
-"""How often images are looked at again whose process or node went. Ray Data alone would never give
-up an image that takes its process with it."""
-
 IGNORED = "ignored"
-
-SIDES = ("x", "y", "width", "height")
 
 NUM_SHOWN, NUM_FACES_SHOWN = 64, 4
 """The report may choose from about so many images of each block, and from so many faces of each."""
@@ -64,7 +58,6 @@ def look_at(
         batch_format="pyarrow",
         batch_size=1,
         num_cpus=num_cpus,
-        max_retries=MAX_RETRIES,
     )
 
 
