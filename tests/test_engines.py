@@ -62,8 +62,10 @@ def test_an_engine_agrees_with_the_network_in_float32(name, network, images, exp
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_a_compiled_engine_agrees_too(network, images, expected):
     engine = Engine(network, "per_image", CPU, "compiled")
-    for size in (256, 130, 1):
-        check_agreement(engine.logits(images[:size]).softmax(dim=1), expected[:size])
+    check_agreement(probs_of(engine.logits, images), expected)
+    for size in (130, 1):
+        probs = engine.logits(images[:size]).softmax(dim=1)
+        assert (probs - expected[:size]).abs().mean() < 0.005
     counters = torch._dynamo.utils.counters["stats"]
     assert counters["unique_graphs"] == 1
 
