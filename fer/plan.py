@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-from fer import chunks, storage
+from fer import chunks, listings, storage
 from fer.errors import InputError
 from fer.faces import DETECTION_SIDE
 
@@ -181,7 +181,7 @@ def plan_label(
     }
     rows = max(1.0, faces_per_image) * num_images
     requests = {
-        "list": math.ceil(num_images / storage.PAGE),
+        "list": math.ceil(num_images / listings.PAGE),
         "get": PER_IMAGE * num_images + PER_CHUNK["get"] * num_chunks,
         "put": PER_CHUNK["put"] * num_chunks,
     }

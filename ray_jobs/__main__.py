@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from fer.errors import InputError, JobError
-from ray_jobs import config
+from ray_jobs import config, locations
 from ray_jobs.config import JobConfig
 
 MODULES: dict[type, str] = {
@@ -51,7 +51,8 @@ def _run(arguments: Sequence[str]) -> int:
         chosen = parse(arguments)
         job = importlib.import_module(f"ray_jobs.{MODULES[type(chosen)]}")
         cluster = importlib.import_module("ray_jobs.cluster")
-        with cluster.left_afterwards(), cluster.refusals_told(chosen):
+        cluster = importlib.import_module("ray_jobs.cluster")
+        with cluster.left_afterwards(), locations.refusals_told(chosen):
             result = job.run(chosen)
     except InputError as error:
         return _tell(error, MISUSED)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from fer import parts, storage
+from fer import listings, parts, storage
 from fer.label_files import read_rows, read_tally, write_labels
 from fer.labels import FAILED, LabelTally
 from fer.sources import file_of
@@ -125,7 +125,7 @@ def drop_replaced(
         class_names: Name of each of their probabilities.
         formats: What they are written in besides.
     """
-    names = sorted(storage.names(storage.join(output, REPLACED)))
+    names = sorted(listings.names(storage.join(output, REPLACED)))
     if not names:
         return
     replaced = (

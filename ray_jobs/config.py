@@ -8,7 +8,7 @@ import tyro
 from fer.errors import InputError
 
 Location = Annotated[str, tyro.conf.arg(metavar="LOCATION")]
-"""A path or URI, which ``cluster.resolve_locations`` makes absolute before a job begins."""
+"""A path or URI, which ``locations.resolve`` makes absolute before a job begins."""
 
 Locations = Annotated[tuple[Location, ...], tyro.conf.UseAppendAction]
 """One or more of them: ``--source a b`` and ``--source a --source b`` are the same."""

@@ -24,7 +24,7 @@ from PIL import Image
 from fer import storage
 from fer.drawings import draw_faces
 from fer.emotions import EMOTIONS, SPLITS
-from ray_jobs import cluster, evaluate, ingest, label, train
+from ray_jobs import cluster, evaluate, ingest, label, locations, outputs, train
 from ray_jobs.config import DemoConfig, EvaluateConfig, IngestConfig, LabelConfig, TrainConfig
 
 TABLE, ARCHIVE, DATASET, REPORT, LABELS = "fer2013.csv", "faces.zip", "dataset", "report", "labels"
@@ -60,9 +60,9 @@ def run(config: DemoConfig) -> dict[str, Any]:
         JobError: A step failed.
     """
     start = time.monotonic()
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     made = (TABLE, ARCHIVE, DATASET, *NETWORKS, REPORT, LABELS)
-    cluster.claim_output(config, "summary.json", made)
+    outputs.claim_output(config, "summary.json", made)
     _say("1/5", f"drawing {config.num_faces:,} faces")
     _write_faces(config)
     cluster.connect()

@@ -22,9 +22,10 @@ from fer.committee import committee_files, fuse, fusion_weights
 from fer.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
 from fer.predictor import resolve_checkpoint
-from ray_jobs import cluster, stages
+from ray_jobs import cluster, locations, outputs, stages
 from ray_jobs.classify import BATCH_SIZE, classify
 from ray_jobs.config import EvaluateConfig
+from ray_jobs.progress import progress
 
 COMMITTEE = "committee"
 
@@ -71,11 +72,11 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         InputError: The dataset, a checkpoint or the output is not as it must be.
     """
     start = time.monotonic()
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     data = open_dataset(config.dataset)
     data.check_split(config.split)
     checkpoints = _check_checkpoints(config, data)
-    cluster.claim_output(
+    outputs.claim_output(
         config, "report.json", ("predictions", "pictures", "index.html", COMMITTEE)
     )
     cluster.connect()
@@ -106,7 +107,7 @@ def _predict(
 ) -> list[Predictions]:
     total = sum(data.counts(config.split).values())
     predictions, done = [], 0
-    with cluster.progress("Evaluating", "examples", total) as advance:
+    with progress("Evaluating", "examples", total) as advance:
         for part in _parts(config, data, checkpoints):
             predictions.append(part)
             done += len(part)

@@ -9,7 +9,7 @@ from fer import onnx, storage
 from fer.checkpoint import load_checkpoint
 from fer.drawings import draw_faces
 from fer.predictor import Predictor, resolve_checkpoint
-from ray_jobs import cluster
+from ray_jobs import locations, outputs
 from ray_jobs.config import ExportConfig
 
 MODEL, SUMMARY = "model.onnx", "summary.json"
@@ -29,10 +29,10 @@ def run(config: ExportConfig) -> dict[str, Any]:
         JobError: The file does not answer as the checkpoint does.
     """
     start = time.monotonic()
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     checkpoint = load_checkpoint(resolve_checkpoint(config.checkpoint))
     onnx.require_onnx()
-    cluster.claim_output(config, SUMMARY, (MODEL,))
+    outputs.claim_output(config, SUMMARY, (MODEL,))
     file = onnx.to_onnx(checkpoint)
     faces, _ = draw_faces(NUM_CHECKED, seed=0)
     expected = Predictor(checkpoint, engine="float32").predict_probs(faces)

@@ -34,8 +34,9 @@ from fer.parsing import (
 )
 from fer.sources import Piece, check_source
 from fer.votes import Votes, read_votes
-from ray_jobs import cluster, stages
+from ray_jobs import cluster, locations, outputs, stages
 from ray_jobs.config import IngestConfig
+from ray_jobs.progress import progress
 
 PARTS = ("examples", "rejects", "class_counts.png", "samples.png")
 
@@ -66,13 +67,13 @@ def run(config: IngestConfig) -> dict[str, Any]:
         JobError: Too much was rejected, or there is no example.
     """
     start = time.monotonic()
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     classes = ClassList.parse(config.classes) if config.classes else SEVEN_EMOTIONS
     for source in config.source:
         check_source(source)
     _check_apart(config.source)
     votes = _read_votes(config)
-    cluster.claim_output(config, "summary.json", PARTS)
+    outputs.claim_output(config, "summary.json", PARTS)
     cluster.connect()
     cluster.require_room([{"CPU": 1}], "Tasks")
     with cluster.sentences():
@@ -109,7 +110,7 @@ def _read_votes(config: IngestConfig) -> Votes | None:
 
 def _write_parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Tally:
     tally = Tally()
-    with cluster.progress("Ingesting", "examples") as advance:
+    with progress("Ingesting", "examples") as advance:
         for part in _parts(config, classes, votes):
             tally.add(part)
             advance(tally.num_examples, rejects=tally.num_rejects)

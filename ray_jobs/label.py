@@ -29,10 +29,11 @@ from fer.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
 from fer.selection import Selection
 from fer.sources import check_readable, check_source
-from ray_jobs import changes, cluster, manifest, stages, writing
+from ray_jobs import changes, cluster, locations, manifest, outputs, stages, writing
 from ray_jobs.classify import ChunkClassifier, classify
 from ray_jobs.config import LabelConfig
 from ray_jobs.looking import look_at
+from ray_jobs.progress import progress
 from ray_jobs.writing import FACES
 
 SUMMARY = "summary.json"
@@ -76,14 +77,14 @@ def run(config: LabelConfig) -> dict[str, Any]:
         JobError: There is no image, or a store refuses what it took before.
     """
     start = time.monotonic()
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     network = load_checkpoint(resolve_checkpoint(config.checkpoint))
     selection = _select(config)
     weights = detector_weights(config.detector_weights) if config.detector != "none" else None
     if weights:
         FaceDetector(weights)
     named = {"model": network.id, "detector": detector_id(weights)}
-    cluster.claim_or_resume(
+    outputs.claim_or_resume(
         config,
         SUMMARY,
         PARTS,
@@ -153,7 +154,7 @@ def _label(
 ) -> LabelTally:
     """Label what has no file yet, and return what was counted of it."""
     tally = LabelTally()
-    with cluster.progress("Labelling", "images", _images_left(config.output, done)) as advance:
+    with progress("Labelling", "images", _images_left(config.output, done)) as advance:
         for part in _parts(config, selection, labeller, weights, done):
             tally.add(part)
             advance(tally.images, faces=f"{tally.faces:,}", failed=tally.failed)

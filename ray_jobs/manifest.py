@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from fer import parts, storage
+from fer import listings, parts, storage
 from fer.chunks import Chunk, cut
 from fer.labels import LabelTally
 from fer.manifests import is_manifest, list_files, read_manifest
@@ -114,7 +114,7 @@ def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
     while walks and len(walks) + len(wide) < ENOUGH_PARTS:
         location = walks.popleft()
         try:
-            inside = storage.children(location) if storage.is_folder(location) else None
+            inside = listings.children(location) if storage.is_folder(location) else None
         except PermissionError:
             # What a walk meets of the kind is no image either.
             if location == images:
@@ -155,12 +155,12 @@ def _pieces(location: str, how: str) -> Iterable[Piece]:
     return read_manifest(location) if how == "manifest" else list_pieces(_entries(location, how))
 
 
-def _entries(location: str, how: str) -> Iterable[storage.Entry]:
+def _entries(location: str, how: str) -> Iterable[listings.Entry]:
     if not storage.is_folder(location):
-        return [storage.describe(location)]
+        return [listings.describe(location)]
     if how == "walk":
-        return storage.walk(location)
-    inside = storage.children(location)
+        return listings.walk(location)
+    inside = listings.children(location)
     return inside[1] if inside else ()
 
 
@@ -248,7 +248,7 @@ def _members(archive: Piece) -> Iterator[Piece]:
     if not storage.exists(archive.source):
         yield _refused(archive, "was there when it was listed, and is gone")
     # Chunks of what it was before may be labelled already.
-    elif archive.etag not in (None, storage.describe(archive.source).etag):
+    elif archive.etag not in (None, listings.describe(archive.source).etag):
         yield _refused(archive, "has changed since it was listed")
     else:
         yield from read_pieces(archive.source, with_tables=False)

@@ -30,7 +30,7 @@ from fer.images import decode_image, decode_photo
 from fer.label_files import read_tally
 from fer.plan import Coefficients, Plan, Shape, plan_label, plan_train
 from fer.predictor import Predictor
-from ray_jobs import cluster, ingest, label, train
+from ray_jobs import cluster, ingest, label, locations, train
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
 from ray_jobs.demo import Faces, to_csv, to_zip
 
@@ -59,7 +59,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
     Raises:
         InputError: The coefficients can't be read, or say nothing of what is asked.
     """
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     if config.calibrate:
         costs = calibrate(config)
         if config.coefficients is not None:

@@ -37,7 +37,7 @@ from fer.faces import FaceDetector, detector_weights
 from fer.guards import TOKEN_VARIABLE
 from fer.predictor import Predictor, resolve_checkpoint
 from fer.uploads import Limits
-from ray_jobs import cluster
+from ray_jobs import cluster, locations
 from ray_jobs.config import ServeConfig
 
 APPLICATION = "fer"
@@ -65,7 +65,7 @@ def run(config: ServeConfig) -> None:
             must be, or Serve already runs there.
         JobError: No replica can start.
     """
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     token = token_of(config, is_reachable=not _is_loopback(config.host))
     weights = loadable(config)
     _check_port(config)

@@ -32,9 +32,10 @@ from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.reports import figures
 from fer.run import METRICS, Run
 from fer.targets import NO_VOTES
-from ray_jobs import cluster, streaming
+from ray_jobs import cluster, locations, outputs, streaming
 from ray_jobs.config import TrainConfig
 from ray_jobs.placement import place_workers
+from ray_jobs.progress import progress_from_workers
 from ray_jobs.streaming import StreamedFeed
 from ray_jobs.tracking import REMEMBERED, MlflowCallback, require_mlflow
 
@@ -75,14 +76,14 @@ def run(config: TrainConfig) -> dict[str, Any]:
         JobError: Training failed.
     """
     start = time.monotonic()
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     data = open_dataset(config.dataset)
     data.check_split("train", every_class=True)
     data.check_split("val")
     _check_start(config)
     _check_batch(config, data)
     _check_extras(config, data)
-    cluster.claim_or_resume(
+    outputs.claim_or_resume(
         config,
         checkpoint.CONFIG,
         PARTS,
@@ -158,7 +159,7 @@ def _fit(config: TrainConfig, data: Dataset, callbacks: list[MlflowCallback]) ->
     filesystem, path = storage.filesystem(config.output)
     with (
         _keyboard_interrupts(),
-        cluster.progress_from_workers(
+        progress_from_workers(
             f"Training {config.model}", "steps", _num_steps(config, data)
         ) as queue,
     ):
@@ -300,7 +301,7 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
         normalisation=config.normalisation,
         temperature=metrics["temperature"],
         training={
-            **cluster.flags_of(config),
+            **outputs.flags_of(config),
             "epoch": metrics["epoch"],
             "torch": torch.__version__,
         },

@@ -29,8 +29,9 @@ from fer.errors import InputError, JobError
 from fer.feeds import ResidentFeed
 from fer.reports import study
 from fer.run import Run
-from ray_jobs import autoscaling, cluster, train
+from ray_jobs import autoscaling, cluster, locations, outputs, train
 from ray_jobs.config import TrainConfig, TuneConfig
+from ray_jobs.progress import Advance, progress
 
 TRIALS = "trials"
 """Ray Tune's own folder in the output."""
@@ -62,11 +63,11 @@ def run(config: TuneConfig) -> dict[str, Any]:
         JobError: No trial got as far as an epoch.
     """
     start = time.monotonic()
-    config = cluster.resolve_locations(config)
+    config = locations.resolve(config)
     data = open_dataset(config.dataset)
     data.check_split("train", every_class=True)
     data.check_split("val")
-    cluster.claim_or_resume(
+    outputs.claim_or_resume(
         config,
         "report.json",
         PARTS,
@@ -249,7 +250,7 @@ def trial_config(config: TuneConfig, varied: dict[str, Any]) -> TrainConfig:
 def _progress(config: TuneConfig) -> Iterator[tune.Callback]:
     """Show how many trials are done and the best score so far."""
     values = VARIANTS[config.study][1] if config.study in VARIANTS else range(config.num_samples)
-    with cluster.progress(f"Study {config.study}", "trials", len(values)) as advance:
+    with progress(f"Study {config.study}", "trials", len(values)) as advance:
         _Teller.advance = advance
         yield _Teller(config.select_by)
 
@@ -261,7 +262,7 @@ class _Teller(tune.Callback):  # type: ignore[misc]
     the first run back to a study that is taken up again.
     """
 
-    advance: ClassVar[cluster.Advance]
+    advance: ClassVar[Advance]
 
     def __init__(self, select_by: str) -> None:
         self._select_by = select_by

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from fer import storage
+from fer import listings, storage
 from fer.label_files import SUFFIX, read_tally, write_labels
 from fer.labels import Labeller, LabelTally
 from ray_jobs import cluster, stages
@@ -72,7 +72,7 @@ def _rows(image: dict[str, Any], labeller: Labeller, tally: LabelTally) -> list[
 
 def read_done(output: str) -> dict[str, LabelTally]:
     """Return what was counted of the chunks that have files, by their names."""
-    names = sorted(storage.names(storage.join(output, FACES)))
+    names = sorted(listings.names(storage.join(output, FACES)))
     if not names:
         return {}
     read = ray.data.from_items([{"name": name} for name in names]).map_batches(

@@ -18,7 +18,7 @@ import ray
 from botocore.exceptions import BotoCoreError, ClientError
 from fault_proxy import fault_proxy
 
-from fer import storage
+from fer import buckets, storage
 from fer.drawings import draw_faces
 from fer.emotions import SPLITS
 from ray_jobs.__main__ import main
@@ -26,8 +26,8 @@ from ray_jobs.demo import Faces, to_csv, to_zip
 
 NUM_FACES = 280
 STORE_CACHES = (
-    *(storage._open_store, storage._read_only),
-    *(storage._s3_client, storage._has_credentials),
+    storage._open_store,
+    *(buckets.read_only, buckets._connect, buckets._has_credentials),
 )
 OWNER = {"accessKey": "OWNERKEY", "secretKey": "owner-secret"}
 READER = {"accessKey": "READERKEY", "secretKey": "reader-secret"}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from nodes import ROOT, Autoscaled, Nodes
 
-from fer import storage
+from fer import listings, storage
 from fer.drawings import draw_faces
 
 # Clusters of their own, which take some ten seconds each to come up.
@@ -46,7 +46,7 @@ def label(bucket, request):
 
 
 def num_files(output):
-    return len(storage.names(f"{output}/faces"))
+    return len(listings.names(f"{output}/faces"))
 
 
 def wait_for(condition, process=None, seconds=200):

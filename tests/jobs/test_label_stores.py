@@ -11,7 +11,7 @@ import pytest
 import ray
 from fault_proxy import Fault
 
-from fer import storage
+from fer import buckets, listings, storage
 from fer.errors import InputError, JobError, StoreError
 from fer.sources import read_pieces
 from ray_jobs import stages
@@ -21,14 +21,14 @@ READS = r"^(GET|HEAD) /open/"
 
 
 @pytest.fixture(scope="module")
-def buckets(s3):
+def shared_buckets(s3):
     """A bucket that anyone may read, and one that stands for those whose reader pays."""
     for name in ("public", "paid"):
         s3.create_bucket(Bucket=name)
 
 
 @pytest.fixture
-def upload(s3, buckets, png, faces):
+def upload(s3, shared_buckets, png, faces):
     """Put faces under keys of a bucket."""
 
     def put(bucket, keys):
@@ -85,10 +85,10 @@ def test_credentials_that_die_are_told_from_an_object_that_is_refused(
     faults.append(Fault("/open", status=status, code=code))
     for read in (
         lambda: storage.read_bytes("s3://open/dying/other"),
-        lambda: [*storage.walk("s3://open/dying")],
-        lambda: storage.children("s3://open/dying"),
+        lambda: [*listings.walk("s3://open/dying")],
+        lambda: listings.children("s3://open/dying"),
         lambda: storage.exists("s3://open/dying/other"),
-        lambda: storage.describe("s3://open/dying/other"),
+        lambda: listings.describe("s3://open/dying/other"),
     ):
         with pytest.raises(StoreError, match=f"s3://open can't be used: {reason}"):
             read()
@@ -143,7 +143,7 @@ def test_without_credentials_requests_are_not_signed(
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     faults.append(Fault(r"\nauthorization: ", status=403, code="AccessDenied"))
-    (entry,) = storage.walk("s3://public/none")
+    (entry,) = listings.walk("s3://public/none")
     assert storage.read_bytes(entry.location).startswith(b"\x89PNG")
     with pytest.raises(InputError, match="it is not public and no credentials were used"):
         storage.read_bytes("s3://open/none/0.png")
@@ -161,10 +161,10 @@ def test_folders_without_a_name_are_not_their_parents(s3_server):
     from botocore.stub import Stubber
 
     # SeaweedFS has no such folders.
-    with Stubber(storage._client("open")) as answers:
+    with Stubber(buckets.client("open")) as answers:
         page = {"IsTruncated": False, "CommonPrefixes": [{"Prefix": "a//"}, {"Prefix": "a/b/"}]}
         answers.add_response("list_objects_v2", page)
-        assert storage.children("s3://open/a") == (["s3://open/a/", "s3://open/a/b"], [])
+        assert listings.children("s3://open/a") == (["s3://open/a/", "s3://open/a/b"], [])
 
 
 # What a job makes of it.
@@ -202,7 +202,7 @@ def test_a_run_that_is_refused_goes_on_where_it_was(label, upload, s3, faults, p
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.monotonic() < until, ray.available_resources()
         time.sleep(0.2)
-    kept = {entry.name: entry.etag for entry in storage.walk(f"{output}/faces")}
+    kept = {entry.name: entry.etag for entry in listings.walk(f"{output}/faces")}
     assert kept
     left = sorted({f"s3://open/{key}" for key in keys} - {row["image"] for row in rows_of(output)})
 
@@ -221,7 +221,7 @@ def test_a_run_that_is_refused_goes_on_where_it_was(label, upload, s3, faults, p
     assert len(rows) == len({row["image"] for row in rows}) == 44
     assert Counter(row["status"] for row in rows) == {"ok": 43, "missing": 1}
     assert [row["image"] for row in rows if row["status"] == "missing"] == [gone]
-    now = {entry.name: entry.etag for entry in storage.walk(f"{output}/faces")}
+    now = {entry.name: entry.etag for entry in listings.walk(f"{output}/faces")}
     assert kept.items() <= now.items()
 
 

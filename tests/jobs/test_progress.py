@@ -3,13 +3,13 @@
 import re
 import time
 
-from ray_jobs import cluster
+from ray_jobs.progress import progress
 
 
 def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with cluster.progress("Labelling", "images", 12_000) as advance:
+    with progress("Labelling", "images", 12_000) as advance:
         for seconds, done, faces in ((5, 1000, 9), (20, 4000, 1234), (90, 12_000, 5000)):
             now[0] = 100.0 + seconds
             advance(done, faces=f"{faces:,}", failed=2)
@@ -22,7 +22,7 @@ def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):
 def test_without_a_total_nothing_is_said_of_the_rest(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with cluster.progress("Labelling", "images") as advance:
+    with progress("Labelling", "images") as advance:
         now[0] = 40.0
         advance(10)
     assert capsys.readouterr().err == "Labelling: 10 images, 0.25/s\n"
@@ -31,7 +31,7 @@ def test_without_a_total_nothing_is_said_of_the_rest(capsys, monkeypatch):
 def test_a_terminal_shows_the_same(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
-    with cluster.progress("Labelling", "images", 100) as advance:
+    with progress("Labelling", "images", 100) as advance:
         for done in (20, 40, 60):
             advance(done, faces=done, failed=1)
             time.sleep(0.15)

@@ -1,0 +1,54 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from fer import listings, storage
+
+
+def test_walk_is_in_order_and_passes_hidden_files_over(tmp_path):
+    for name in ("b/2.txt", "b/1.txt", "a.txt", ".hidden/x", "__MACOSX/x", "c/.DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(name)
+    entries = list(listings.walk(str(tmp_path)))
+    assert [entry.name for entry in entries] == ["a.txt", "b/1.txt", "b/2.txt"]
+    assert entries[1].location == str(tmp_path / "b" / "1.txt")
+    assert entries[1].size_bytes == 7
+    assert listings.names(str(tmp_path)) == {"a.txt", "b", "c"}
+
+
+def test_an_etag_changes_with_the_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("1")
+    before = listings.describe(str(path)).etag
+    os.utime(path, ns=(1, 1))
+    assert listings.describe(str(path)).etag != before
+
+
+def test_a_name_that_is_no_utf8_and_a_folder_that_is_closed(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "x.png").write_bytes(b"x")
+    Path(tmp_path, os.fsdecode(b"caf\xe9.png")).write_bytes(b"y")
+    (tmp_path / "closed").mkdir(mode=0)
+    names = [entry.name for entry in listings.walk(str(tmp_path))]
+    # Root may look everywhere.
+    closed = [] if os.getuid() == 0 else ["closed"]
+    assert names == ["caf\ufffd.png", *closed, "open/x.png"]
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(str(tmp_path / names[0]))
+
+
+def test_a_folder_that_may_not_be_listed_is_what_is_no_image(tmp_path, monkeypatch):
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "x.png").write_bytes(b"x")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [entry.name for entry in listings.walk(str(tmp_path))] == ["x.png", "lost+found"]
+    with pytest.raises(PermissionError):
+        list(listings.walk(str(tmp_path / "lost+found")))
