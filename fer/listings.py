@@ -5,6 +5,7 @@ import posixpath
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -180,7 +181,8 @@ def _inside_local(path: str) -> list[pafs.FileInfo]:
         for each in found:
             location = join(path, os.fsencode(each.name).decode("utf-8", "replace"))
             if each.is_dir():
-                infos.append(pafs.FileInfo(location, pafs.FileType.Directory))
+                if not _leads_back(each):
+                    infos.append(pafs.FileInfo(location, pafs.FileType.Directory))
             elif each.is_file():
                 told = each.stat()
                 info = pafs.FileInfo(
@@ -188,6 +190,14 @@ def _inside_local(path: str) -> list[pafs.FileInfo]:
                 )
                 infos.append(info)
     return infos
+
+
+def _leads_back(folder: os.DirEntry[str]) -> bool:
+    """Tell a link to a folder that it lies in, which would be walked through without end."""
+    if not folder.is_symlink():
+        return False
+    path = Path(folder.path)
+    return path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _entry(info: pafs.FileInfo, location: str, root: str) -> Entry:

@@ -12,8 +12,8 @@ from fer.recipe import Recipe
 from fer.votes import VotesTeacher
 
 NO_VOTES = (
-    "--votes-weight needs FER+ votes, and the dataset has none: ingest FER2013's CSV file with "
-    "--votes, or leave the flag out."
+    "The dataset has no FER+ votes to learn from: ingest FER2013's CSV file with --votes, or do "
+    "without them."
 )
 
 

@@ -21,6 +21,10 @@ Model = Literal[
 ]
 """The keys of ``fer.models.MODELS``, which would bring torch with it."""
 
+Study = Literal[
+    "search", "paper", "recipe", "votes", "depth", "pooling", "normalisation", "activation", "loss"
+]
+
 BUNDLED = "bundled"
 """Names the checkpoint that the package ships, where a location could stand."""
 
@@ -175,11 +179,10 @@ class TuneConfig:
     """Folder or URI of the dataset."""
     output: Location
     """Folder or URI of the study to make."""
-    study: Literal["search", "paper", "depth", "pooling", "normalisation", "activation", "loss"] = (
-        "search"
-    )
+    study: Study = "search"
     """search: lr, batch size, epochs, weight decay and dropout of --model; paper: the same of both
-    networks of the paper; the others compare what their name says, all else equal."""
+    networks of the paper; recipe: what training is without each of its parts; the others compare
+    what their name says, all else equal."""
     model: Model = "deep"
     """The network; depth and paper choose their own."""
     num_samples: int = 16

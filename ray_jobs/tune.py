@@ -29,6 +29,7 @@ from fer.errors import InputError, JobError
 from fer.feeds import ResidentFeed
 from fer.reports import study
 from fer.run import Run
+from fer.targets import NO_VOTES
 from ray_jobs import autoscaling, cluster, locations, outputs, train
 from ray_jobs.config import TrainConfig, TuneConfig
 from ray_jobs.progress import Advance, progress
@@ -42,14 +43,29 @@ PARTS = (TRIALS, BEST, "trials.csv", "pictures", "index.html")
 MAY_CHANGE = frozenset(("dataset", "output", "resume", "overwrite"))
 """Flags that may differ when a study is resumed; the others fix what is tried."""
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "no augmentation": {"augment": False},
+    "no smoothing": {"label_smoothing": 0.0},
+    "no average": {"ema_decay": 0.0},
+    "no weight decay": {"weight_decay": 0.0},
+    "dropout 0.1": {"dropout": 0.1},
+    "balanced classes": {"class_balance": 0.5},
+    "equalized": {"normalisation": "equalized"},
+}
+"""What the study of the recipe changes, one part of it at a time: the flags of ``train``."""
+
 VARIANTS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "recipe": ("change", tuple(CHANGES)),
+    "votes": ("votes_weight", (0.0, 0.5, 1.0)),
     "depth": ("model", tuple(f"conv{depth}" for depth in range(1, 9))),
     "pooling": ("pooling", ("max", "fractional")),
     "normalisation": ("batch_norm", (True, False)),
     "activation": ("activation", ("relu", "leaky_relu", "elu", "gelu", "silu")),
     "loss": ("loss", ("cross_entropy", "squared_hinge")),
 }
-"""Comparisons by the name of their study: the flag of ``train`` that varies, and its values."""
+"""Comparisons by the name of their study: the flag of ``train`` that varies, or ``change`` for a
+name in ``CHANGES``, and its values."""
 
 
 def run(config: TuneConfig) -> dict[str, Any]:
@@ -67,6 +83,8 @@ def run(config: TuneConfig) -> dict[str, Any]:
     data = open_dataset(config.dataset)
     data.check_split("train", every_class=True)
     data.check_split("val")
+    if config.study == "votes" and not data.held_columns("votes"):
+        raise InputError(NO_VOTES)
     outputs.claim_or_resume(
         config,
         "report.json",
@@ -243,6 +261,7 @@ def trial_config(config: TuneConfig, varied: dict[str, Any]) -> TrainConfig:
     """Return the training that a trial is: the defaults, the study's flags, what it varies."""
     common = {"model": config.model, "num_epochs": config.num_epochs, "seed": config.seed}
     flags = {**common, **varied}
+    flags |= CHANGES[flags.pop("change", "none")]
     return TrainConfig(dataset=config.dataset, output=config.output, **flags)
 
 

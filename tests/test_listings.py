@@ -52,3 +52,13 @@ def test_a_folder_that_may_not_be_listed_is_what_is_no_image(tmp_path, monkeypat
     assert [entry.name for entry in listings.walk(str(tmp_path))] == ["x.png", "lost+found"]
     with pytest.raises(PermissionError):
         list(listings.walk(str(tmp_path / "lost+found")))
+
+
+def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "x.png").write_bytes(b"x")
+    (tmp_path / "inside" / "back").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "again").symlink_to(tmp_path / "inside", target_is_directory=True)
+    names = [entry.name for entry in listings.walk(str(tmp_path / "inside"))]
+    assert names == ["x.png"]
+    assert [entry.name for entry in listings.walk(str(tmp_path))] == ["again/x.png", "inside/x.png"]

@@ -193,7 +193,7 @@ def test_targets_mix_the_label_with_what_votes_make_of_it():
     assert (targets.argmax(dim=1) == torch.tensor(labels)).all()
     # The votes tell all about these labels, so their half says nearly as much as the label's.
     assert 0.8 < targets.max(dim=1).values.min() < 1
-    with pytest.raises(InputError, match="--votes-weight needs FER"):
+    with pytest.raises(InputError, match="has no FER[+] votes to learn from"):
         TargetRule.learn(recipe, labels, None, 7)
 
 

@@ -19,6 +19,8 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disab
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # What an elastic run waits for a node that has just gone, before it begins with those left.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_failure_threshold": "3",

@@ -10,18 +10,12 @@ from pathlib import Path
 import boto3
 import pytest
 from fault_proxy import Fault, fault_proxy
+from nodes import ENVIRONMENT
 
 # Several trainings each, of which the first of a kind is the undisturbed one.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FLAGS = ("--model", "shallow", "--num-epochs", "8", "--batch-size", "32", "--lr", "0.02")
-ENVIRONMENT = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-}
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMES = {"seconds", "finished", "images_per_second"}
 

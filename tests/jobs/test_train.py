@@ -84,7 +84,7 @@ def test_training_learns(trained, workers):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_leaves_nothing_finished_and_resumes(dataset, tmp_path):
+def test_an_interrupted_run_leaves_nothing_finished(dataset, tmp_path):
     """Ctrl-C after the first epoch, on a cluster of its own."""
     output = tmp_path / "run"
     command = [sys.executable, "-m", "ray_jobs", "train", "--dataset", str(dataset)]
@@ -101,14 +101,7 @@ def test_an_interrupted_run_leaves_nothing_finished_and_resumes(dataset, tmp_pat
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith("fer: interrupted, and nothing that looks finished")
     assert not (output / "config.json").exists()
-    begun = history(output)
-    resumed = subprocess.run(
-        [*command, "--resume"], env=environment, check=True, capture_output=True, text=True
-    )
-    assert resumed.stdout.startswith("RESULT ")
-    epochs = history(output)
-    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 9))
-    assert epochs[0] == begun[0]
+    assert 1 <= len(history(output)) < 8
 
 
 def test_a_run_goes_on_only_as_it_began(fer, trained, dataset):
@@ -182,15 +175,14 @@ def test_a_network_is_tuned_to_a_user_s_own_classes(fer, trained, sources, tmp_p
 
 @pytest.mark.slow
 def test_a_lost_worker_changes_nothing(fer, trained, dataset, tmp_path):
-    """The process that trains is killed after its second epoch, and every number of the run is
-    that of one that nothing disturbed."""
+    """The process that trains is killed in its second epoch, and every number of the run is that of
+    one that nothing disturbed."""
     output = tmp_path / "run"
     killed = []
 
     def kill():
-        while not (output / "metrics.jsonl").exists() or len(history(output)) < 2:
+        while not (output / "metrics.jsonl").exists() or not history(output):
             time.sleep(0.02)
-        time.sleep(0.5)
         (worker,) = [
             process
             for process in psutil.Process().children(recursive=True)
@@ -201,15 +193,14 @@ def test_a_lost_worker_changes_nothing(fer, trained, dataset, tmp_path):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    arguments = ("--model", "shallow", "--num-epochs", "8", "--batch-size", "32", "--lr", "0.02")
+    undisturbed, same = trained["1"]
+    arguments = (*FAST, "--num-epochs", "4", "--no-augment")
     run = fer("train", "--dataset", dataset, "--output", output, *arguments)
     killer.join(timeout=1)
     assert killed
-    assert killed[0] < 8
-    undisturbed = tmp_path / "undisturbed"
-    same = fer("train", "--dataset", dataset, "--output", undisturbed, *arguments)
+    assert killed[0] < 4
     assert without_times(history(output)) == without_times(history(undisturbed))
-    assert run.result["id"] == same.result["id"]
+    assert run.result["id"] == same["id"]
 
 
 TIMES = {"seconds", "finished", "images_per_second"}

@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
 
 from fer import Predictor
 from fer.checkpoint import read_config
+from ray_jobs import tune
+from ray_jobs.config import TrainConfig, TuneConfig
 
 SMALL = ("--model", "conv2", "--num-epochs", "2", "--cpus-per-trial", "1")
 
@@ -20,12 +23,9 @@ SMALL = ("--model", "conv2", "--num-epochs", "2", "--cpus-per-trial", "1")
 @pytest.fixture(scope="module")
 def compared(cluster, dataset, tmp_path_factory):
     """A comparison of two losses, and what the command line said."""
-    from ray_jobs.config import TuneConfig
-    from ray_jobs.tune import run
-
     output = tmp_path_factory.mktemp("study") / "loss"
     flags = {"study": "loss", "model": "conv2", "num_epochs": 2}
-    return output, run(TuneConfig(dataset=str(dataset), output=str(output), **flags))
+    return output, tune.run(TuneConfig(dataset=str(dataset), output=str(output), **flags))
 
 
 def table_of(output):
@@ -96,6 +96,15 @@ def test_an_interrupted_study_resumes(dataset, tmp_path):
     assert again.stdout == resumed.stdout
 
 
+@pytest.mark.parametrize("change", tune.CHANGES)
+def test_a_change_of_the_recipe_is_one_of_train_s_flags(change):
+    study = TuneConfig(dataset="d", output="o", study="recipe", model="conv2", num_epochs=3)
+    ours = asdict(tune.trial_config(study, {"change": change}))
+    as_it_is = asdict(TrainConfig(dataset="d", output="o", model="conv2", num_epochs=3))
+    changed = {name for name, value in ours.items() if value != as_it_is[name]}
+    assert changed == set(tune.CHANGES[change])
+
+
 def test_what_is_refused(fer, dataset, tmp_path):
     arguments = ("tune", "--dataset", dataset, "--output", tmp_path / "study", *SMALL)
     run = fer(*arguments, "--resume")
@@ -104,3 +113,5 @@ def test_what_is_refused(fer, dataset, tmp_path):
     assert (run.code, "Trials this large need 99 CPU in all" in run.sentence) == (2, True)
     run = fer(*arguments, "--gpus-per-trial", "0.5")
     assert (run.code, "need 0.5 GPU in all, but the cluster has 0" in run.sentence) == (2, True)
+    run = fer(*arguments, "--study", "votes")
+    assert (run.code, "has no FER+ votes to learn from" in run.sentence) == (2, True)
