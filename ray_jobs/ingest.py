@@ -34,7 +34,7 @@ from fer.parsing import (
 )
 from fer.sources import Piece, check_source
 from fer.votes import Votes, read_votes
-from ray_jobs import cluster, locations, outputs, stages
+from ray_jobs import cluster, deaths, locations, outputs, stages
 from ray_jobs.config import IngestConfig
 from ray_jobs.progress import progress
 
@@ -159,12 +159,25 @@ def parse(
 ) -> pa.Table:
     """Parse pieces: a table of ``stages.PIECE_SCHEMA`` to one of ``PARSED_SCHEMA``."""
     by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
+    parse_all = _parse_apart if deaths.is_suspect() else parse_piece
     for row in table.to_pylist():
-        for outcome in parse_piece(Piece(**row), classes, split_from):
+        for outcome in parse_all(Piece(**row), classes, split_from):
             by_kind[type(outcome)].append(outcome)
     tables = [_to_table(outcomes) for outcomes in by_kind.values() if outcomes]
     parsed = pa.concat_tables(tables)
     return _join_votes(parsed, votes) if votes else parsed
+
+
+def _parse_apart(piece: Piece, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
+    """Parse a piece, even if it ends the process that reads it."""
+    try:
+        return list(deaths.apart(_parse_alone, piece, classes, split_from))
+    except ChildProcessError as error:
+        return [Reject(piece.source, str(error))]
+
+
+def _parse_alone(piece: Piece, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
+    return list(parse_piece(piece, classes, split_from))
 
 
 def _to_table(outcomes: list[Outcome]) -> pa.Table:

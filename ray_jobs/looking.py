@@ -1,7 +1,9 @@
 """The stage that finds the faces of images, or says why there are none."""
 
 import time
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +14,7 @@ from fer.faces import FaceDetector, draw_thumbnail, encode_jpeg
 from fer.images import ImageError, decode_image, decode_photo
 from fer.labels import LABEL_SCHEMA, SIDES
 from fer.sources import Piece, fetch_image
-from ray_jobs import stages
+from ray_jobs import deaths, stages
 
 FACE = pa.struct(
     [
@@ -69,16 +71,39 @@ def look(pieces: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Ta
         weights: YuNet's; None takes each image as one face.
         min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
     """
-    detector = FaceDetector(weights, min_face_size) if weights else None
+    see = _see_apart if deaths.is_suspect() else _see
+    finding = Finding(weights, min_face_size)
     rows, every = [], max(1, len(pieces) // NUM_SHOWN)
     for number, piece in enumerate(pieces.to_pylist()):
         start = time.perf_counter()
-        row = _look(Piece(**piece), detector, with_thumbnails=number % every == 0)
+        row = _look(Piece(**piece), partial(see, finding, with_thumbnails=number % every == 0))
         rows.append({**row, "seconds": time.perf_counter() - start})
     return pa.Table.from_pylist(rows, SEEN_SCHEMA)
 
 
-def _look(piece: Piece, detector: FaceDetector | None, *, with_thumbnails: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Finding:
+    """What finds faces, as it goes from one process to another.
+
+    Attributes:
+        weights: YuNet's; None takes each image as one face.
+        min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
+    """
+
+    weights: bytes | None
+    min_face_size: float
+
+    @cached_property
+    def detector(self) -> FaceDetector | None:
+        """The detector, made once a process."""
+        return FaceDetector(self.weights, self.min_face_size) if self.weights else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A detector of OpenCV's can't be pickled.
+        return Finding, (self.weights, self.min_face_size)
+
+
+def _look(piece: Piece, see: Callable[[Piece], dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "image": storage.without_access(piece.source),
         "etag": piece.etag,
@@ -87,10 +112,18 @@ def _look(piece: Piece, detector: FaceDetector | None, *, with_thumbnails: bool)
         return {**row, "status": "unreadable", "error": f"{piece.reason}."}
     if piece.kind != "image":
         return {**row, "status": IGNORED}
-    return {**row, **_see(piece, detector, with_thumbnails)}
+    return {**row, **see(piece)}
 
 
-def _see(piece: Piece, detector: FaceDetector | None, with_thumbnails: bool) -> dict[str, Any]:
+def _see_apart(finding: Finding, piece: Piece, with_thumbnails: bool) -> dict[str, Any]:
+    """Return what is seen in an image, even if it ends the process that looks at it."""
+    try:
+        return dict(deaths.apart(_see, finding, piece, with_thumbnails))
+    except ChildProcessError as error:
+        return _unfetched(piece, "unreadable", f"The file can't be read: {error}.")
+
+
+def _see(finding: Finding, piece: Piece, with_thumbnails: bool) -> dict[str, Any]:
     """Return what is seen in an image, or why it can't be used."""
     try:
         data = fetch_image(piece)
@@ -102,9 +135,9 @@ def _see(piece: Piece, detector: FaceDetector | None, with_thumbnails: bool) -> 
         return _unfetched(piece, "unreadable", f"The file can't be read: {storage.reason(error)}.")
     size = {"size_bytes": len(data)}
     try:
-        if detector is None:
+        if finding.detector is None:
             return size | _crop_of(data, with_thumbnails)
-        return size | _faces_of(data, detector, with_thumbnails)
+        return size | _faces_of(data, finding.detector, with_thumbnails)
     except ImageError as error:
         return {**size, "status": error.status, "error": str(error)}
 

@@ -1,0 +1,34 @@
+"""Input that ends the process which reads it: found out after some deaths, and left behind."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray._private.worker import global_worker
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+SUSPECT_AFTER = 2
+"""Deaths of a task after which its input is suspected. Nodes are lost too, but seldom twice."""
+
+
+def is_suspect() -> bool:
+    """Tell whether the process of this task has died so often that its input may be why.
+
+    Ray Data tries a task again without end, and says to no one how often it has.
+    """
+    if not ray.is_initialized():
+        return False
+    return bool(global_worker.core_worker.get_current_task_attempt_number() >= SUSPECT_AFTER)
+
+
+def apart(work: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - the work's own
+    """Do some work in a process of its own.
+
+    Raises:
+        ChildProcessError: It ended that process.
+    """
+    task = ray.remote(num_cpus=0, max_retries=0)(work)
+    try:
+        return ray.get(task.remote(*arguments))
+    except (WorkerCrashedError, OutOfMemoryError) as error:
+        raise ChildProcessError("it ends the process that reads it") from error
