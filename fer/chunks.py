@@ -29,19 +29,20 @@ class Chunk:
     pieces: tuple[Piece, ...]
 
 
-def cut(pieces: Iterable[Piece], salt: str = "") -> Iterator[Chunk]:
+def cut(pieces: Iterable[Piece], salt: str = "", num_parts: int = 1) -> Iterator[Chunk]:
     """Cut the pieces of a source, in their order, into chunks that grow as the source does.
 
     Args:
-        pieces: What ``fer.sources`` reads from it.
+        pieces: What ``fer.sources`` reads from it, or from a part of it.
         salt: Sets the chunks' names apart from those of the same pieces at another time.
+        num_parts: Parts of the source that are cut on their own, taken to be as large as this one.
     """
     batch: list[Piece] = []
     size_bytes = 0
     for total, piece in enumerate(pieces, start=1):
         batch.append(piece)
         size_bytes += len(piece.data or b"")
-        enough = min(MAX_IMAGES, max(MIN_IMAGES, total // GROWTH))
+        enough = min(MAX_IMAGES, max(MIN_IMAGES, total * num_parts // GROWTH))
         if len(batch) >= enough or size_bytes >= MAX_BYTES:
             yield _chunk(batch, salt)
             batch, size_bytes = [], 0

@@ -2,8 +2,7 @@
 
 import os
 import posixpath
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from fer.storage import asking_why, file_info, filesystem, join, name
 
 PAGE = 1000
 """What an object store lists at once (S3's API reference, ListObjectsV2)."""
+
+MANY_FOLDERS = 10_000
+"""Folders beside each other that are not told apart: ten pages of a listing."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,8 @@ def is_empty(location: str) -> bool:
 
 def names(location: str) -> set[str]:
     """Return the names of what is in a folder, hidden files aside; none if it is not there."""
-    store, path = filesystem(location)
-    found = store.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return {info.base_name for info in found if not is_hidden(info.base_name)}
+    found = (info.base_name for info in _inside(*filesystem(location)))
+    return {each for each in found if not is_hidden(each)}
 
 
 def describe(location: str) -> Entry:
@@ -85,20 +86,33 @@ def children(location: str) -> tuple[list[str], list[Entry]] | None:
 
     Returns:
         The locations of the folders, and the entries of the files, each in the order of their
-        names; None if they are more than a thousand, which a store lists at once.
+        names; None if there are more than ``PAGE`` files or ``MANY_FOLDERS``.
     """
     if location.startswith("s3://"):
         return _children_s3(location)
     store, root = filesystem(location)
-    infos = _inside(store, root)
-    if len(infos) > PAGE:
-        return None
-    seen = [info for info in infos if not is_hidden(info.base_name)]
+    seen = [info for info in _inside(store, root) if not is_hidden(info.base_name)]
     folders = [
         join(location, info.base_name) for info in seen if info.type == pafs.FileType.Directory
     ]
     files = [_entry(info, location, root) for info in seen if info.type == pafs.FileType.File]
-    return folders, files
+    return None if _is_wide(folders, files) else (folders, files)
+
+
+def _is_wide(folders: Sized, files: Sized) -> bool:
+    return len(files) > PAGE or len(folders) > MANY_FOLDERS
+
+
+def files_inside(location: str) -> Iterator[Entry]:
+    """Yield the files right inside a folder, however many, hidden ones aside."""
+    if location.startswith("s3://"):
+        pages = _pages_s3(location, Delimiter="/")
+        found = (entry for page in pages for entry in _entries_s3(location, page))
+    else:
+        store, root = filesystem(location)
+        infos = _inside(store, root)
+        found = (_entry(info, location, root) for info in infos if info.type == pafs.FileType.File)
+    return (entry for entry in found if not is_hidden(entry.name))
 
 
 def is_hidden(member: str) -> bool:
@@ -115,14 +129,16 @@ def _walk_s3(location: str) -> Iterator[Entry]:
 
 
 def _children_s3(location: str) -> tuple[list[str], list[Entry]] | None:
-    page = next(_pages_s3(location, Delimiter="/"))
-    if page["IsTruncated"]:
-        return None
     authority, _ = buckets.parts(location)
-    # One slash alone: the folder that has no name, below this one, is another.
-    prefixes = [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", ())]
-    folders = [f"s3://{authority}/{prefix}" for prefix in prefixes if not is_hidden(name(prefix))]
-    files = [entry for entry in _entries_s3(location, page) if not is_hidden(entry.name)]
+    folders: list[str] = []
+    files: list[Entry] = []
+    for page in _pages_s3(location, Delimiter="/"):
+        # One slash alone: the folder that has no name, below this one, is another.
+        found = [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", ())]
+        folders += [f"s3://{authority}/{prefix}" for prefix in found if not is_hidden(name(prefix))]
+        files += [entry for entry in _entries_s3(location, page) if not is_hidden(entry.name)]
+        if _is_wide(folders, files):
+            return None
     return folders, files
 
 
@@ -176,28 +192,35 @@ def _inside(store: pafs.FileSystem, path: str) -> list[pafs.FileInfo]:
 
 def _inside_local(path: str) -> list[pafs.FileInfo]:
     """Look without pyarrow, which fails where a name is no UTF-8: here it is that of no file."""
-    infos = []
-    with suppress(FileNotFoundError), os.scandir(path) as found:
-        for each in found:
-            location = join(path, os.fsencode(each.name).decode("utf-8", "replace"))
-            if each.is_dir():
-                if not _leads_back(each):
-                    infos.append(pafs.FileInfo(location, pafs.FileType.Directory))
-            elif each.is_file():
-                told = each.stat()
-                info = pafs.FileInfo(
-                    location, pafs.FileType.File, mtime_ns=told.st_mtime_ns, size=told.st_size
-                )
-                infos.append(info)
-    return infos
+    try:
+        scan = os.scandir(path)
+    except FileNotFoundError:
+        return []
+    with scan as found:
+        return [info for each in found if (info := _info_of(each, path))]
+
+
+def _info_of(each: os.DirEntry[str], folder: str) -> pafs.FileInfo | None:
+    """Return what there is by a name; None where it has gone, is no file, or leads back."""
+    location = join(folder, os.fsencode(each.name).decode("utf-8", "replace"))
+    try:
+        if each.is_dir():
+            return None if _leads_back(each) else pafs.FileInfo(location, pafs.FileType.Directory)
+        if not each.is_file():
+            return None
+        told = each.stat()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        # A link into what is closed, or to itself: whoever reads it is told.
+        return pafs.FileInfo(location, pafs.FileType.File)
+    return pafs.FileInfo(location, pafs.FileType.File, mtime_ns=told.st_mtime_ns, size=told.st_size)
 
 
 def _leads_back(folder: os.DirEntry[str]) -> bool:
-    """Tell a link to a folder that it lies in, which would be walked through without end."""
-    if not folder.is_symlink():
-        return False
+    """Tell a link to a folder on the way to it, which would be walked through without end."""
     path = Path(folder.path)
-    return path.parent.resolve().is_relative_to(path.resolve())
+    return folder.is_symlink() and path.resolve() in {each.resolve() for each in path.parents}
 
 
 def _entry(info: pafs.FileInfo, location: str, root: str) -> Entry:

@@ -51,7 +51,6 @@ def _run(arguments: Sequence[str]) -> int:
         chosen = parse(arguments)
         job = importlib.import_module(f"ray_jobs.{MODULES[type(chosen)]}")
         cluster = importlib.import_module("ray_jobs.cluster")
-        cluster = importlib.import_module("ray_jobs.cluster")
         with cluster.left_afterwards(), locations.refusals_told(chosen):
             result = job.run(chosen)
     except InputError as error:

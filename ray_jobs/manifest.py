@@ -6,9 +6,11 @@ there are labels already, it has what they are without.
 
 import hashlib
 import json
+import math
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,9 @@ SUFFIX = ".parquet"
 
 ENOUGH_PARTS = 64
 """Parts that a listing is divided into, if the source has so many folders."""
+
+MOST_LISTERS = 256
+"""Tasks that the parts are shared out among: a folder of a few images is no chunk of its own."""
 
 
 @dataclass
@@ -70,13 +75,15 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
     # A listing that was cut short may have found another order of things than the next will.
     for folder in (FOLDER, changes.REPLACED):
         storage.delete(storage.join(output, folder))
-    listed = _listed(images, selection)
+    divided = divide(images, whole=selection.limit is not None)
+    parts_each = math.ceil(len(divided) / MOST_LISTERS)
+    listed = _listed(divided, parts_each, selection)
     if held:
         listed = changes.unlabelled(listed, output, held)
     whole = Listing(salt=_salt(held))
     written = listed.map_batches(
         _write,
-        fn_kwargs={"output": output, "salt": whole.salt},
+        fn_kwargs={"output": output, "salt": whole.salt, "num_tasks": len(divided) // parts_each},
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=0.25,
@@ -128,26 +135,28 @@ def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
     return [*((each, "walk") for each in (*wide, *walks)), *((each, "files") for each in files)]
 
 
-def _listed(images: str, selection: Selection) -> ray.data.Dataset:
+def _listed(
+    divided: Sequence[tuple[str, str]], parts_each: int, selection: Selection
+) -> ray.data.Dataset:
     """Return the pieces of a source, unopened, as rows of ``stages.PIECE_SCHEMA``."""
-    divided = divide(images, whole=selection.limit is not None)
     return (
         ray.data.from_items([{"location": where, "how": how} for where, how in divided])
-        .repartition(target_num_rows_per_block=1)
+        .repartition(target_num_rows_per_block=parts_each)
         .map_batches(
             _list,
             fn_kwargs={"selection": selection},
             batch_format="numpy",
-            batch_size=1,
+            batch_size=None,
             # A lister waits more than it computes.
             num_cpus=0.25,
         )
     )
 
 
-def _list(part: dict[str, np.ndarray], selection: Selection) -> Iterator[pa.Table]:
-    location, how = str(part["location"][0]), str(part["how"][0])
-    for pieces in stages.batched(selection.of(_pieces(location, how))):
+def _list(parts: dict[str, np.ndarray], selection: Selection) -> Iterator[pa.Table]:
+    each = zip(parts["location"].tolist(), parts["how"].tolist(), strict=True)
+    found = chain.from_iterable(_pieces(location, how) for location, how in each)
+    for pieces in stages.batched(selection.of(found)):
         yield stages.to_table(pieces)
 
 
@@ -158,16 +167,13 @@ def _pieces(location: str, how: str) -> Iterable[Piece]:
 def _entries(location: str, how: str) -> Iterable[listings.Entry]:
     if not storage.is_folder(location):
         return [listings.describe(location)]
-    if how == "walk":
-        return listings.walk(location)
-    inside = listings.children(location)
-    return inside[1] if inside else ()
+    return listings.walk(location) if how == "walk" else listings.files_inside(location)
 
 
-def _write(pieces: pa.Table, output: str, salt: str) -> dict[str, np.ndarray]:
+def _write(pieces: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str, np.ndarray]:
     """Cut pieces into chunks, write them down, and return what was written."""
     listing = Listing(salt=salt)
-    for chunk in _chunks(pieces, listing):
+    for chunk in _chunks(pieces, listing, num_tasks):
         listing.files.append(chunk.name)
         location = storage.join(output, FOLDER, chunk.name + SUFFIX)
         with stages.writing(output):
@@ -175,7 +181,7 @@ def _write(pieces: pa.Table, output: str, salt: str) -> dict[str, np.ndarray]:
     return stages.tally_batch(listing)
 
 
-def _chunks(pieces: pa.Table, listing: Listing) -> Iterator[Chunk]:
+def _chunks(pieces: pa.Table, listing: Listing, num_tasks: int) -> Iterator[Chunk]:
     """Yield the archives one by one, then chunks of all else, and count them."""
     rest = []
     for piece in (Piece(**row) for row in pieces.to_pylist()):
@@ -185,7 +191,7 @@ def _chunks(pieces: pa.Table, listing: Listing) -> Iterator[Chunk]:
             yield Chunk(ARCHIVE + digest, (piece,))
         else:
             rest.append(piece)
-    yield from cut(rest, listing.salt)
+    yield from cut(rest, listing.salt, num_tasks)
 
 
 # What is to be done.

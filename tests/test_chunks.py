@@ -34,6 +34,12 @@ def test_chunks_grow_with_the_source():
     assert len(sizes) < 150
 
 
+def test_chunks_of_a_part_are_as_large_as_those_of_its_source():
+    sizes = [len(chunk.pieces) for chunk in cut(pieces(1000), num_parts=500)]
+    assert sizes == [1000]
+    assert [len(chunk.pieces) for chunk in cut(pieces(100), num_parts=2)] == [32, 32, 32, 4]
+
+
 def test_a_chunk_carries_only_so_many_bytes(monkeypatch):
     monkeypatch.setattr("fer.chunks.MAX_BYTES", 100)
     sizes = [len(chunk.pieces) for chunk in cut(pieces(20, data=b"x" * 30))]

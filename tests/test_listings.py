@@ -1,4 +1,5 @@
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,45 @@ def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(tmp_path):
     names = [entry.name for entry in listings.walk(str(tmp_path / "inside"))]
     assert names == ["x.png"]
     assert [entry.name for entry in listings.walk(str(tmp_path))] == ["again/x.png", "inside/x.png"]
+
+
+def test_links_to_each_other_are_followed_once(tmp_path):
+    for here, there in (("a", "b"), ("b", "a")):
+        (tmp_path / here).mkdir()
+        (tmp_path / here / f"{here}.png").write_bytes(b"x")
+        (tmp_path / here / "to").symlink_to(tmp_path / there, target_is_directory=True)
+    names = [entry.name for entry in listings.walk(str(tmp_path))]
+    assert names == ["a/a.png", "a/to/b.png", "b/b.png", "b/to/a.png"]
+
+
+def test_what_a_bad_link_lies_beside_is_listed(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"x")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    assert [entry.name for entry in listings.walk(str(tmp_path))] == ["itself", "x.png"]
+    assert [entry.name for entry in listings.files_inside(str(tmp_path))] == ["itself", "x.png"]
+
+
+def test_a_file_that_goes_while_its_folder_is_listed(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(b"x")
+    scandir = os.scandir
+
+    @contextmanager
+    def scan_and_lose(path):
+        with scandir(path) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        (tmp_path / "a.png").unlink(missing_ok=True)
+        yield iter(entries)
+
+    monkeypatch.setattr(os, "scandir", scan_and_lose)
+    assert [entry.name for entry in listings.walk(str(tmp_path))] == ["b.png", "c.png"]
+
+
+def test_more_files_than_a_page_lie_right_inside(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "y.png").write_bytes(b"y")
+    for number in range(listings.PAGE + 1):
+        (tmp_path / f"{number:04d}.png").touch()
+    assert listings.children(str(tmp_path)) is None
+    assert len([*listings.files_inside(str(tmp_path))]) == listings.PAGE + 1
