@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from fer.checkpoint import CONFIG, SCHEMA_VERSION, checkpoint_files, load_checkpoint
+from fer.checkpoint import CONFIG, SCHEMA_VERSION, checkpoint_files, read_id
 
 Fusion = Literal["average", "exponential"]
 """How members are weighted: alike, or by a power of what each scored."""
@@ -62,7 +62,7 @@ def committee_files(
     for number, location in enumerate(checkpoints):
         for name, content in checkpoint_files(location):
             yield f"{number}/{name}", content
-        ids.append(load_checkpoint(location).id)
+        ids.append(read_id(location))
     digest = hashlib.sha256(json.dumps([ids, list(weights)]).encode()).hexdigest()
     config = {
         "schema_version": SCHEMA_VERSION,

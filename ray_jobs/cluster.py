@@ -187,4 +187,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             seen.add(id(current))
             yield current
             failures = getattr(current, "worker_failures", {})
-            pending += [getattr(current, "cause", None), current.__cause__, *failures.values()]
+            pending += [getattr(current, name, None) for name in ("cause", "controller_failure")]
+            pending += [current.__cause__, *failures.values()]

@@ -1,11 +1,13 @@
 """Input that ends the process which reads it: found out after some deaths, and left behind."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import ray
 from ray._private.worker import global_worker
-from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+from ray.remote_function import RemoteFunction
 
 SUSPECT_AFTER = 2
 """Deaths of a task after which its input is suspected. Nodes are lost too, but seldom twice."""
@@ -27,8 +29,12 @@ def apart(work: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 
     Raises:
         ChildProcessError: It ended that process.
     """
-    task = ray.remote(num_cpus=0, max_retries=0)(work)
     try:
-        return ray.get(task.remote(*arguments))
-    except (WorkerCrashedError, OutOfMemoryError) as error:
+        return ray.get(_remote(work).remote(*arguments))
+    except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
         raise ChildProcessError("it ends the process that reads it") from error
+
+
+@lru_cache(maxsize=8)
+def _remote(work: Callable[..., Any]) -> RemoteFunction:
+    return ray.remote(num_cpus=0, max_retries=1)(work)

@@ -62,7 +62,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
     start = time.monotonic()
     config = locations.resolve(config)
     made = (TABLE, ARCHIVE, DATASET, *NETWORKS, REPORT, LABELS)
-    outputs.claim_output(config, "summary.json", made)
+    outputs.claim(config, "summary.json", made).take()
     _say("1/5", f"drawing {config.num_faces:,} faces")
     _write_faces(config)
     cluster.connect()

@@ -76,11 +76,12 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     data = open_dataset(config.dataset)
     data.check_split(config.split)
     checkpoints = _check_checkpoints(config, data)
-    outputs.claim_output(
+    claim = outputs.claim(
         config, "report.json", ("predictions", "pictures", "index.html", COMMITTEE)
     )
     cluster.connect()
     cluster.require_room([{"CPU": 1}], "Tasks")
+    claim.take()
     with cluster.sentences():
         predictions = _predict(config, data, checkpoints)
     result = _report(config, data, checkpoints, _collect(predictions))
@@ -182,15 +183,17 @@ def _table(truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str
 
 
 def _found_committee(
-    config: EvaluateConfig, data: Dataset, checkpoints: dict[str, str], predictions: Predictions
+    config: EvaluateConfig,
+    data: Dataset,
+    checkpoints: dict[str, str],
+    predictions: Predictions,
+    weights: np.ndarray,
 ) -> tuple[str, np.ndarray]:
     """Write a committee of all networks as a checkpoint, and what it predicts beside theirs.
 
     Returns:
         Location of the committee, and its probabilities float32 (N, C).
     """
-    labels = predictions.truth["label"].to_numpy()
-    weights = fusion_weights(predictions.probs, labels, config.fusion)
     location = storage.join(config.output, COMMITTEE)
     for name, content in committee_files(
         [resolve_checkpoint(each) for each in checkpoints.values()], weights.tolist()
@@ -215,9 +218,11 @@ def _report(
         evaluation.Network.load(name, resolve_checkpoint(checkpoint))
         for name, checkpoint in checkpoints.items()
     ]
-    probs = [*np.moveaxis(predictions.probs, 1, 0)]
+    probs, weights = [*np.moveaxis(predictions.probs, 1, 0)], np.empty(0)
     if config.committee:
-        location, fused = _found_committee(config, data, checkpoints, predictions)
+        labels = predictions.truth["label"].to_numpy()
+        weights = fusion_weights(predictions.probs, labels, config.fusion)
+        location, fused = _found_committee(config, data, checkpoints, predictions, weights)
         networks.append(evaluation.Network.load(COMMITTEE, location))
         probs.append(fused)
     truth = evaluation.Truth(
@@ -233,6 +238,8 @@ def _report(
         fingerprint=data.summary["fingerprint"],
         split=config.split,
         tta=config.tta,
+        fusion=config.fusion if config.committee else None,
+        weights=tuple(weights.tolist()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     for name, content in evaluation.evaluation_report(evaluations, circumstances).items():

@@ -32,7 +32,7 @@ def run(config: ExportConfig) -> dict[str, Any]:
     config = locations.resolve(config)
     checkpoint = load_checkpoint(resolve_checkpoint(config.checkpoint))
     onnx.require_onnx()
-    outputs.claim_output(config, SUMMARY, (MODEL,))
+    outputs.claim(config, SUMMARY, (MODEL,)).take()
     file = onnx.to_onnx(checkpoint)
     faces, _ = draw_faces(NUM_CHECKED, seed=0)
     expected = Predictor(checkpoint, engine="float32").predict_probs(faces)

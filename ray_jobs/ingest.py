@@ -73,9 +73,10 @@ def run(config: IngestConfig) -> dict[str, Any]:
         check_source(source)
     _check_apart(config.source)
     votes = _read_votes(config)
-    outputs.claim_output(config, "summary.json", PARTS)
+    claim = outputs.claim(config, "summary.json", PARTS)
     cluster.connect()
     cluster.require_room([{"CPU": 1}], "Tasks")
+    claim.take()
     with cluster.sentences():
         tally = _write_parts(config, classes, votes)
     _check(tally, config, votes)

@@ -84,7 +84,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
     if weights:
         FaceDetector(weights)
     named = {"model": network.id, "detector": detector_id(weights)}
-    outputs.claim_or_resume(
+    claim = outputs.claim_or_resume(
         config,
         SUMMARY,
         PARTS,
@@ -93,14 +93,18 @@ def run(config: LabelConfig) -> dict[str, Any]:
         may_change=MAY_CHANGE,
         made_from=named,
     )
-    if config.update:
-        _reopen(config.output)
     finished = storage.join(config.output, SUMMARY)
-    if storage.exists(finished):
+    is_finished = storage.exists(finished)
+    if config.resume and is_finished:
         return dict(json.loads(storage.read_bytes(finished))["result"])
+    if config.update and not is_finished:
+        raise InputError(f"The labels in {config.output} are not finished: --resume them first.")
     cluster.connect()
     gpu = [{"GPU": 1}] if config.use_gpu else []
     cluster.require_room([{"CPU": 1}, *gpu], "Tasks and networks")
+    claim.take()
+    if config.update:
+        _reopen(config.output)
     labeller = Labeller(network.class_names, min_confidence=config.min_confidence, **named)
     with cluster.sentences():
         done = writing.read_done(config.output)
@@ -120,8 +124,6 @@ def run(config: LabelConfig) -> dict[str, Any]:
 
 def _reopen(output: str) -> None:
     """Make finished labels unfinished, with the listing of the source still to be made."""
-    if not storage.exists(storage.join(output, SUMMARY)):
-        raise InputError(f"The labels in {output} are not finished: --resume them, then --update.")
     for name in (SUMMARY, manifest.COMPLETE):
         storage.delete(storage.join(output, name))
 

@@ -17,6 +17,14 @@ Config = TypeVar("Config")
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
+def named(config: object) -> dict[str, Any]:
+    """Return the flags of a configuration that hold a location or several."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    kinds = (Location, Location | None, Locations)
+    values = {name: getattr(config, name) for name, hint in hints.items() if hint in kinds}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def resolve(config: Config) -> Config:
     """Make every location of a job's configuration absolute.
 
@@ -27,17 +35,9 @@ def resolve(config: Config) -> Config:
         name: tuple(_resolve(location, name) for location in value)
         if isinstance(value, tuple)
         else _resolve(value, name)
-        for name, value in _locations(config).items()
+        for name, value in named(config).items()
     }
     return dataclasses.replace(config, **resolved)  # type: ignore[type-var] # configs are dataclasses
-
-
-def _locations(config: object) -> dict[str, Any]:
-    """Return the flags of a configuration that hold a location or several."""
-    hints = typing.get_type_hints(type(config), include_extras=True)
-    kinds = (Location, Location | None, Locations)
-    values = {name: getattr(config, name) for name, hint in hints.items() if hint in kinds}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def refusals_told(config: object) -> Iterator[None]:
     try:
         yield
     except OSError:
-        for value in _locations(config).values():
+        for value in named(config).values():
             for location in value if isinstance(value, tuple) else (value,):
                 storage.check_store(location)
         raise

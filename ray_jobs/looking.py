@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -72,35 +71,13 @@ def look(pieces: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Ta
         min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
     """
     see = _see_apart if deaths.is_suspect() else _see
-    finding = Finding(weights, min_face_size)
     rows, every = [], max(1, len(pieces) // NUM_SHOWN)
     for number, piece in enumerate(pieces.to_pylist()):
         start = time.perf_counter()
-        row = _look(Piece(**piece), partial(see, finding, with_thumbnails=number % every == 0))
+        is_shown = number % every == 0
+        row = _look(Piece(**piece), partial(see, weights, min_face_size, is_shown))
         rows.append({**row, "seconds": time.perf_counter() - start})
     return pa.Table.from_pylist(rows, SEEN_SCHEMA)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What finds faces, as it goes from one process to another.
-
-    Attributes:
-        weights: YuNet's; None takes each image as one face.
-        min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
-    """
-
-    weights: bytes | None
-    min_face_size: float
-
-    @cached_property
-    def detector(self) -> FaceDetector | None:
-        """The detector, made once a process."""
-        return FaceDetector(self.weights, self.min_face_size) if self.weights else None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A detector of OpenCV's can't be pickled.
-        return Finding, (self.weights, self.min_face_size)
 
 
 def _look(piece: Piece, see: Callable[[Piece], dict[str, Any]]) -> dict[str, Any]:
@@ -115,15 +92,19 @@ def _look(piece: Piece, see: Callable[[Piece], dict[str, Any]]) -> dict[str, Any
     return {**row, **see(piece)}
 
 
-def _see_apart(finding: Finding, piece: Piece, with_thumbnails: bool) -> dict[str, Any]:
+def _see_apart(
+    weights: bytes | None, min_face_size: float, with_thumbnails: bool, piece: Piece
+) -> dict[str, Any]:
     """Return what is seen in an image, even if it ends the process that looks at it."""
     try:
-        return dict(deaths.apart(_see, finding, piece, with_thumbnails))
+        return dict(deaths.apart(_see, weights, min_face_size, with_thumbnails, piece))
     except ChildProcessError as error:
         return _unfetched(piece, "unreadable", f"The file can't be read: {error}.")
 
 
-def _see(finding: Finding, piece: Piece, with_thumbnails: bool) -> dict[str, Any]:
+def _see(
+    weights: bytes | None, min_face_size: float, with_thumbnails: bool, piece: Piece
+) -> dict[str, Any]:
     """Return what is seen in an image, or why it can't be used."""
     try:
         data = fetch_image(piece)
@@ -135,11 +116,16 @@ def _see(finding: Finding, piece: Piece, with_thumbnails: bool) -> dict[str, Any
         return _unfetched(piece, "unreadable", f"The file can't be read: {storage.reason(error)}.")
     size = {"size_bytes": len(data)}
     try:
-        if finding.detector is None:
+        if weights is None:
             return size | _crop_of(data, with_thumbnails)
-        return size | _faces_of(data, finding.detector, with_thumbnails)
+        return size | _faces_of(data, _detector(weights, min_face_size), with_thumbnails)
     except ImageError as error:
         return {**size, "status": error.status, "error": str(error)}
+
+
+@lru_cache(maxsize=1)
+def _detector(weights: bytes, min_face_size: float) -> FaceDetector:
+    return FaceDetector(weights, min_face_size)
 
 
 def _unfetched(piece: Piece, status: str, error: str) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fer import listings, storage
 from fer.errors import InputError
+from ray_jobs import locations
 
 JOB = "job.json"
 """The flags of the job that began an output: where it lies, the rest may be ours."""
@@ -25,13 +27,44 @@ def flags_of(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any job's
     return dict(json.loads(json.dumps(kept)))
 
 
-def claim_output(
+@dataclass(frozen=True)
+class Claim:
+    """An output that a job may have, once nothing stands in its way any more.
+
+    Attributes:
+        output: Its location.
+        outdated: What lies there and goes when it is taken, what marks a result as complete first.
+        flags: What is written down of the job that takes it; None where its run is gone on with.
+    """
+
+    output: str
+    outdated: Sequence[str]
+    flags: Mapping[str, Any] | None
+
+    def take(self) -> None:
+        """Make the output ready to be written.
+
+        Raises:
+            InputError: It can't be written to.
+        """
+        if self.flags is None:
+            return
+        try:
+            for name in self.outdated:
+                storage.delete(storage.join(self.output, name))
+            content = json.dumps(self.flags, indent=2).encode()
+            storage.write_bytes(storage.join(self.output, JOB), content)
+        except OSError as error:
+            raise InputError(f"{self.output} can't be written to: {error}") from error
+
+
+def claim(
     config: Any,  # noqa: ANN401 - any job's
     finished: str,
     parts: Collection[str],
     made_from: Mapping[str, str] | None = None,
-) -> None:
-    """Make a job's output ready to be written, and leave alone what is not ours.
+) -> Claim:
+    """Claim an output, and leave alone what is not ours.
 
     Args:
         config: The job's, with ``output`` and ``overwrite``.
@@ -41,7 +74,7 @@ def claim_output(
             the job is resumed.
 
     Raises:
-        InputError: A result is there, or something else, or it can't be written to.
+        InputError: A result is there, or something else, or what the job reads.
     """
     output = config.output
     if storage.exists(output) and not storage.is_folder(output):
@@ -53,14 +86,20 @@ def claim_output(
     ours = {JOB, finished, *parts} if is_begun else set()
     if others := sorted(found - ours):
         raise InputError(f"{output} holds {others[0]}, which is not ours: name an empty folder.")
-    flags = json.dumps({**flags_of(config), MADE_FROM: made_from or {}}, indent=2)
-    try:
-        # What marks a result as complete goes first and comes last.
-        for name in (finished, *sorted(found - {finished, JOB})):
-            storage.delete(storage.join(output, name))
-        storage.write_bytes(storage.join(output, JOB), flags.encode())
-    except OSError as error:
-        raise InputError(f"{output} can't be written to: {error}") from error
+    _check_apart(config)
+    outdated = (finished, *sorted(found - {finished, JOB}))
+    return Claim(output, outdated, {**flags_of(config), MADE_FROM: made_from or {}})
+
+
+def _check_apart(config: Any) -> None:  # noqa: ANN401
+    """Refuse to delete what is to be read."""
+    for name, value in locations.named(config).items():
+        for location in value if isinstance(value, tuple) else (value,):
+            if name != "output" and f"{location}/".startswith(f"{config.output}/"):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {location} lies in the output, which begins "
+                    "empty: name another --output."
+                )
 
 
 def claim_or_resume(
@@ -72,8 +111,8 @@ def claim_or_resume(
     goes_on: bool,
     may_change: Collection[str],
     made_from: Mapping[str, str],
-) -> None:
-    """Make an output ready to be written, or check that the run in it is the one to go on with.
+) -> Claim:
+    """Claim an output, or check that the run in it is the one to go on with.
 
     Args:
         config: The job's, with ``output`` and ``overwrite``.
@@ -90,13 +129,13 @@ def claim_or_resume(
     """
     if goes_on:
         _check_same_run(config, may_change, made_from)
-        return
+        return Claim(config.output, outdated=(), flags=None)
     if storage.exists(storage.join(config.output, begun)) and not config.overwrite:
         raise InputError(
             f"{config.output} already holds a run: --resume goes on with it, --overwrite replaces "
             "it, or name another folder."
         )
-    claim_output(config, finished, parts, made_from)
+    return claim(config, finished, parts, made_from)
 
 
 def _check_same_run(

@@ -27,7 +27,9 @@ LOG_EVERY_SECONDS = 10.0
 
 
 @contextmanager
-def progress(doing: str, unit: str, total: float | None = None) -> Iterator[Advance]:
+def progress(
+    doing: str, unit: str, total: float | None = None, begun: int = 0
+) -> Iterator[Advance]:
     """Show how far long work is: a bar on a terminal, a line every ten seconds elsewhere.
 
     Both tell the number done, the rate, what else is said, and the time left if there is a total.
@@ -36,13 +38,14 @@ def progress(doing: str, unit: str, total: float | None = None) -> Iterator[Adva
         doing: What is being done.
         unit: What is counted.
         total: How many there will be, if that is known.
+        begun: How many were done before, at another time.
 
     Yields:
         A function that takes the number done so far and, by keyword, what else is worth saying.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _log_lines(doing, unit, total)
+        yield _log_lines(doing, unit, total, begun)
         return
     columns = [
         SpinnerColumn(),
@@ -55,17 +58,17 @@ def progress(doing: str, unit: str, total: float | None = None) -> Iterator[Adva
     ]
     # Work comes in chunks of half a minute and more: over less there is no rate.
     with Progress(*columns, console=console, speed_estimate_period=600) as bars:
-        bar = bars.add_task(doing, total=total, unit=unit, rate="", said="")
+        bar = bars.add_task(doing, total=total, completed=begun, unit=unit, rate="", said="")
         start = time.monotonic()
 
         def advance(done: float, **said: object) -> None:
-            rate = _rate(done, time.monotonic() - start)
+            rate = _rate(done - begun, time.monotonic() - start)
             bars.update(bar, completed=done, rate=rate, said=_said(said))
 
         yield advance
 
 
-def _log_lines(doing: str, unit: str, total: float | None) -> Advance:
+def _log_lines(doing: str, unit: str, total: float | None, begun: int) -> Advance:
     start = last = time.monotonic()
 
     def advance(done: float, **said: object) -> None:
@@ -75,8 +78,8 @@ def _log_lines(doing: str, unit: str, total: float | None) -> Advance:
             return
         last = now
         of = f" of {total:,.0f}" if total else ""
-        told = [f"{done:,.0f}{of} {unit}", _rate(done, now - start), _said(said)]
-        told.append(_left(done, total, now - start))
+        told = [f"{done:,.0f}{of} {unit}", _rate(done - begun, now - start), _said(said)]
+        told.append(_left(done, total, begun, now - start))
         print(f"{doing}: {', '.join(filter(None, told))}", file=sys.stderr, flush=True)
 
     return advance
@@ -87,11 +90,11 @@ def _rate(done: float, seconds: float) -> str:
     return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
 
 
-def _left(done: float, total: float | None, seconds: float) -> str:
+def _left(done: float, total: float | None, begun: int, seconds: float) -> str:
     """Return how long the rest takes at the rate so far, or nothing where that can't be told."""
-    if not total or not 0 < done < total:
+    if not total or not begun < done < total:
         return ""
-    return f"{timedelta(seconds=round(seconds * (total - done) / done))} left"
+    return f"{timedelta(seconds=round(seconds * (total - done) / (done - begun)))} left"
 
 
 def _said(said: dict[str, object]) -> str:
@@ -99,13 +102,13 @@ def _said(said: dict[str, object]) -> str:
 
 
 @contextmanager
-def progress_from_workers(doing: str, unit: str, total: float) -> Iterator[Queue]:
+def progress_from_workers(doing: str, unit: str, total: float, begun: int = 0) -> Iterator[Queue]:
     """Show the progress that workers put into the yielded queue: pairs of done and said."""
     # Where this process is: on another node it could be lost, and the workers with it.
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     queue = Queue(actor_options={"num_cpus": 0, "label_selector": here})
     finished = threading.Event()
-    with progress(doing, unit, total) as advance:
+    with progress(doing, unit, total, begun) as advance:
         thread = threading.Thread(target=_relay, args=(queue, advance, finished), daemon=True)
         thread.start()
         try:

@@ -48,8 +48,8 @@ class MlflowCallback(UserCallback):  # type: ignore[misc]
             raise
         except Exception as error:
             raise InputError(
-                f"--mlflow-uri {uri} does not answer: {_first_line(error)}; check it, or leave the "
-                "flag out."
+                "The server of --mlflow-uri does not answer: "
+                f"{_first_line(error).replace(uri, '…')}; check it, or leave the flag out."
             ) from error
         return cls(uri, run_id)
 

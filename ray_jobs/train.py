@@ -16,8 +16,9 @@ from typing import Any
 import ray.data
 import torch
 from ray import train as ray_train
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from fer import checkpoint, storage
 from fer.checkpoint import read_config
@@ -83,7 +84,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     _check_start(config)
     _check_batch(config, data)
     _check_extras(config, data)
-    outputs.claim_or_resume(
+    claim = outputs.claim_or_resume(
         config,
         checkpoint.CONFIG,
         PARTS,
@@ -92,10 +93,13 @@ def run(config: TrainConfig) -> dict[str, Any]:
         may_change=MAY_CHANGE,
         made_from={"dataset": data.summary["fingerprint"]},
     )
-    if not storage.exists(storage.join(config.output, checkpoint.CONFIG)):
+    if not (config.resume and storage.exists(storage.join(config.output, checkpoint.CONFIG))):
         cluster.connect()
-        with cluster.sentences(), _tracked(config) as callbacks:
-            _finish(config, _fit(config, data, callbacks))
+        reading_cpus = streaming.READ_CPUS if is_streamed(config, data) else 0
+        scaling = place_workers(config, reading_cpus)
+        claim.take()
+        with _failures_told(), cluster.sentences(), _tracked(config) as callbacks:
+            _finish(config, _fit(config, data, scaling, callbacks))
     return _result(config, time.monotonic() - start)
 
 
@@ -129,7 +133,7 @@ def _check_extras(config: TrainConfig, data: Dataset) -> None:
 def _check_batch(config: TrainConfig, data: Dataset) -> None:
     low, high = config.worker_range
     uneven = [number for number in range(low, high + 1) if config.batch_size % number]
-    if uneven and _is_streamed(config, data):
+    if uneven and is_streamed(config, data):
         raise InputError(
             f"--batch-size {config.batch_size} does not divide evenly among {uneven[0]} workers, "
             "as it must where a dataset is streamed: choose others, or raise --memory-limit."
@@ -142,7 +146,7 @@ def _check_batch(config: TrainConfig, data: Dataset) -> None:
         )
 
 
-def _is_streamed(config: TrainConfig, data: Dataset) -> bool:
+def is_streamed(config: TrainConfig, data: Dataset) -> bool:
     """Tell whether a worker's memory does not hold the dataset."""
     num_examples = sum(sum(data.counts(split).values()) for split in ("train", "val"))
     return num_examples * example_bytes(len(data.class_names)) > config.memory_limit * 2**30
@@ -151,23 +155,26 @@ def _is_streamed(config: TrainConfig, data: Dataset) -> bool:
 # Fit.
 
 
-def _fit(config: TrainConfig, data: Dataset, callbacks: list[MlflowCallback]) -> Result:
-    is_streamed = _is_streamed(config, data)
-    scaling = place_workers(config, streaming.READ_CPUS if is_streamed else 0)
+def _fit(
+    config: TrainConfig, data: Dataset, scaling: ScalingConfig, callbacks: list[MlflowCallback]
+) -> Result:
     # Called again for workers that take the place of lost ones, which go on in another order.
     stream = partial(_stream, config)
     filesystem, path = storage.filesystem(config.output)
     with (
         _keyboard_interrupts(),
         progress_from_workers(
-            f"Training {config.model}", "steps", _num_steps(config, data)
+            f"Training {config.model}",
+            "steps",
+            total=_num_steps(config, data, config.num_epochs),
+            begun=_num_steps(config, data, _num_done(config)),
         ) as queue,
     ):
         return TorchTrainer(
             train_loop_per_worker,
-            train_loop_config={"config": dataclasses.asdict(config), "queue": queue},
+            train_loop_config={"config": outputs.flags_of(config), "queue": queue},
             scaling_config=scaling,
-            datasets={streaming.TRAIN: stream} if is_streamed else {},
+            datasets={streaming.TRAIN: stream} if is_streamed(config, data) else {},
             dataset_config=streaming.data_config(),
             run_config=RunConfig(
                 name=LAST,
@@ -186,14 +193,19 @@ def _fit(config: TrainConfig, data: Dataset, callbacks: list[MlflowCallback]) ->
 
 def _stream(config: TrainConfig) -> ray.data.Dataset:
     """Return the training examples, from the order of the first epoch that is not done yet."""
+    seed = seed_of_epoch(config.seed, _num_done(config))
+    return streaming.train_examples(open_dataset(config.dataset), seed)
+
+
+def _num_done(config: TrainConfig) -> int:
+    """Return the number of epochs that are done already."""
     location = storage.join(config.output, METRICS)
-    done = len(from_json_lines(storage.read_bytes(location))) if storage.exists(location) else 0
-    return streaming.train_examples(open_dataset(config.dataset), seed_of_epoch(config.seed, done))
+    return len(from_json_lines(storage.read_bytes(location))) if storage.exists(location) else 0
 
 
-def _num_steps(config: TrainConfig, data: Dataset) -> int:
+def _num_steps(config: TrainConfig, data: Dataset, num_epochs: int) -> int:
     num_train = sum(data.counts("train").values())
-    return config.num_epochs * steps_per_epoch(num_train, config.batch_size)
+    return num_epochs * steps_per_epoch(num_train, config.batch_size)
 
 
 @contextmanager
@@ -208,6 +220,16 @@ def _tracked(config: TrainConfig) -> Iterator[list[MlflowCallback]]:
         status = "FINISHED"
     finally:
         tracker.end(status, config.output)
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Raise what is no mistake of a person's, and was tried again in vain, as one sentence."""
+    try:
+        yield
+    except TrainingFailedError as error:
+        told = str(error).strip().splitlines()[-1].rstrip(".")
+        raise JobError(f"Training failed: {told}; see to that, and --resume it.") from error
 
 
 @contextmanager
@@ -239,7 +261,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> str | None:
         run.start_from(resolve_checkpoint(config.from_checkpoint), data.class_names)
     if _is_exhausted(run, config):
         return None
-    feeds = StreamedFeed.open if _is_streamed(config, data) else ResidentFeed.place
+    feeds = StreamedFeed.open if is_streamed(config, data) else ResidentFeed.place
     epochs = run.epochs(
         prepare_model(run.network),
         feeds(data, run.recipe, device, rank, world_size),

@@ -8,7 +8,7 @@
 import contextlib
 import dataclasses
 import json
-import math
+import os
 import signal
 import sys
 import time
@@ -33,6 +33,9 @@ from fer.targets import NO_VOTES
 from ray_jobs import autoscaling, cluster, locations, outputs, train
 from ray_jobs.config import TrainConfig, TuneConfig
 from ray_jobs.progress import Advance, progress
+
+SHARE, GRACE_PERCENT = "percent_done", 34
+"""What a trial tells of its own schedule, and what it may do of it before it can be stopped."""
 
 TRIALS = "trials"
 """Ray Tune's own folder in the output."""
@@ -85,7 +88,12 @@ def run(config: TuneConfig) -> dict[str, Any]:
     data.check_split("val")
     if config.study == "votes" and not data.held_columns("votes"):
         raise InputError(NO_VOTES)
-    outputs.claim_or_resume(
+    if train.is_streamed(trial_config(config, {}), data):
+        raise InputError(
+            f"{config.dataset} is more than the memory of a trial is meant to hold: study a part "
+            "of it."
+        )
+    claim = outputs.claim_or_resume(
         config,
         "report.json",
         PARTS,
@@ -95,13 +103,14 @@ def run(config: TuneConfig) -> dict[str, Any]:
         made_from={"dataset": data.summary["fingerprint"]},
     )
     finished = storage.join(config.output, "report.json")
-    if storage.exists(finished):
+    if config.resume and storage.exists(finished):
         return dict(json.loads(storage.read_bytes(finished))["result"])
     cluster.connect(cluster.TRAINING_MEMORY)
     needed = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
     cluster.require_room(
         [{name: need for name, need in needed.items() if need}], "Trials this large"
     )
+    claim.take()
     with cluster.sentences():
         results = _try(config)
     return _finish(config, data, results, time.monotonic() - start)
@@ -157,7 +166,8 @@ def _keyboard_interrupts() -> Iterator[None]:
     try:
         yield
         # Ray Tune puts its own in its place, and gives it back when it has been interrupted.
-        if signal.getsignal(signal.SIGINT) is handler:
+        is_replaced = os.environ.get("TUNE_DISABLE_SIGINT_HANDLER") != "1"
+        if is_replaced and signal.getsignal(signal.SIGINT) is handler:
             raise KeyboardInterrupt
     finally:
         signal.signal(signal.SIGINT, handler)
@@ -197,7 +207,7 @@ def _tune_config(config: TuneConfig) -> tune.TuneConfig:
         mode="max",
         num_samples=1 if is_comparison else config.num_samples,
         search_alg=None if is_comparison else _search_algorithm(config),
-        scheduler=FIFOScheduler() if is_comparison else _scheduler(config),
+        scheduler=FIFOScheduler() if is_comparison else _scheduler(),
         max_concurrent_trials=_concurrent_trials(config),
     )
 
@@ -218,10 +228,13 @@ def _search_algorithm(config: TuneConfig) -> Searcher | None:
         ) from error
 
 
-def _scheduler(config: TuneConfig) -> TrialScheduler:
-    """Stop trials that fall behind, but let each begin: rates rise before they fall."""
-    grace = max(1, math.ceil(config.num_epochs / 3))
-    return ASHAScheduler(max_t=config.num_epochs, grace_period=grace, reduction_factor=2)
+def _scheduler() -> TrialScheduler:
+    """Stop trials that fall behind, but let each begin: rates rise before they fall.
+
+    They are compared where they are in their own schedules: at the same epoch one that is short
+    has its rate down already, and one that is long is at its highest.
+    """
+    return ASHAScheduler(time_attr=SHARE, max_t=100, grace_period=GRACE_PERCENT, reduction_factor=2)
 
 
 def _concurrent_trials(config: TuneConfig) -> int | None:
@@ -251,15 +264,20 @@ def trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:
         with kept.as_directory() as folder:
             begun.take_up(folder)
     feed = ResidentFeed.place(data, begun.recipe, device)
-    for metrics in begun.epochs(begun.network, feed, advance=lambda _step, _said: None):
-        files = train.checkpoint_files(begun, config, data)
-        with checkpoint.temporary_folder(files) as folder:
-            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+    epochs = begun.epochs(begun.network, feed, advance=lambda _step, _said: None)
+    # Raised, a loss that explodes would be taken for a lost node, and the same be tried again.
+    with contextlib.suppress(JobError):
+        for metrics in epochs:
+            told = {**metrics, SHARE: 100 * metrics["epoch"] / config.num_epochs}
+            files = train.checkpoint_files(begun, config, data)
+            with checkpoint.temporary_folder(files) as folder:
+                tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def trial_config(config: TuneConfig, varied: dict[str, Any]) -> TrainConfig:
     """Return the training that a trial is: the defaults, the study's flags, what it varies."""
-    common = {"model": config.model, "num_epochs": config.num_epochs, "seed": config.seed}
+    names = ("model", "num_epochs", "select_by", "seed")
+    common = {name: getattr(config, name) for name in names}
     flags = {**common, **varied}
     flags |= CHANGES[flags.pop("change", "none")]
     return TrainConfig(dataset=config.dataset, output=config.output, **flags)
@@ -310,7 +328,8 @@ def _finish(
     """Keep the best trial's checkpoint, and write the table and the page, ``report.json`` last."""
     tried = [(each, result) for result in results if (each := _read_trial(result))]
     if not tried:
-        told = next((str(error).splitlines()[-1] for error in results.errors), "none was started")
+        reasons = (str(error).splitlines()[-1] for error in results.errors)
+        told = next(reasons, "no loss stayed finite").rstrip(".")
         raise JobError(f"No trial finished an epoch: {told}.")
     best, result = max(tried, key=lambda pair: pair[0].best(config.select_by)[config.select_by])
     location = storage.join(config.output, BEST)
@@ -324,7 +343,7 @@ def _finish(
         name=config.study,
         select_by=config.select_by,
         trials=trials,
-        failed=len(results.errors),
+        failed=len(results) - len(trials),
         seconds=seconds,
         num_val=sum(data.counts("val").values()),
     )
@@ -335,7 +354,7 @@ def _finish(
         "val_macro_f1": best.best(config.select_by)["val_macro_f1"],
         "varied": best.varied,
         "trials": len(trials),
-        "failed": len(results.errors),
+        "failed": studied.failed,
         "report": storage.join(config.output, "index.html"),
         "seconds": round(seconds, 2),
     }
@@ -346,8 +365,9 @@ def _finish(
 
 def _read_trial(result: tune.Result) -> study.Trial | None:
     """Return what a trial reached; None if it got nowhere."""
-    if not result.best_checkpoints or result.metrics_dataframe is None:
+    told = result.metrics_dataframe
+    if not result.best_checkpoints or told is None or told.empty:
         return None
-    history = tuple(result.metrics_dataframe.to_dict("records"))
+    history = tuple(told.to_dict("records"))
     varied = {name: result.config[name] for name in sorted(result.config)}
     return study.Trial(storage.name(result.path), varied, history)

@@ -12,6 +12,7 @@ from torch import nn
 from fer.checkpoint import load_checkpoint
 from fer.dataset import Dataset
 from fer.metrics import Scores, score
+from fer.models import Layers
 from fer.reports import figures
 from fer.reports.architecture import draw_architecture
 from fer.reports.pages import render_page
@@ -26,7 +27,9 @@ PAPER_TABLE_1 = {
     "neutral": (48.46, 62.45),
     "overall": (56.31, 65.55),
 }
-"""The paper's Table 1 as printed: recognition accuracy in percent, shallow and deep network."""
+"""Table 1 of the paper (Le, Pham and Hoang, Convolutional Neural Networks for Facial Emotion
+Recognition, VNU-HCM University of Science) as printed: recognition accuracy in percent, shallow and
+deep network."""
 
 NUM_MISTAKES = 16
 """Faces in the gallery of a network's surest mistakes."""
@@ -40,7 +43,7 @@ class Network:
         name: What the report calls it.
         location: Where its checkpoint is.
         id: Its id.
-        models: Its networks by the name of their architecture.
+        models: Its networks by their architecture: its name, and what differs from the defaults.
     """
 
     name: str
@@ -52,8 +55,16 @@ class Network:
     def load(cls, name: str, location: str) -> "Network":
         """Load a checkpoint for the report to draw."""
         loaded = load_checkpoint(location)
-        names = [config.architecture["name"] for config in loaded.configs]
+        names = [_title(config.architecture) for config in loaded.configs]
         return cls(name, location, loaded.id, dict(zip(names, loaded.models, strict=True)))
+
+
+def _title(architecture: Mapping[str, Any]) -> str:
+    defaults, given = dataclasses.asdict(Layers()), architecture["arguments"]
+    # Dropout leaves the drawing as it is.
+    names = [name for name in defaults if name != "dropout" and name in given]
+    others = [f"{name} {given[name]}" for name in names if given[name] != defaults[name]]
+    return ", ".join([architecture["name"], *others])
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,8 @@ class Circumstances:
         fingerprint: Digest of its pixels, labels and splits.
         split: The split that was scored.
         tta: Whether each image was averaged with its mirror image.
+        fusion: How the members of the committee are weighed; None without one.
+        weights: Share of each in the decision.
         created: When, in ISO 8601.
     """
 
@@ -117,6 +130,8 @@ class Circumstances:
     fingerprint: str
     split: str
     tta: bool
+    fusion: str | None
+    weights: tuple[float, ...]
     created: str
 
 
@@ -166,7 +181,8 @@ def _pictures(evaluations: Sequence[Evaluation]) -> dict[str, bytes]:
                 evaluation.mistakes, evaluation.captions
             )
         for title, model in evaluation.network.models.items():
-            pictures.setdefault(f"{title}-architecture.png", draw_architecture(model, title))
+            if (picture := f"{title}-architecture.png") not in pictures:
+                pictures[picture] = draw_architecture(model, title)
     return pictures
 
 

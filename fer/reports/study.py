@@ -54,7 +54,7 @@ class Study:
         name: Of the study.
         select_by: Score on val by which trials are ranked.
         trials: Those that finished an epoch.
-        failed: Number of those that ended in an error.
+        failed: Number of those that did not.
         seconds: How long all of it took.
         num_val: Examples of val.
     """
@@ -70,7 +70,8 @@ class Study:
     def noise(self) -> float:
         """How far apart, in [0, 1], two equally good networks are by chance in one of twenty cases.
 
-        The 95 % interval of the difference of two independent shares, by the normal distribution.
+        The 95 % interval of the difference of two independent shares, by the normal distribution:
+        a bit too much for one pair on the same images, and too little for the best of many.
         """
         share = max(trial.best(self.select_by)["val_accuracy"] for trial in self.trials)
         return float(1.96 * np.sqrt(2 * share * (1 - share) / self.num_val))
@@ -123,12 +124,12 @@ def parameter_importance(study: Study) -> dict[str, float]:
     suffers when its values are shuffled (Breiman 2001, doi 10.1023/A:1010933404324). Empty where
     one parameter varies, or fewer than ``LEAST_FOR_IMPORTANCE`` trials were made.
     """
-    from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415 - slow, and seldom needed
-    from sklearn.inspection import permutation_importance  # noqa: PLC0415
-
     names = list(study.trials[0].varied)
     if len(names) < 2 or len(study.trials) < LEAST_FOR_IMPORTANCE:
         return {}
+    from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415 - slow, and seldom needed
+    from sklearn.inspection import permutation_importance  # noqa: PLC0415
+
     values = pd.DataFrame([trial.varied for trial in study.trials], columns=names)
     columns = np.column_stack([_as_numbers(values[name]) for name in names])
     scores = [trial.best(study.select_by)[study.select_by] for trial in study.trials]

@@ -19,6 +19,15 @@ def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):
     ]
 
 
+def test_what_was_done_before_is_no_part_of_the_rate(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress("Training", "steps", 6720, begun=4480) as advance:
+        now[0] = 10.0
+        advance(4500)
+    assert capsys.readouterr().err == ("Training: 4,500 of 6,720 steps, 2/s, 0:18:30 left\n")
+
+
 def test_without_a_total_nothing_is_said_of_the_rest(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
