@@ -326,7 +326,7 @@ class ServeConfig:
     max_replicas: int = 1
     """Most processes that answer when many ask."""
     cpus_per_replica: float = 1.0
-    """CPUs that each of them reserves; it has as many threads."""
+    """CPUs that each of them reserves; its network has as many threads."""
     gpus_per_replica: float = 0.0
     """GPUs of each; several share one at 0.5 or less."""
     max_batch_size: int = 32
@@ -340,7 +340,7 @@ class ServeConfig:
     timeout_seconds: float = 30.0
     """Longest time that a request may take."""
     allow_anonymous: bool = False
-    """Answer without a token though others reach the address, or though it is deployed."""
+    """Start without FER_API_TOKEN though others reach the address, or though it is deployed."""
 
     def __post_init__(self) -> None:
         low, high = self.min_replicas, self.max_replicas

@@ -16,9 +16,15 @@ from typing import Any
 import ray.data
 import torch
 from ray import train as ray_train
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+)
 from ray.train.torch import TorchTrainer, get_device, prepare_model
-from ray.train.v2.api.exceptions import TrainingFailedError
 
 from fer import checkpoint, storage
 from fer.checkpoint import read_config

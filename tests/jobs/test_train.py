@@ -128,6 +128,19 @@ def test_a_run_does_not_go_on_with_other_data(fer, trained, sources, tmp_path):
     assert (run.code, "began with another dataset, " in run.sentence) == (2, True)
 
 
+def test_what_can_t_begin_replaces_nothing(fer, trained, dataset):
+    folder, result = trained["1"]
+    arguments = ("train", "--dataset", dataset, "--output", folder, *FAST, "--overwrite")
+    run = fer(*arguments, "--num-workers", "9")
+    assert (run.code, "need 9 CPU in all" in run.sentence) == (2, True)
+    run = fer(*arguments, "--from-checkpoint", folder)
+    assert run.code == 2
+    assert run.sentence == (
+        f"--from-checkpoint {folder} lies in the output, which begins empty: name another --output."
+    )
+    assert read_config(str(folder)).id == result["id"]
+
+
 def test_a_batch_larger_than_the_data(fer, dataset, tmp_path):
     output = ("--output", tmp_path / "run")
     run = fer("train", "--dataset", dataset, *output, "--batch-size", "999")
