@@ -85,7 +85,7 @@ def test_what_a_server_missed_is_told_at_the_end(server, tmp_path):
 def test_an_address_where_nothing_answers(fer, dataset, tmp_path):
     flags = ("--dataset", dataset, "--output", tmp_path / "run")
     run = fer("train", *flags, "--mlflow-uri", "nonsense://nowhere", *FAST)
-    assert (run.code, "--mlflow-uri nonsense://nowhere does not answer: " in run.sentence) == (
+    assert (run.code, "The server of --mlflow-uri does not answer: " in run.sentence) == (
         2,
         True,
     )
