@@ -20,6 +20,7 @@ import ray
 import torch
 from ray import tune
 from ray.tune import ResultGrid
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -296,27 +297,29 @@ class _Teller(tune.Callback):  # type: ignore[misc]
     """Tells the progress bar what the trials report.
 
     The bar is the class's: Ray Tune pickles its callbacks, which a bar can't be, and gives those of
-    the first run back to a study that is taken up again.
+    the first run back to a study that is taken up again. What is told is read off the trials.
     """
 
     advance: ClassVar[Advance]
 
     def __init__(self, select_by: str) -> None:
         self._select_by = select_by
-        self._epochs, self._best, self._done = 0, 0.0, 0
 
-    def on_trial_result(self, *_: Any, result: dict[str, Any], **__: Any) -> None:  # noqa: ANN401
-        self._epochs += 1
-        self._best = max(self._best, result[self._select_by])
-        self._say()
+    def on_trial_result(self, trials: list[Trial], **_: Any) -> None:  # noqa: ANN401
+        self._say(trials)
 
-    def on_trial_complete(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
-        self._done += 1
-        self._say()
+    def on_trial_complete(self, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ANN401
+        self._say(trials, trial)
 
-    def _say(self) -> None:
-        best = {f"best {self._select_by}": f"{self._best:.3f}"}
-        _Teller.advance(self._done, epochs=self._epochs, **best)
+    def on_trial_error(self, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ANN401
+        self._say(trials, trial)
+
+    def _say(self, trials: list[Trial], *ended: Trial) -> None:
+        done = [trial for trial in trials if trial.is_finished() or trial in ended]
+        epochs = sum(trial.last_result.get("epoch", 0) for trial in trials)
+        scores = [trial.metric_analysis.get(self._select_by, {}).get("max", 0) for trial in trials]
+        best = {f"best {self._select_by}": f"{max(scores):.3f}"}
+        _Teller.advance(len(done), epochs=epochs, **best)
 
 
 # Finish.
