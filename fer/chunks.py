@@ -38,13 +38,14 @@ def cut(pieces: Iterable[Piece], salt: str = "", num_parts: int = 1) -> Iterator
         num_parts: Parts of the source that are cut on their own, taken to be as large as this one.
     """
     batch: list[Piece] = []
-    size_bytes = 0
-    for total, piece in enumerate(pieces, start=1):
+    size_bytes = before = 0
+    for piece in pieces:
         batch.append(piece)
         size_bytes += len(piece.data or b"")
-        enough = min(MAX_IMAGES, max(MIN_IMAGES, total * num_parts // GROWTH))
+        enough = min(MAX_IMAGES, max(MIN_IMAGES, before * num_parts // GROWTH))
         if len(batch) >= enough or size_bytes >= MAX_BYTES:
             yield _chunk(batch, salt)
+            before += len(batch)
             batch, size_bytes = [], 0
     if batch:
         yield _chunk(batch, salt)

@@ -193,7 +193,7 @@ def chunk_sizes(num_images: int) -> tuple[int, int]:
     """Return how large the largest chunk of a source is, and how many chunks there are."""
     size, number, seen = chunks.MIN_IMAGES, 0, 0
     while seen < num_images:
-        size = min(chunks.MAX_IMAGES, max(chunks.MIN_IMAGES, seen // (chunks.GROWTH - 1)))
+        size = min(chunks.MAX_IMAGES, max(chunks.MIN_IMAGES, seen // chunks.GROWTH))
         if size == chunks.MAX_IMAGES:
             return size, number + math.ceil((num_images - seen) / size)
         seen += size
