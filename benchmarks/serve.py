@@ -232,6 +232,8 @@ def ask(
                 **pause,
             },
         ).stdout
+    if broken := re.search(r"Socket errors: (.*)", told):
+        print(f"{address}: connections broke: {broken[1]}", file=sys.stderr)
     total = int(re.search(r"(\d+) requests in", told)[1])
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
     bad = int(refused[1]) if refused else 0

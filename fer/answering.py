@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from fer.uploads import Upload
 
 Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
 """Takes crops uint8 (N, 48, 48), N at least 1, and returns probabilities float32 (N, C)."""
+
+MAX_LOOK_SECONDS = 60.0
+"""A picture that takes longer holds its replica, which is replaced then."""
 
 _BLANK = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
 
@@ -56,6 +61,8 @@ class Answerer:
         self._looking = ThreadPoolExecutor(1, "looking")
         self._network = ThreadPoolExecutor(1, "network")
         self._of_thread = threading.local()
+        self._began_to_look: float | None = None
+        self._detector_id = detector_id(weights)
         # The first run takes longer than the others, and shows that there can be one.
         predictor.predict_probs(_BLANK)
 
@@ -66,14 +73,15 @@ class Answerer:
             uploads: The pictures.
             detector: ``yunet`` only where ``detector`` of this object is.
         """
-        weights = self._weights if detector == "yunet" else None
         labeller = Labeller(
             self.predictor.class_names,
             self.predictor.id,
-            detector_id(weights),
+            self._detector_id if detector == "yunet" else detector_id(None),
             self._min_confidence,
         )
-        results = [self._answer(upload, detector, labeller) for upload in uploads]
+        # Two at a time, so that those of other requests come between.
+        turns = asyncio.Semaphore(2)
+        results = [self._answer(upload, detector, labeller, turns) for upload in uploads]
         return Answer(
             model=labeller.model, detector=labeller.detector, results=await asyncio.gather(*results)
         )
@@ -84,15 +92,26 @@ class Answerer:
         return await loop.run_in_executor(self._network, self.predictor.predict_probs, crops)
 
     async def check(self) -> None:
-        """Run the network once; raises what that raises."""
+        """Run the network once; raises what that raises.
+
+        Raises:
+            TimeoutError: A picture has been looked at for longer than any takes.
+        """
+        began = self._began_to_look
+        if began is not None and time.monotonic() - began > MAX_LOOK_SECONDS:
+            raise TimeoutError(f"A picture has been looked at for over {MAX_LOOK_SECONDS:g} s.")
         await self.classify(_BLANK)
 
-    async def _answer(self, upload: Upload, detector: Detector, labeller: Labeller) -> ImageAnswer:
+    async def _answer(
+        self, upload: Upload, detector: Detector, labeller: Labeller, turns: asyncio.Semaphore
+    ) -> ImageAnswer:
         if upload.error is not None:
             return ImageAnswer(name=upload.name, status="unreadable", error=upload.error)
         loop = asyncio.get_running_loop()
         try:
-            seen, crops = await loop.run_in_executor(self._looking, self._look, upload, detector)
+            async with turns:
+                look = partial(self._look, upload, detector)
+                seen, crops = await loop.run_in_executor(self._looking, look)
         except ImageError as error:
             return ImageAnswer(name=upload.name, status=error.status, error=str(error))
         probs = (await self._classify(np.stack(crops))).tolist() if crops else []
@@ -100,6 +119,13 @@ class Answerer:
 
     def _look(self, upload: Upload, detector: Detector) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Return what is seen in a picture, and its faces uint8 (48, 48)."""
+        self._began_to_look = time.monotonic()
+        try:
+            return self._see(upload, detector)
+        finally:
+            self._began_to_look = None
+
+    def _see(self, upload: Upload, detector: Detector) -> tuple[dict[str, Any], list[np.ndarray]]:
         if detector == "none":
             image = decode_image(upload.data)
             size = {"width": image.width, "height": image.height}

@@ -28,7 +28,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "The body is no picture, or not what its type says."},
     503: {
         "model": Problem,
-        "description": "Too busy: try again after Retry-After seconds. Without: it took too long.",
+        "content": {"text/plain": {}},
+        "description": "Too busy (plain text): try again after Retry-After seconds. Without that "
+        "header it took too long.",
     },
 }
 
@@ -94,19 +96,20 @@ def _add_predictions(app: FastAPI, answerer: Answerer, limits: Limits, token: st
 
 
 def _add_model(app: FastAPI, answerer: Answerer, token: str | None) -> None:
+    described = describe(answerer)
+
     @app.get(
         "/v1/model", responses={401: PROBLEMS[401]}, dependencies=[Depends(require_token(token))]
     )
     async def model() -> dict[str, Any]:
         """Describe the network: its classes, how it was trained, what it scored, its card."""
-        return describe(answerer)
+        return described
 
 
 def describe(answerer: Answerer) -> dict[str, Any]:
     """Return what can be said of the networks and the detector that answer."""
     predictor = answerer.predictor
-    bundled = read_config(str(BUNDLED_WEIGHTS))
-    card = (BUNDLED_WEIGHTS / "README.md").read_text() if predictor.id == bundled.id else None
+    is_bundled = predictor.id == read_config(str(BUNDLED_WEIGHTS)).id
     members = [
         {
             name: vars(config)[name]
@@ -120,7 +123,7 @@ def describe(answerer: Answerer) -> dict[str, Any]:
         "detector": answerer.detector,
         "engine": predictor.engines[0].name,
         "members": members,
-        "card": card,
+        "card": (BUNDLED_WEIGHTS / "README.md").read_text("utf-8") if is_bundled else None,
     }
 
 

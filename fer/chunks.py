@@ -35,14 +35,16 @@ def cut(pieces: Iterable[Piece], salt: str = "", num_parts: int = 1) -> Iterator
     Args:
         pieces: What ``fer.sources`` reads from it, or from a part of it.
         salt: Sets the chunks' names apart from those of the same pieces at another time.
-        num_parts: Parts of the source that are cut on their own, taken to be as large as this one.
+        num_parts: Parts of the source that are cut on their own, taken to be as large as this one,
+            but for no chunk of more than half of what came before it.
     """
     batch: list[Piece] = []
     size_bytes = before = 0
     for piece in pieces:
         batch.append(piece)
         size_bytes += len(piece.data or b"")
-        enough = min(MAX_IMAGES, max(MIN_IMAGES, before * num_parts // GROWTH))
+        grown = min(before * num_parts // GROWTH, before // 2)
+        enough = min(MAX_IMAGES, max(MIN_IMAGES, grown))
         if len(batch) >= enough or size_bytes >= MAX_BYTES:
             yield _chunk(batch, salt)
             before += len(batch)

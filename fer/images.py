@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 pillow_heif.register_heif_opener()
 Image.init()
@@ -35,6 +37,9 @@ MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 89_478_485
 """Larger images are not decoded: Pillow's own limit, a quarter of a gigabyte of RGB."""
 
+MAX_SCANNED_PIXELS = 2**31
+"""What all scans of a JPEG may go over together: 24 of the largest image."""
+
 MAX_PHOTO_SIDE = 2048
 """Longer side in pixels that is kept of a photograph: 12 MiB of RGB at most, and 48 pixels of each
 face that a detector finds at half of it."""
@@ -42,8 +47,22 @@ face that a detector finds at half of it."""
 ENOUGH = 4 * IMAGE_SIZE
 """The side in pixels that is kept of a face before it is scaled to ``IMAGE_SIZE``."""
 
+BITS_PER_SAMPLE = 258
+"""TIFF's tag of that name (TIFF 6.0, section 8)."""
+
 TILE_SIDE, MAX_TILE_PIXELS = 256, 2**22
 """Side in pixels of what is made of an image at once, and size of what is converted as a whole."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation (Exif 2.32, tag 274)."""
 
 LYING = (5, 6, 7, 8)
 """EXIF orientations of images whose width is their height when they are turned upright."""
@@ -119,10 +138,11 @@ def decode_image(data: bytes) -> DecodedImage:
     with _opened(data) as image:
         # Faces of cameras come many times too large: JPEG decodes them at a fraction of the cost.
         width, height = _decode(image, "L", min(image.size) / ENOUGH)
+        top = _top(image)
         if _is_large(image):
-            grey = _shrunk(_middle(image), "L", min(image.size) / ENOUGH)
+            grey = _shrunk(_middle(image), "L", min(image.size) / ENOUGH, top)
         else:
-            grey = _to_grey(image, _top(image))
+            grey = _to_grey(image, top)
         size = (IMAGE_SIZE, IMAGE_SIZE)
         face = ImageOps.fit(_turned(grey, image), size, Image.Resampling.BICUBIC)
         return DecodedImage(np.asarray(face), width, height)
@@ -139,7 +159,7 @@ def decode_photo(data: bytes) -> Photo:
     """
     with _opened(data) as image:
         width, height = _decode(image, "RGB", max(image.size) / MAX_PHOTO_SIDE)
-        colours = _shrunk(image, "RGB", max(image.size) / MAX_PHOTO_SIDE)
+        colours = _shrunk(image, "RGB", max(image.size) / MAX_PHOTO_SIDE, _top(image))
         return Photo(np.asarray(_turned(colours, image)), width, height)
 
 
@@ -156,6 +176,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 if image.width * image.height > MAX_IMAGE_PIXELS:
                     raise _too_many_pixels()
+                _check_work(image, data)
                 yield image
     except ImageError:
         raise
@@ -167,6 +188,17 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         if isinstance(error, UnidentifiedImageError):
             told = "its bytes are those of no known format"
         raise ImageError("unreadable", f"The image can't be decoded: {told}.") from error
+
+
+def _check_work(image: Image.Image, data: bytes) -> None:
+    """Refuse small files that are made to be decoded for minutes, or whose decoder is that slow."""
+    # A progressive JPEG goes over all pixels as often as it has scans, of which ten are many.
+    scans = data.count(b"\xff\xda") if image.info.get("progressive") else 0
+    if scans * image.width * image.height > MAX_SCANNED_PIXELS:
+        raise ImageError("too_large", f"The image goes over its pixels {scans:,} times.")
+    # Numbers that are written out, or of another range than bytes, Pillow reads one by one.
+    if isinstance(image, PpmImageFile) and image.tile[0].codec_name != "raw":
+        raise ImageError("unreadable", "The image can't be decoded: this kind of PPM is not read.")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -185,7 +217,9 @@ def _decode(image: Image.Image, mode: str, scale: float) -> tuple[int, int]:
     """
     width, height = image.size
     scale = max(1.0, scale)
-    image.draft(mode, (max(1, int(width / scale)), max(1, int(height / scale))))
+    # HEIC would hand out the thumbnail that it carries, of whatever picture that is.
+    if image.format in ("JPEG", "MPO"):
+        image.draft(mode, (max(1, int(width / scale)), max(1, int(height / scale))))
     image.load()
     # Now, and not before: TIFF files turn themselves, and PNG files may tell it after the pixels.
     return (height, width) if _orientation(image) in LYING else (width, height)
@@ -193,10 +227,9 @@ def _decode(image: Image.Image, mode: str, scale: float) -> tuple[int, int]:
 
 def _turned(pixels: Image.Image, image: Image.Image) -> Image.Image:
     """Turn what was made of an image upright, as the image's EXIF says."""
-    if (orientation := _orientation(image)) == 1:
-        return pixels
-    pixels.getexif()[ExifTags.Base.Orientation] = orientation
-    return ImageOps.exif_transpose(pixels)
+    # Pillow's own exif_transpose writes the EXIF anew, and stumbles on what cameras put there.
+    turn = _TURNS.get(_orientation(image))
+    return pixels if turn is None else pixels.transpose(turn)
 
 
 def _is_large(image: Image.Image) -> bool:
@@ -210,12 +243,12 @@ def _middle(image: Image.Image) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-def _shrunk(image: Image.Image, mode: Literal["L", "RGB"], scale: float) -> Image.Image:
+def _shrunk(image: Image.Image, mode: Literal["L", "RGB"], scale: float, top: float) -> Image.Image:
     """Convert an image, and scale it down where ``scale`` is above 1; a large one by tiles.
 
     Memory then holds no second image of the original's size, of which conversions take several.
     """
-    scale, convert = max(1.0, scale), partial(_CONVERSIONS[mode], top=_top(image))
+    scale, convert = max(1.0, scale), partial(_CONVERSIONS[mode], top=top)
     width, height = (max(1, round(side / scale)) for side in image.size)
     if not _is_large(image):
         whole = convert(image)
@@ -252,10 +285,16 @@ def _top(image: Image.Image) -> float:
     if not image.mode.startswith(("I", "F")):
         return 255.0
     if image.mode.startswith("I;16"):
+        return 4095.0 if _has_twelve_bits(image) else 65535.0
+    if isinstance(image, PpmImageFile) and image.mode == "I":
         return 65535.0
     # The smallest that is no number would pass for the largest.
     largest = float(np.fmax.reduce(np.asarray(image), axis=None))
     return 1.0 if image.mode == "F" and largest <= 1 else max(largest, 255.0)
+
+
+def _has_twelve_bits(image: Image.Image) -> bool:
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(BITS_PER_SAMPLE) == (12,)
 
 
 def _to_grey(image: Image.Image, top: float) -> Image.Image:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer import parts, storage
+from fer.errors import JobError
 from fer.formats import ENCODERS
 from fer.labels import LABEL_SCHEMA, LabelTally
 
@@ -50,10 +51,19 @@ def twin(file: str, kind: str) -> str:
 
 
 def read_tally(location: str) -> LabelTally:
-    """Return what was counted of a file of labels, without its rows."""
+    """Return what was counted of a file of labels, without its rows.
+
+    Raises:
+        JobError: It is none.
+    """
     store, path = storage.filesystem(location)
-    with store.open_input_file(path) as file:
-        return LabelTally.from_json(pq.read_schema(file).metadata[TALLY])
+    try:
+        with store.open_input_file(path) as file:
+            return LabelTally.from_json(pq.read_schema(file).metadata[TALLY])
+    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+        raise JobError(
+            f"{location} is no file of labels: take it away, and go on with --resume."
+        ) from error
 
 
 def read_rows(location: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:

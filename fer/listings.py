@@ -2,7 +2,7 @@
 
 import os
 import posixpath
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from fer.storage import asking_why, file_info, filesystem, join, name
 PAGE = 1000
 """What an object store lists at once (S3's API reference, ListObjectsV2)."""
 
-MANY_FOLDERS = 10_000
-"""Folders beside each other that are not told apart: ten pages of a listing."""
+MANY = 10_000
+"""Files and folders beside each other that are not told apart: ten pages of a listing."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def children(location: str) -> tuple[list[str], list[Entry]] | None:
 
     Returns:
         The locations of the folders, and the entries of the files, each in the order of their
-        names; None if there are more than ``PAGE`` files or ``MANY_FOLDERS``.
+        names; None if there are more than ``MANY``.
     """
     if location.startswith("s3://"):
         return _children_s3(location)
@@ -96,11 +96,7 @@ def children(location: str) -> tuple[list[str], list[Entry]] | None:
         join(location, info.base_name) for info in seen if info.type == pafs.FileType.Directory
     ]
     files = [_entry(info, location, root) for info in seen if info.type == pafs.FileType.File]
-    return None if _is_wide(folders, files) else (folders, files)
-
-
-def _is_wide(folders: Sized, files: Sized) -> bool:
-    return len(files) > PAGE or len(folders) > MANY_FOLDERS
+    return None if len(folders) + len(files) > MANY else (folders, files)
 
 
 def files_inside(location: str) -> Iterator[Entry]:
@@ -137,7 +133,7 @@ def _children_s3(location: str) -> tuple[list[str], list[Entry]] | None:
         found = [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", ())]
         folders += [f"s3://{authority}/{prefix}" for prefix in found if not is_hidden(name(prefix))]
         files += [entry for entry in _entries_s3(location, page) if not is_hidden(entry.name)]
-        if _is_wide(folders, files):
+        if len(folders) + len(files) > MANY:
             return None
     return folders, files
 

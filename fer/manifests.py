@@ -196,7 +196,7 @@ def _batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
 def _told_as_sentence(file: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, csv.Error) as error:
+    except (pa.ArrowException, csv.Error) as error:
         told = str(error).splitlines()[0][:200].rstrip(".")
         raise InputError(
             f"{file} can't be read as a table of images: {told}; check it, and its quotes."

@@ -126,8 +126,9 @@ def is_archive(name: str) -> bool:
 
 def file_of(source: str) -> str:
     """Return the file that holds a piece: its archive, or what it comes from itself."""
-    archive, _, member = source.partition(MEMBER)
-    return archive if member and is_archive(archive) else source
+    parts = source.split(MEMBER)
+    holders = (MEMBER.join(parts[:number]) for number in range(1, len(parts)))
+    return next(filter(is_archive, holders), source)
 
 
 def read_pieces(location: str, *, with_tables: bool = True) -> Iterator[Piece]:
@@ -189,7 +190,7 @@ def _read_file(entry: listings.Entry, path: str, with_tables: bool) -> Iterator[
     # Readers raise whatever a damaged file makes them stumble on.
     except Exception as error:
         storage.check_store(entry.location)
-        yield at.reject(f"can't be read to its end: {_told(error)}")
+        yield at.failed(f"can't be read to its end: {_told(error)}", error)
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,11 @@ class _Place:
 
     def reject(self, reason: str) -> Piece:
         return Piece("rejected", self.source, etag=self.etag, reason=reason)
+
+    def failed(self, reason: str, error: Exception) -> Piece:
+        # Of what its store did not hand out nothing was seen, so that an update tries it again.
+        is_unseen = isinstance(error, OSError)
+        return replace(self.reject(reason), etag=None if is_unseen else self.etag)
 
     def image(self, data: bytes | None, size_bytes: int) -> Piece:
         return Piece("image", self.source, self.path, data, size_bytes=size_bytes, etag=self.etag)
@@ -263,7 +269,7 @@ def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
                 raise
             except Exception as error:
                 storage.check_store(at.source)
-                yield member.reject(f"can't be unpacked: {_told(error)}")
+                yield member.failed(f"can't be unpacked: {_told(error)}", error)
 
 
 def _read_tar(stream: BinaryIO, at: _Place) -> Iterator[Piece]:

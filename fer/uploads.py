@@ -149,6 +149,9 @@ async def _read_form(request: Request, limits: Limits) -> list[Upload]:
         if "Too many files" in error.message:
             raise _too_many(limits) from error
         raise HTTPException(422, f"The form can't be read: {error.message}") from error
+    except UnicodeError as error:
+        told = "The form can't be read: its names are not of its charset."
+        raise HTTPException(422, told) from error
     files = [value for _, value in form.multi_items() if not isinstance(value, str)]
     uploads = [Upload(file.filename or "image", await file.read()) for file in files]
     await form.close()

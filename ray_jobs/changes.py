@@ -56,16 +56,20 @@ def unlabelled(
             num_cpus=0.25,
         )
     )
-    num_images = sum(tally.images for tally in held.values())
+    # Listed before it is compared: as much as it is decides in how many parts that is done.
+    listed = listed.materialize()
+    num_files = listed.count() + sum(tally.images for tally in held.values())
     together = listed.map_batches(_compared, batch_format="pyarrow", num_cpus=0.25).union(labelled)
     # All rows of a file come to lie in one block, as groupby of Ray Data has it too.
-    return together.repartition(1 + num_images // IMAGES_A_PARTITION, keys=["file"]).map_batches(
+    return together.repartition(1 + num_files // IMAGES_A_PARTITION, keys=["file"]).map_batches(
         _left, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=None, num_cpus=0.25
     )
 
 
 def _compared(listed: pa.Table) -> pa.Table:
-    rows = [{**row, "file": storage.without_access(row["source"])} for row in listed.to_pylist()]
+    rows = listed.to_pylist()
+    for row in rows:
+        row["file"] = file_of(storage.without_access(row["source"]))
     return pa.Table.from_pylist(rows, COMPARED_SCHEMA)
 
 

@@ -137,6 +137,11 @@ def _select(config: LabelConfig) -> Selection:
         check_source(config.images)
         check_readable(config.images)
     root = folder(config.images) if is_listed else config.images
+    if f"{config.output}/".startswith(f"{config.images}/"):
+        raise InputError(
+            f"--output {config.output} lies in the images, and would be listed among them: name "
+            "another."
+        )
     selection = Selection(root, config.include, config.exclude, config.limit)
     selection.check()
     return selection

@@ -6,10 +6,9 @@ there are labels already, it has what they are without.
 
 import hashlib
 import json
-import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -76,14 +75,14 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
     for folder in (FOLDER, changes.REPLACED):
         storage.delete(storage.join(output, folder))
     divided = divide(images, whole=selection.limit is not None)
-    parts_each = math.ceil(len(divided) / MOST_LISTERS)
-    listed = _listed(divided, parts_each, selection)
+    num_tasks = min(len(divided), MOST_LISTERS)
+    listed = _listed(divided, num_tasks, selection)
     if held:
         listed = changes.unlabelled(listed, output, held)
     whole = Listing(salt=_salt(held))
     written = listed.map_batches(
         _write,
-        fn_kwargs={"output": output, "salt": whole.salt, "num_tasks": len(divided) // parts_each},
+        fn_kwargs={"output": output, "salt": whole.salt, "num_tasks": 1 if held else num_tasks},
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=0.25,
@@ -123,10 +122,9 @@ def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
         try:
             inside = listings.children(location) if storage.is_folder(location) else None
         except PermissionError:
-            # What a walk meets of the kind is no image either.
             if location == images:
                 raise
-            continue
+            inside = None
         if inside is None:
             wide.append(location)
             continue
@@ -136,20 +134,19 @@ def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
 
 
 def _listed(
-    divided: Sequence[tuple[str, str]], parts_each: int, selection: Selection
+    divided: Sequence[tuple[str, str]], num_tasks: int, selection: Selection
 ) -> ray.data.Dataset:
     """Return the pieces of a source, unopened, as rows of ``stages.PIECE_SCHEMA``."""
-    return (
-        ray.data.from_items([{"location": where, "how": how} for where, how in divided])
-        .repartition(target_num_rows_per_block=parts_each)
-        .map_batches(
-            _list,
-            fn_kwargs={"selection": selection},
-            batch_format="numpy",
-            batch_size=None,
-            # A lister waits more than it computes.
-            num_cpus=0.25,
-        )
+    # Dealt out in turn: neighbours are alike, and the largest come first.
+    dealt = [part for first in range(num_tasks) for part in divided[first::num_tasks]]
+    rows = [{"location": where, "how": how} for where, how in dealt]
+    return ray.data.from_items(rows, override_num_blocks=num_tasks).map_batches(
+        _list,
+        fn_kwargs={"selection": selection},
+        batch_format="numpy",
+        batch_size=None,
+        # A lister waits more than it computes.
+        num_cpus=0.25,
     )
 
 
@@ -164,10 +161,16 @@ def _pieces(location: str, how: str) -> Iterable[Piece]:
     return read_manifest(location) if how == "manifest" else list_pieces(_entries(location, how))
 
 
-def _entries(location: str, how: str) -> Iterable[listings.Entry]:
-    if not storage.is_folder(location):
-        return [listings.describe(location)]
-    return listings.walk(location) if how == "walk" else listings.files_inside(location)
+def _entries(location: str, how: str) -> Iterator[listings.Entry]:
+    """Yield the files of a part of a source, which may be gone or closed by now."""
+    try:
+        if storage.is_folder(location):
+            yield from listings.walk(location) if how == "walk" else listings.files_inside(location)
+        elif storage.exists(location):
+            yield listings.describe(location)
+    except PermissionError:
+        # What a walk from above meets of the kind is no image either.
+        yield listings.Entry(location, storage.name(location), 0, None)
 
 
 def _write(pieces: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str, np.ndarray]:
@@ -182,16 +185,32 @@ def _write(pieces: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str
 
 
 def _chunks(pieces: pa.Table, listing: Listing, num_tasks: int) -> Iterator[Chunk]:
-    """Yield the archives one by one, then chunks of all else, and count them."""
-    rest = []
-    for piece in (Piece(**row) for row in pieces.to_pylist()):
-        listing.kinds[piece.kind] += 1
-        if piece.kind == "archive":
-            digest = hashlib.sha256(piece.source.encode()).hexdigest()[:24]
-            yield Chunk(ARCHIVE + digest, (piece,))
-        else:
-            rest.append(piece)
-    yield from cut(rest, listing.salt, num_tasks)
+    """Yield chunks of all but the archives, then these one by one, and count them."""
+    archives: list[Piece] = []
+    yield from cut(_without_archives(pieces, archives, listing.kinds), listing.salt, num_tasks)
+    for archive in archives:
+        digest = hashlib.sha256(archive.source.encode()).hexdigest()[:24]
+        yield Chunk(ARCHIVE + digest, (_in_its_state(archive),))
+
+
+def _without_archives(
+    pieces: pa.Table, archives: list[Piece], kinds: Counter[str]
+) -> Iterator[Piece]:
+    """Yield pieces, some at a time made of their rows, and put the archives among them aside."""
+    for batch in pieces.to_batches(max_chunksize=4096):
+        for piece in (Piece(**row) for row in batch.to_pylist()):
+            kinds[piece.kind] += 1
+            if piece.kind == "archive":
+                archives.append(piece)
+            else:
+                yield piece
+
+
+def _in_its_state(archive: Piece) -> Piece:
+    """Return an archive with its ETag, which a manifest need not know: its chunks are cut later."""
+    if archive.etag is not None or not storage.exists(archive.source):
+        return archive
+    return replace(archive, etag=listings.describe(archive.source).etag)
 
 
 # What is to be done.
@@ -206,7 +225,8 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
         selection: What is asked for of each archive.
     """
     listing = read(output)
-    left = sorted({*listing.files} - {*done})
+    # Archives first: each is read from one end to the other.
+    left = sorted({*listing.files} - {*done}, key=lambda name: (not name.startswith(ARCHIVE), name))
     # A block each from the beginning: tasks that divided one would ask for a whole CPU, which on a
     # cluster of one, of which the network has a share, is never free.
     blocks = [pa.table({"file": [name]}) for name in left]
@@ -245,7 +265,11 @@ def _open(
     if not name.startswith(ARCHIVE):
         yield {"chunk": [name], "table": [stages.pack(table)]}
         return
-    for chunk in cut(selection.of(_members(Piece(**table.to_pylist()[0]))), salt):
+    members = selection.of(_members(Piece(**table.to_pylist()[0])))
+    if salt:
+        # What an archive holds besides images was counted when it was labelled first.
+        members = (member for member in members if member.kind != "ignored")
+    for chunk in cut(members, salt):
         if chunk.name not in done:
             yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.pieces))]}
 

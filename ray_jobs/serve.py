@@ -91,7 +91,8 @@ def run(config: ServeConfig) -> None:
     )
     try:
         _deploy(bind(config, weights, token))
-        print(f"Serving at http://{config.host}:{config.port}/", file=sys.stderr, flush=True)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        print(f"Serving at http://{host}:{config.port}/", file=sys.stderr, flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         # As one asks it to, also before it is ready.
@@ -120,10 +121,10 @@ def app(arguments: dict[str, Any]) -> Application:
     Raises:
         InputError: An argument is not as it must be, or there is no token.
     """
-    if unknown := set(arguments) - set(ServeConfig.__dataclass_fields__):
+    if unknown := set(arguments) - (set(ServeConfig.__dataclass_fields__) - {"host", "port"}):
         raise InputError(
             f"args of ray_jobs.serve:app: {min(unknown)} is none of them; they are the flags of "
-            "fer serve, with underscores."
+            "fer serve, with underscores, but for host and port, which are http_options."
         )
     try:
         given = pydantic.TypeAdapter(ServeConfig).validate_python(arguments)

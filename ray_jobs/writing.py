@@ -70,12 +70,20 @@ def _rows(image: dict[str, Any], labeller: Labeller, tally: LabelTally) -> list[
     return rows
 
 
+NUM_WITH_EXHIBITS = 256
+"""Chunks of another run whose faces the report may choose from: of all, memory is too small."""
+
+
 def read_done(output: str) -> dict[str, LabelTally]:
     """Return what was counted of the chunks that have files, by their names."""
+    # Their names are digests: the first are any of them.
     names = sorted(listings.names(storage.join(output, FACES)))
     if not names:
         return {}
-    read = ray.data.from_items([{"name": name} for name in names]).map_batches(
+    rows = [
+        {"name": name, "is_shown": number < NUM_WITH_EXHIBITS} for number, name in enumerate(names)
+    ]
+    read = ray.data.from_items(rows).map_batches(
         partial(_read_tallies, output=output), batch_format="numpy", batch_size=64, num_cpus=0.25
     )
     return {chunk_of(part): part for part in stages.tallies(read)}
@@ -91,4 +99,6 @@ def _read_tallies(files: dict[str, np.ndarray], output: str) -> dict[str, np.nda
     told = np.empty(len(files["name"]), object)
     for row, name in enumerate(map(str, files["name"])):
         told[row] = read_tally(storage.join(output, FACES, name))
+        if not files["is_shown"][row]:
+            told[row].exhibits.clear()
     return {"tally": told}

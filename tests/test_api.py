@@ -154,6 +154,13 @@ def test_one_picture_that_can_not_be_used(client, body, code, detail):
         ({"json": {"images": [0, 0]}}, "images.0: Input should be an object"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, "Invalid JSON"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "The form"),
+        (
+            {
+                "content": b"--b\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n--b--\r\n",
+                "headers": {"content-type": "multipart/form-data; charset=undefined; boundary=b"},
+            },
+            "its names are not of its charset",
+        ),
         ({"content": b"x", "params": {"detector": "haar"}}, "query.detector: Input should be"),
         ({"content": b"x", "params": {"detector": "yunet"}}, "This server has no detector"),
     ],

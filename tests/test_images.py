@@ -163,6 +163,58 @@ def test_a_truncated_photo_of_a_phone(kind):
         assert caught.value.status == "unreadable"
 
 
+def pgm(header, pixels):
+    return b"P5\n" + header.encode() + b"\n" + pixels
+
+
+def test_sixteen_bits_of_each_format_are_scaled_by_what_they_can_hold():
+    half = np.full((48, 48), 32767, np.uint16)
+    assert decode_image(pgm("48 48 65535", half.astype(">u2").tobytes())).pixels.max() == 127
+    buffer = io.BytesIO()
+    Image.fromarray(half).save(buffer, "PNG")
+    assert decode_image(buffer.getvalue()).pixels.max() == 127
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P2 1000 1000 255\n" + b"#\n" * 1000,
+        pgm("48 48 254", bytes(2304)),
+    ],
+    ids=["written out", "another range"],
+)
+def test_what_is_decoded_byte_by_byte_is_not_read(data):
+    with pytest.raises(ImageError, match="this kind of PPM is not read"):
+        decode_image(data)
+
+
+def test_a_progressive_jpeg_of_very_many_scans_is_refused(monkeypatch):
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
+    assert decode_image(buffer.getvalue()).width == 64
+    monkeypatch.setattr("fer.images.MAX_SCANNED_PIXELS", 64 * 64)
+    with pytest.raises(ImageError, match=r"goes over its pixels \d+ times") as refused:
+        decode_image(buffer.getvalue())
+    assert refused.value.status == "too_large"
+
+
+def test_odd_exif_beside_an_orientation_costs_nothing():
+    """A height below the sea as a signed fraction, which Pillow reads and can't write again."""
+    exif = Image.Exif()
+    exif[0x112], exif.get_ifd(0x8825)[6] = 6, 12.0
+    rational, signed_rational = struct.pack(">HH", 6, 5), struct.pack(">HH", 6, 10)
+    signed = exif.tobytes().replace(rational, signed_rational)
+    below = signed.replace(struct.pack(">ii", 12, 1), struct.pack(">ii", -12, 1))
+    assert signed != exif.tobytes()
+    assert below != signed
+    upright = np.zeros((60, 40), np.uint8)
+    upright[:30] = 255
+    lying = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    photo = decode_photo(encode(lying, "PNG", exif=below))
+    assert (photo.width, photo.height) == (40, 60)
+    assert photo.pixels[:30].min() == 255
+
+
 @pytest.mark.parametrize(("kind", "orientation"), [("PNG", 1), ("PNG", 6), ("TIFF", 6)])
 def test_a_large_photograph_is_scaled_as_if_at_once(kind, orientation):
     rng = np.random.default_rng(4)

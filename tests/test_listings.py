@@ -98,10 +98,11 @@ def test_a_file_that_goes_while_its_folder_is_listed(tmp_path, monkeypatch):
     assert [entry.name for entry in listings.walk(str(tmp_path))] == ["b.png", "c.png"]
 
 
-def test_more_files_than_a_page_lie_right_inside(tmp_path):
+def test_more_files_than_are_told_apart_lie_right_inside(tmp_path, monkeypatch):
+    monkeypatch.setattr(listings, "MANY", 10)
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "y.png").write_bytes(b"y")
-    for number in range(listings.PAGE + 1):
+    for number in range(11):
         (tmp_path / f"{number:04d}.png").touch()
     assert listings.children(str(tmp_path)) is None
-    assert len([*listings.files_inside(str(tmp_path))]) == listings.PAGE + 1
+    assert len([*listings.files_inside(str(tmp_path))]) == 11

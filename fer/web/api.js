@@ -8,7 +8,7 @@ const MAX_WAIT_SECONDS = 60;
 /** An answer that is not a result. Its message is a sentence for people. */
 export class Refused extends Error {}
 
-/** No answer at all: worth another try. */
+/** No answer, or none of the server's own: worth another try. */
 export class Unreachable extends Refused {}
 
 /**
@@ -27,21 +27,25 @@ export async function predict(picture, { detector, onWait = () => {}, signal }) 
   // By any other name the server would look for pictures within the file.
   const isPicture = picture.type.startsWith("image/");
   options.headers = { "Content-Type": isPicture ? picture.type : "application/octet-stream" };
-  for (let tries = 1; ; tries += 1) {
-    const response = await send(`v1/predict?detector=${detector}`, options);
-    if (response.ok && response.answer) return response.answer.results[0];
-    if (!isBusy(response) || tries === MAX_TRIES) throw new Refused(reason(response));
-    const seconds = retryAfter(response.headers);
-    onWait(seconds);
-    await pause(seconds, signal);
-  }
+  const answer = await askPatiently(`v1/predict?detector=${detector}`, options, onWait);
+  return answer.results[0];
 }
 
 /** Ask which network answers: its id, its class names, and whether there is a detector. */
-export async function describeModel() {
-  const response = await send("v1/model", {});
-  if (!response.ok || !response.answer) throw new Refused(reason(response));
-  return response.answer;
+export function describeModel() {
+  return askPatiently("v1/model", {});
+}
+
+async function askPatiently(address, options, onWait = () => {}) {
+  for (let tries = 1; ; tries += 1) {
+    const response = await send(address, options);
+    if (response.ok && response.answer) return response.answer;
+    if (!isBusy(response)) throw new (mayPass(response) ? Unreachable : Refused)(reason(response));
+    if (tries === MAX_TRIES) throw new Unreachable(reason(response));
+    const seconds = retryAfter(response.headers);
+    onWait(seconds);
+    await pause(seconds, options.signal);
+  }
 }
 
 /** Wait, unless a signal ends it. */
@@ -61,6 +65,7 @@ export function unlessAborted(promise, signal) {
 
 let askForToken = () => Promise.reject(new Refused("This server asks for an access token."));
 let answer = null;
+let kept = null;
 
 /**
  * Name who asks for the token.
@@ -73,7 +78,7 @@ export function onTokenNeeded(ask) {
 
 async function send(address, options) {
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
+    const token = readToken();
     const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
     const response = await reach(address, { ...options, headers });
     if (response.status !== 401) return response;
@@ -95,9 +100,27 @@ async function reach(address, options) {
 
 /** Ask for another token than the one that was refused: once, whoever else waits for it. */
 async function renewToken(refused) {
-  if (sessionStorage.getItem(TOKEN) !== refused) return;
+  if (readToken() !== refused) return;
   answer ??= askForToken(refused !== null).finally(() => { answer = null; });
-  sessionStorage.setItem(TOKEN, await answer);
+  keepToken(await answer);
+}
+
+/** Where the browser keeps nothing for a page, the page itself does while it is open. */
+function readToken() {
+  try {
+    return sessionStorage.getItem(TOKEN) ?? kept;
+  } catch {
+    return kept;
+  }
+}
+
+function keepToken(token) {
+  kept = token;
+  try {
+    sessionStorage.setItem(TOKEN, token);
+  } catch {
+    // Kept above.
+  }
 }
 
 function parse(text) {
@@ -111,6 +134,11 @@ function parse(text) {
 /** Whether the same picture may do better later; one that took too long would so again. */
 function isBusy({ status, headers }) {
   return BUSY.includes(status) && headers.has("Retry-After");
+}
+
+/** Whether something before or in the server broke, which another try may find mended. */
+function mayPass({ status }) {
+  return status >= 500 && status !== 503;
 }
 
 function retryAfter(headers) {

@@ -88,7 +88,7 @@ function askForToken(wasRefused) {
       const token = input.value.trim();
       form.reset();
       form.hidden = true;
-      before?.focus();
+      (before && before !== document.body ? before : byId("files")).focus();
       resolve(token);
     }, { once: true });
   });

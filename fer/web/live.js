@@ -69,6 +69,7 @@ export class Live {
 
   /** Switch the webcam off, with a sentence that says why where the user did not ask for it. */
   stop(sentence = "") {
+    const hadFocus = this.section.contains(document.activeElement);
     this.running?.abort();
     this.running = null;
     this.video.srcObject = null;
@@ -76,7 +77,7 @@ export class Live {
     this.toggle.textContent = "Use the webcam";
     this.view.hidden = this.stopper.hidden = true;
     this.rate.textContent = "";
-    if (!sentence) this.toggle.focus();
+    if (!sentence || hadFocus) this.toggle.focus();
     this.section.hidden = !sentence;
     this.warn(sentence);
   }
@@ -84,7 +85,9 @@ export class Live {
   warn(sentence) {
     this.notice.textContent = sentence;
     this.notice.hidden = !sentence;
-    if (sentence) this.announce(sentence);
+    // Once, however often the same is tried again.
+    if (sentence && sentence !== this.warned) this.announce(sentence);
+    this.warned = sentence;
   }
 
   show(result, frame, seconds) {
@@ -92,6 +95,7 @@ export class Live {
     const faces = result.faces.toSorted((a, b) => (b.box?.x ?? 0) - (a.box?.x ?? 0));
     const shown = { ...result, faces };
     this.notice.hidden = true;
+    this.warned = "";
     this.rate.textContent = `an answer in ${Math.round(1000 * seconds)} ms`;
     this.said.textContent = result.status === "no_face" || result.error ? sentenceOf(result) : "";
     showFaces(this.faces, shown);

@@ -53,7 +53,7 @@ export async function watch(video, { detector, signal, onResult, onTrouble }) {
       onResult(result, frame, (performance.now() - start) / 1000);
     } catch (error) {
       if (!(error instanceof Unreachable)) throw error;
-      onTrouble(`The server can't be reached. Next try in ${SECONDS_TO_NEXT_TRY} s.`);
+      onTrouble(`${error.message} Next try in ${SECONDS_TO_NEXT_TRY} s.`);
       await pause(SECONDS_TO_NEXT_TRY, signal);
     }
   }

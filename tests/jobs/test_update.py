@@ -179,3 +179,5 @@ def test_the_file_that_holds_a_piece():
     assert file_of("s3://b/x.zip!/a/b.png") == "s3://b/x.zip"
     assert file_of("s3://b/hey!/b.png") == "s3://b/hey!/b.png"
     assert file_of("s3://b/b.png") == "s3://b/b.png"
+    assert file_of("s3://b/Party!/more.zip!/00.png") == "s3://b/Party!/more.zip"
+    assert file_of("s3://b/x.zip!/y.tar!/b.png") == "s3://b/x.zip"
