@@ -17,6 +17,9 @@ INK, PALE = "#1f2933", "#d9dee3"
 COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#b83280", "#718096")
 """Told apart by the colour-blind, too."""
 
+LINES = ("-", "--")
+"""What tells two lines of a colour apart."""
+
 _GAP = 4
 """Between two faces, in pixels."""
 
@@ -156,9 +159,11 @@ def study_curves(trials: "Sequence[Trial]", select_by: str) -> bytes:
     for place, trial in enumerate(ranked):
         scores = [epoch[select_by] for epoch in trial.history]
         epochs = [epoch["epoch"] for epoch in trial.history]
-        is_named = place < len(COLOURS)
+        round_, colour = divmod(place, len(COLOURS))
+        is_named = round_ < len(LINES)
         look = {
-            "color": COLOURS[place] if is_named else PALE,
+            "color": COLOURS[colour] if is_named else PALE,
+            "linestyle": LINES[round_] if is_named else "-",
             "zorder": 2.9 - place / 1000,
             "marker": ".",
         }
