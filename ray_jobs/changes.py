@@ -56,7 +56,7 @@ def unlabelled(
             num_cpus=0.25,
         )
     )
-    # Listed before it is compared: as much as it is decides in how many parts that is done.
+    # How much was listed decides in how many parts it is compared.
     listed = listed.materialize()
     num_files = listed.count() + sum(tally.images for tally in held.values())
     together = listed.map_batches(_compared, batch_format="pyarrow", num_cpus=0.25).union(labelled)

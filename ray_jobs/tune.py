@@ -36,7 +36,7 @@ from ray_jobs.config import TrainConfig, TuneConfig
 from ray_jobs.progress import Advance, progress
 
 SHARE, GRACE_PERCENT = "percent_done", 34
-"""What a trial tells of its own schedule, and what it may do of it before it can be stopped."""
+"""What a trial tells of how far it is in its own schedule, and how far it gets in any case."""
 
 TRIALS = "trials"
 """Ray Tune's own folder in the output."""
