@@ -121,12 +121,13 @@ class ResidentFeed:
         """Read a dataset onto a device.
 
         Raises:
-            InputError: A split is empty, or has no votes though the recipe wants them.
+            InputError: A split is empty, or has no votes though the recipe wants them, or the
+                teacher is no checkpoint.
         """
         num_classes = len(data.class_names)
         train, val = data.read_split("train"), data.read_split("val")
-        rule = TargetRule.learn(recipe, train.labels, train.votes, num_classes)
-        targets = rule.targets(train.labels, train.votes).to(device)
+        rule = TargetRule.learn(recipe, train.labels, train.votes, num_classes, device)
+        targets = rule.targets(train).to(device)
         placed = replace(DeviceExamples.place(train, num_classes, device), targets=targets)
         return cls(recipe, placed, DeviceExamples.place(val, num_classes, device), rank, world_size)
 

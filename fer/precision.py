@@ -11,9 +11,14 @@ def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Tell whether a device multiplies bfloat16 matrices faster than float32.
 
-    Of x86 processors those with matrix tiles (AMX) do. With the vector instructions alone
-    (AVX512_BF16) the deep network trains at 0.6 of its speed in float32.
+    Of x86 processors those with matrix tiles (AMX) do, and AMD's that have vector instructions for
+    it (AVX512_BF16, from Zen 4 on), on which the deep network trains 1.8 times as fast. On another
+    processor with these instructions alone it trained at 0.6 of its speed in float32.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    if device.type != "cpu":
+        return False
+    knows = torch.cpu.get_capabilities()
+    is_amd = str(knows.get("cpu_name", "")).startswith("AMD")
+    return bool(knows.get("amx_bf16") or (is_amd and knows.get("avx512_bf16")))

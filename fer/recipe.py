@@ -19,6 +19,8 @@ class Recipe:
         loss: A key of ``LOSSES``.
         label_smoothing: Share of the target spread evenly over the classes.
         votes_weight: Share of the target that FER+ votes say.
+        teacher: Location of a checkpoint whose probabilities are learned from, or None.
+        teacher_weight: Share of the target that the teacher says.
         class_balance: Power of a class's rarity in the weight of its examples.
         ema_decay: What is kept of the averaged weights at each step; 0 averages nothing.
         normalisation: A key of ``NORMALISATIONS``.
@@ -34,6 +36,8 @@ class Recipe:
     loss: str
     label_smoothing: float
     votes_weight: float
+    teacher: str | None
+    teacher_weight: float
     class_balance: float
     ema_decay: float
     normalisation: str

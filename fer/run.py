@@ -89,6 +89,11 @@ class Run:
         network: nn.Module = self.average.module if self.average else self.network
         return network
 
+    @property
+    def num_steps_done(self) -> int:
+        """Steps of the epochs that are done."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
     def start_from(self, location: str, class_names: tuple[str, ...]) -> None:
         """Take over a checkpoint's weights, but for the last layer's if its classes differ."""
         start = load_checkpoint(location)
@@ -112,7 +117,7 @@ class Run:
         self.kept.load_state_dict(load_checkpoint(folder).models[0].state_dict())
         self.history = from_json_lines(read_bytes(join(folder, METRICS)))
         if self.average:
-            self.average.n_averaged.fill_(self.history[-1]["step"])
+            self.average.n_averaged.fill_(self.num_steps_done)
 
     def epochs(self, model: nn.Module, feed: Feed, advance: Advance) -> Iterator[dict[str, Any]]:
         """Train the epochs that are left, and yield the metrics of each as they join the history.

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from fer.dataset import Examples
 from fer.errors import InputError
+from fer.predictor import Predictor
 from fer.recipe import Recipe
 from fer.votes import VotesTeacher
 
@@ -19,26 +21,32 @@ NO_VOTES = (
 
 @dataclass(frozen=True)
 class TargetRule:
-    """What a label, and what ten people's votes, ask a network to say.
+    """What a label, ten people's votes and a trained network ask another network to say.
 
-    The label, smoothed; in the share of ``votes_weight`` what the votes make of it; and all of it
-    times the weight of the label's class.
+    The label, smoothed; in the share of ``votes_weight`` what the votes make of it; of that in turn
+    in the share of ``teacher_weight`` what the teacher says of the image and its mirror image
+    (Hinton et al. 2015, arXiv 1503.02531); and all of it times the weight of the label's class.
 
     Attributes:
-        label_smoothing: Share of the label's target that is spread evenly.
+        recipe: Fixes the shares.
         weights: float32 (C,), of each class.
-        votes_weight: Share of the target that the votes say.
-        teacher: Knows what votes say of labels, where they are asked.
+        votes_teacher: Knows what votes say of labels, where they are asked.
+        teacher: Says how probable each class is, where it is asked.
     """
 
-    label_smoothing: float
+    recipe: Recipe
     weights: Tensor
-    votes_weight: float
-    teacher: VotesTeacher | None
+    votes_teacher: VotesTeacher | None
+    teacher: Predictor | None
 
     @classmethod
     def learn(
-        cls, recipe: Recipe, labels: np.ndarray, votes: np.ndarray | None, num_classes: int
+        cls,
+        recipe: Recipe,
+        labels: np.ndarray,
+        votes: np.ndarray | None,
+        num_classes: int,
+        device: torch.device,
     ) -> "TargetRule":
         """Learn from a training split what a recipe asks for.
 
@@ -47,27 +55,31 @@ class TargetRule:
             labels: int (N,), each of 0 to C - 1 at least once.
             votes: int8 (N, 10); None if there are none.
             num_classes: C.
+            device: Runs the teacher.
 
         Raises:
-            InputError: There are no votes though the recipe wants them.
+            InputError: There are no votes though the recipe wants them, or the teacher is no
+                checkpoint.
         """
-        teacher = None
+        votes_teacher = None
         if recipe.votes_weight:
             if votes is None:
                 raise InputError(NO_VOTES)
-            teacher = VotesTeacher.learn(votes, labels, num_classes)
+            votes_teacher = VotesTeacher.learn(votes, labels, num_classes)
+        teacher = Predictor.load(recipe.teacher, device) if recipe.teacher else None
         weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
-        return cls(recipe.label_smoothing, weights, recipe.votes_weight, teacher)
+        return cls(recipe, weights, votes_teacher, teacher)
 
-    def targets(self, labels: np.ndarray, votes: np.ndarray | None) -> Tensor:
-        """Return the targets float32 (N, C) of labels int (N,) and votes int8 (N, 10).
-
-        A row's sum is the weight of its example.
-        """
-        known = torch.tensor(labels, dtype=torch.int64)
-        targets = smoothed_targets(known, len(self.weights), self.label_smoothing)
-        if self.teacher and votes is not None:
-            targets = targets.lerp(torch.tensor(self.teacher.probs(votes)), self.votes_weight)
+    def targets(self, examples: Examples) -> Tensor:
+        """Return the targets float32 (N, C) of N examples: a row's sum is its example's weight."""
+        known = torch.tensor(examples.labels, dtype=torch.int64)
+        targets = smoothed_targets(known, len(self.weights), self.recipe.label_smoothing)
+        if self.votes_teacher and examples.votes is not None:
+            said = torch.tensor(self.votes_teacher.probs(examples.votes))
+            targets = targets.lerp(said, self.recipe.votes_weight)
+        if self.teacher:
+            said = torch.tensor(self.teacher.predict_probs(examples.images, tta=True))
+            targets = targets.lerp(said, self.recipe.teacher_weight)
         return targets * self.weights[known].unsqueeze(1)
 
 

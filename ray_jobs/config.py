@@ -110,6 +110,10 @@ class TrainConfig:
     votes_weight: float = 0.0
     """Share of the target that FER+ votes say, 0 to 1; the dataset must have been ingested with
     them."""
+    teacher: Location | None = None
+    """Checkpoint, such as a committee's, that says of each training image what to learn besides."""
+    teacher_weight: float = 0.5
+    """Share of the target that the teacher says, 0 to 1."""
     class_balance: float = 0.0
     """Weight of rare classes: 0 counts examples alike, 1 counts classes alike."""
     ema_decay: float = 0.998
@@ -149,6 +153,8 @@ class TrainConfig:
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "--label-smoothing", "in [0, 1)", smoothing)
         _require(0 <= self.votes_weight <= 1, "--votes-weight", "in [0, 1]", self.votes_weight)
+        share = self.teacher_weight
+        _require(0 <= share <= 1, "--teacher-weight", "in [0, 1]", share)
         _require(0 <= self.class_balance <= 1, "--class-balance", "in [0, 1]", self.class_balance)
         _require(0 <= self.ema_decay < 1, "--ema-decay", "in [0, 1)", self.ema_decay)
         _require(

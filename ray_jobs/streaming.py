@@ -74,9 +74,10 @@ class StreamedFeed:
         """Join the stream as a worker of Ray Train.
 
         Raises:
-            InputError: The dataset has no votes though the recipe wants them.
+            InputError: The dataset has no votes though the recipe wants them, or the teacher is no
+                checkpoint.
         """
-        rule = TargetRule.learn(recipe, *data.read_labels("train"), len(data.class_names))
+        rule = TargetRule.learn(recipe, *data.read_labels("train"), len(data.class_names), device)
         stream = ray_train.get_dataset_shard(TRAIN)
         return cls(data, recipe, rule, stream, device, rank, world_size)
 
@@ -105,7 +106,7 @@ class StreamedFeed:
             yield self._batch(examples_of(table), epoch * num_steps + index, generator)
 
     def _batch(self, examples: Examples, step: int, generator: torch.Generator) -> Batch:
-        targets = self.rule.targets(examples.labels, examples.votes)
+        targets = self.rule.targets(examples)
         moves = Augmentation.draw(len(examples), generator) if self.recipe.augment else None
         return Batch(
             torch.tensor(examples.images).to(self.device),

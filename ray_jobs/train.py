@@ -8,7 +8,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -97,7 +97,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         begun=METRICS,
         goes_on=config.resume,
         may_change=MAY_CHANGE,
-        made_from={"dataset": data.summary["fingerprint"]},
+        made_from=_made_from(config, data),
     )
     if not (config.resume and storage.exists(storage.join(config.output, checkpoint.CONFIG))):
         cluster.connect()
@@ -132,8 +132,19 @@ def _check_start(config: TrainConfig) -> None:
 def _check_extras(config: TrainConfig, data: Dataset) -> None:
     if config.votes_weight and not data.held_columns("votes"):
         raise InputError(NO_VOTES)
+    if config.teacher is not None:
+        location = resolve_checkpoint(config.teacher)
+        teacher = checkpoint.load_checkpoint(location)
+        checkpoint.check_classes(location, teacher.class_names, data.class_names)
     if config.mlflow_uri is not None:
         require_mlflow()
+
+
+def _made_from(config: TrainConfig, data: Dataset) -> dict[str, str]:
+    made_from = {"dataset": data.summary["fingerprint"]}
+    if config.teacher is not None:
+        made_from["teacher"] = checkpoint.read_id(resolve_checkpoint(config.teacher))
+    return made_from
 
 
 def _check_batch(config: TrainConfig, data: Dataset) -> None:
@@ -257,22 +268,20 @@ def train_loop_per_worker(settings: dict[str, Any]) -> str | None:
         Why it ended before its time, if it did so.
     """
     config, device = TrainConfig(**settings["config"]), get_device()
-    data, context = open_dataset(config.dataset), ray_train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    run = Run.begin(recipe(config, device), architecture(config, data), device, rank, world_size)
-    if kept := ray_train.get_checkpoint():
-        with kept.as_directory() as folder:
-            run.take_up(folder)
-    elif config.from_checkpoint is not None:
-        run.start_from(resolve_checkpoint(config.from_checkpoint), data.class_names)
+    data = open_dataset(config.dataset)
+    run = _begin(config, data, device)
     if _is_exhausted(run, config):
         return None
+
+    def advance(step: int, said: Mapping[str, object]) -> None:
+        settings["queue"].put_nowait((step, said))
+
+    if config.teacher is not None and run.rank == 0:
+        # It may see every training image before the first step.
+        advance(run.num_steps_done, {"asking": "the teacher"})
     feeds = StreamedFeed.open if is_streamed(config, data) else ResidentFeed.place
-    epochs = run.epochs(
-        prepare_model(run.network),
-        feeds(data, run.recipe, device, rank, world_size),
-        advance=lambda step, said: settings["queue"].put_nowait((step, said)),
-    )
+    feed = feeds(data, run.recipe, device, run.rank, run.world_size)
+    epochs = run.epochs(prepare_model(run.network), feed, advance)
     try:
         for _ in epochs:
             _report(run, config, data)
@@ -282,6 +291,19 @@ def train_loop_per_worker(settings: dict[str, Any]) -> str | None:
         # Raised, it would be taken for a lost worker, and the same epochs be tried again.
         return str(error)
     return None
+
+
+def _begin(config: TrainConfig, data: Dataset, device: torch.device) -> Run:
+    """Return a worker's run: new, from another checkpoint, or as far as it had got before."""
+    context = ray_train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    run = Run.begin(recipe(config, device), architecture(config, data), device, rank, world_size)
+    if kept := ray_train.get_checkpoint():
+        with kept.as_directory() as folder:
+            run.take_up(folder)
+    elif config.from_checkpoint is not None:
+        run.start_from(resolve_checkpoint(config.from_checkpoint), data.class_names)
+    return run
 
 
 def recipe(config: TrainConfig, device: torch.device) -> Recipe:

@@ -13,6 +13,7 @@ from fer.errors import InputError
 from fer.feeds import DeviceExamples, ResidentFeed
 from fer.losses import cross_entropy_sum, squared_hinge_sum
 from fer.models import build_model
+from fer.predictor import Predictor
 from fer.recipe import Recipe, learning_rate, steps_per_epoch
 from fer.targets import TargetRule, class_weights, smoothed_targets
 from fer.training import (
@@ -24,6 +25,8 @@ from fer.training import (
     train_epoch,
 )
 
+CPU = torch.device("cpu")
+
 RECIPE = Recipe(
     num_epochs=2,
     batch_size=16,
@@ -32,6 +35,8 @@ RECIPE = Recipe(
     loss="cross_entropy",
     label_smoothing=0.1,
     votes_weight=0.0,
+    teacher=None,
+    teacher_weight=0.5,
     class_balance=0.0,
     ema_decay=0.0,
     normalisation="per_image",
@@ -45,7 +50,7 @@ RECIPE = Recipe(
 def examples(faces):
     images, labels = faces
     split = Examples(images, labels.astype(np.int64))
-    return DeviceExamples.place(split, 7, torch.device("cpu"))
+    return DeviceExamples.place(split, 7, CPU)
 
 
 def training_batches(examples, recipe, epoch, rank=0, world_size=1):
@@ -188,13 +193,25 @@ def test_targets_mix_the_label_with_what_votes_make_of_it():
     labels = np.arange(70) % 7
     votes = np.eye(10, dtype=np.int8)[labels] * 10
     recipe = replace(RECIPE, label_smoothing=0.0, votes_weight=0.5)
-    targets = TargetRule.learn(recipe, labels, votes, 7).targets(labels, votes)
+    examples = Examples(np.zeros((70, 48, 48), np.uint8), labels, votes=votes)
+    targets = TargetRule.learn(recipe, labels, votes, 7, CPU).targets(examples)
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(70))
     assert (targets.argmax(dim=1) == torch.tensor(labels)).all()
     # The votes tell all about these labels, so their half says nearly as much as the label's.
     assert 0.8 < targets.max(dim=1).values.min() < 1
     with pytest.raises(InputError, match="has no FER[+] votes to learn from"):
-        TargetRule.learn(recipe, labels, None, 7)
+        TargetRule.learn(recipe, labels, None, 7, CPU)
+
+
+def test_targets_mix_the_label_with_what_a_teacher_says(faces):
+    images, labels = faces
+    recipe = replace(RECIPE, teacher="bundled", teacher_weight=0.3, class_balance=1.0)
+    targets = TargetRule.learn(recipe, labels, None, 7, CPU).targets(Examples(images, labels))
+    known = torch.tensor(labels, dtype=torch.int64)
+    told = torch.tensor(Predictor.load("bundled").predict_probs(images, tta=True))
+    mixed = 0.7 * smoothed_targets(known, 7, 0.1) + 0.3 * told
+    weights = class_weights(known, 7, 1.0)[known].unsqueeze(1)
+    torch.testing.assert_close(targets, mixed * weights)
 
 
 def test_the_average_follows_the_weights_and_forgets_how_they_began(examples):

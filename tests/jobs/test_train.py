@@ -164,6 +164,31 @@ def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
     assert history(tmp_path / "run")[0]["train_loss"] < history(trained["1"][0])[0]["train_loss"]
 
 
+def test_training_learns_from_a_teacher(fer, trained, dataset, sources, tmp_path):
+    """The network of a fixture says what is learned, in place of the labels."""
+    teacher, output = trained["1"][0], tmp_path / "run"
+    taught = ("train", "--dataset", dataset, "--teacher", teacher, "--teacher-weight", "1")
+    run = fer(*taught, "--output", output, *FAST)
+    assert run.code == 0, run.sentence
+    images = open_dataset(str(dataset)).read_split("train").images
+    told = Predictor.load(str(teacher)).predict_probs(images, tta=True)
+    least = -(told * np.log(told)).sum(axis=1).mean()  # their entropy: no network gets below it
+    losses = [epoch["train_loss"] for epoch in history(output)]
+    assert losses[0] > losses[1] > least
+    run = fer(*taught, "--output", output, *FAST, "--resume", "--teacher", trained["2"][0])
+    assert (run.code, "began with another --teacher: resume it" in run.sentence) == (2, True)
+
+
+def test_a_teacher_of_other_classes(fer, trained, sources, dataset, tmp_path):
+    data = tmp_path / "data"
+    ingest = ("ingest", "--source", sources / "faces.zip", "--output", data)
+    classes = ("--classes", "joyful=happy", "sad", "--max-reject-fraction", "0.9")
+    assert fer(*ingest, *classes).code == 0
+    train = ("train", "--dataset", data, "--output", tmp_path / "run", "--batch-size", "16")
+    run = fer(*train, "--teacher", trained["1"][0])
+    assert (run.code, "expected joyful, sad: use a checkpoint" in run.sentence) == (2, True)
+
+
 @pytest.mark.slow
 def test_a_network_is_tuned_to_a_user_s_own_classes(fer, trained, sources, tmp_path):
     """Three folders of the archive under names of the user's, the others rejected."""
