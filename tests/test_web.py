@@ -29,7 +29,8 @@ STYLE = Path(fer.__file__).with_name("web").joinpath("style.css").read_text()
 TOKEN = "s3cret-of-the-tests"
 expect.set_options(timeout=15_000)
 EXPLAINED = re.compile(
-    "Failed to load resource: (.* status of (401|413|422|503)|net::ERR_INTERNET_DISCONNECTED)"
+    "Failed to load resource: "
+    "(.* status of (401|413|422|500|502|503)|net::ERR_INTERNET_DISCONNECTED)"
 )
 """What Chromium logs by itself of answers that the page puts in words."""
 
@@ -278,6 +279,25 @@ def test_a_busy_server_is_waited_for(open_page, browser, predictor, crop):
         upload(page, crop)
         expect(articles(page)).to_contain_text("The server is busy. Next try in 1 s.")
         expect(page.locator(".face")).to_have_count(1)
+
+
+def test_what_may_pass_is_asked_again_by_hand(open_page, browser, predictor, crop):
+    """A server whose replica was lost on the way answers 500."""
+    failures = [HTTPException(500, "Lost."), HTTPException(502, "Lost.")]
+
+    async def classify(crops):
+        if failures:
+            raise failures.pop()
+        return predictor.predict_probs(crops)
+
+    answerer = Answerer(predictor, None, classify=classify)
+    with serving(build_api(answerer, Limits())) as url:
+        page = open_page(url)
+        upload(page, crop)
+        for _ in range(2):
+            page.get_by_role("button", name="Try again").click()
+        expect(page.locator(".face")).to_have_count(1)
+        assert failures == []
 
 
 def test_what_takes_too_long_is_not_sent_again(open_page, browser, predictor, crop):

@@ -12,12 +12,13 @@ import numpy as np
 import psutil
 import pytest
 import ray
+from ray.train import WorkerGroupError
 
 from fer import Predictor
 from fer.checkpoint import read_config
 from fer.dataset import open_dataset
-from fer.errors import InputError
-from ray_jobs import autoscaling
+from fer.errors import InputError, JobError
+from ray_jobs import autoscaling, train
 
 FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
 
@@ -154,13 +155,13 @@ def test_nothing_to_resume(fer, dataset, tmp_path):
 
 def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
     start = ("--from-checkpoint", trained["1"][0])
-    train = ("train", "--dataset", dataset, "--output", tmp_path / "run")
-    run = fer(*train, *start, "--model", "deep")
+    command = ("train", "--dataset", dataset, "--output", tmp_path / "run")
+    run = fer(*command, *start, "--model", "deep")
     assert (run.code, "has the --model shallow, not deep: give the same" in run.sentence) == (
         2,
         True,
     )
-    assert fer(*train, *start, *FAST).code == 0
+    assert fer(*command, *start, *FAST).code == 0
     assert history(tmp_path / "run")[0]["train_loss"] < history(trained["1"][0])[0]["train_loss"]
 
 
@@ -184,8 +185,8 @@ def test_a_teacher_of_other_classes(fer, trained, sources, dataset, tmp_path):
     ingest = ("ingest", "--source", sources / "faces.zip", "--output", data)
     classes = ("--classes", "joyful=happy", "sad", "--max-reject-fraction", "0.9")
     assert fer(*ingest, *classes).code == 0
-    train = ("train", "--dataset", data, "--output", tmp_path / "run", "--batch-size", "16")
-    run = fer(*train, "--teacher", trained["1"][0])
+    command = ("train", "--dataset", data, "--output", tmp_path / "run", "--batch-size", "16")
+    run = fer(*command, "--teacher", trained["1"][0])
     assert (run.code, "expected joyful, sad: use a checkpoint" in run.sentence) == (2, True)
 
 
@@ -318,6 +319,15 @@ def test_a_class_that_is_absent_from_train(fer, tmp_path):
         "evaluate", "--dataset", data, "--checkpoint", "x", "--split", "test", "--output", "r"
     )
     assert (run.code, "has no test examples: it holds train, val" in run.sentence) == (2, True)
+
+
+def test_a_failure_that_lasts_is_told_in_a_sentence():
+    failure = WorkerGroupError("Rank 0:\nTraceback …\nOSError: No space left on device.", {})
+    with pytest.raises(JobError) as told, train._failures_told():
+        raise failure
+    assert str(told.value) == (
+        "Training failed: OSError: No space left on device; see to that, and --resume it."
+    )
 
 
 def test_a_loss_that_explodes(fer, dataset, tmp_path):

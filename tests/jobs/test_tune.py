@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 from fer import Predictor
 from fer.checkpoint import read_config
@@ -94,6 +96,23 @@ def test_an_interrupted_study_resumes(dataset, tmp_path):
         [*command, "--resume"], env=os.environ, check=True, capture_output=True, text=True
     )
     assert again.stdout == resumed.stdout
+
+
+def test_trials_are_compared_where_they_are_in_their_own_schedules():
+    """Early in its schedule none is stopped, and later the worse of two at the same share."""
+    scheduler = tune._scheduler()
+    scheduler.set_search_properties("val_accuracy", "max")
+    short, long = SimpleNamespace(trial_id="short"), SimpleNamespace(trial_id="long")
+
+    def tell(trial, epoch, num_epochs, score):
+        told = {tune.SHARE: 100 * epoch / num_epochs, "val_accuracy": score, "epoch": epoch}
+        return scheduler.on_trial_result(None, trial, told)
+
+    for trial in (short, long):
+        scheduler.on_trial_add(None, trial)
+    assert tell(short, 2, 4, 0.6) == TrialScheduler.CONTINUE
+    assert tell(long, 2, 12, 0.2) == TrialScheduler.CONTINUE
+    assert tell(long, 5, 12, 0.5) == TrialScheduler.STOP
 
 
 @pytest.mark.parametrize("change", tune.CHANGES)
