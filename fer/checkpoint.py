@@ -116,6 +116,10 @@ def read_config(location: str) -> CheckpointConfig:
         InputError: The folder is no checkpoint, or one that this version can't run.
     """
     content = _read_json(location)
+    if "members" in content:
+        raise InputError(
+            f"{location} is a committee: expected a single network, such as {location}/0."
+        )
     try:
         fields = {**content, "class_names": tuple(content["class_names"])}
         config = CheckpointConfig(**fields)

@@ -214,6 +214,15 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, part: slice) -> "Examples":
+        """Return some of the examples."""
+        return Examples(
+            self.images[part],
+            self.labels[part],
+            self.sources and self.sources[part],
+            None if self.votes is None else self.votes[part],
+        )
+
 
 def examples_of(table: pa.Table) -> Examples:
     """Return a table of examples as arrays."""

@@ -4,11 +4,12 @@ A recipe fixes the global batch: the same seed gives the same examples in the sa
 moved in the same way, however many workers share them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from fer.dataset import Dataset, Examples
@@ -116,9 +117,23 @@ class ResidentFeed:
 
     @classmethod
     def place(
-        cls, data: Dataset, recipe: Recipe, device: torch.device, rank: int = 0, world_size: int = 1
+        cls,
+        data: Dataset,
+        recipe: Recipe,
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+        taught: Callable[[int], None] = lambda _number: None,
     ) -> "ResidentFeed":
         """Read a dataset onto a device.
+
+        Args:
+            data: The dataset.
+            recipe: Fixes the batches.
+            device: Of the worker.
+            rank: Number of the worker.
+            world_size: Number of workers.
+            taught: Told how many training images a teacher has seen, which takes its time.
 
         Raises:
             InputError: A split is empty, or has no votes though the recipe wants them, or the
@@ -127,7 +142,7 @@ class ResidentFeed:
         num_classes = len(data.class_names)
         train, val = data.read_split("train"), data.read_split("val")
         rule = TargetRule.learn(recipe, train.labels, train.votes, num_classes, device)
-        targets = rule.targets(train).to(device)
+        targets = _targets(rule, train, rank, world_size, taught).to(device)
         placed = replace(DeviceExamples.place(train, num_classes, device), targets=targets)
         return cls(recipe, placed, DeviceExamples.place(val, num_classes, device), rank, world_size)
 
@@ -169,3 +184,24 @@ class ResidentFeed:
         mine = self.val_examples[self.rank :: self.world_size]
         for start in range(0, len(mine), EVALUATION_BATCH):
             yield mine[start : start + EVALUATION_BATCH]
+
+
+TAUGHT_AT_ONCE = 1024
+
+
+def _targets(
+    rule: TargetRule, examples: Examples, rank: int, world_size: int, taught: Callable[[int], None]
+) -> Tensor:
+    """Return the targets of all examples; of a teacher each worker asks its share of them."""
+    if not rule.teacher:
+        return rule.targets(examples)
+    targets = torch.zeros(len(examples), len(rule.weights))
+    stride = TAUGHT_AT_ONCE * world_size
+    for start in range(rank, len(examples), stride):
+        part = slice(start, start + stride, world_size)
+        targets[part] = rule.targets(examples[part])
+        taught(min(start + stride, len(examples)))
+    if world_size > 1:
+        targets = targets.to(rule.teacher.device)
+        dist.all_reduce(targets)
+    return targets

@@ -20,7 +20,7 @@ def from_json_lines(lines: bytes) -> list[dict[str, Any]]:
 
 
 def tensorboard_events(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return a whole run as one file of TensorBoard events.
+    """Return epochs of a run as one file of TensorBoard events.
 
     Args:
         history: For each epoch its number as ``epoch``, the time at which it ended as ``finished``

@@ -18,9 +18,9 @@ class Recipe:
         weight_decay: Factor of the squared weights in the loss.
         loss: A key of ``LOSSES``.
         label_smoothing: Share of the target spread evenly over the classes.
-        votes_weight: Share of the target that FER+ votes say.
+        votes_weight: Share of the target that FER+ votes say in the label's place.
         teacher: Location of a checkpoint whose probabilities are learned from, or None.
-        teacher_weight: Share of the target that the teacher says.
+        teacher_weight: Share of the target that the teacher says in place of label and votes.
         class_balance: Power of a class's rarity in the weight of its examples.
         ema_decay: What is kept of the averaged weights at each step; 0 averages nothing.
         normalisation: A key of ``NORMALISATIONS``.

@@ -134,7 +134,9 @@ class Run:
             start = time.monotonic()
             loss, correct, seen = self._train(model, feed, epoch, advance).tolist()
             trained = time.monotonic()
-            if not math.isfinite(loss):
+            scores = self._evaluate(feed)
+            # The last step's weights show in the scores alone.
+            if not (math.isfinite(loss) and math.isfinite(scores["val_loss"])):
                 raise JobError(_explosion(epoch))
             metrics = {
                 "epoch": epoch + 1,
@@ -143,7 +145,7 @@ class Run:
                 "train_accuracy": correct / seen,
                 "images_per_second": seen / (trained - start),
                 "num_workers": self.world_size,
-                **self._evaluate(feed),
+                **scores,
                 "seconds": time.monotonic() - start,
                 "finished": time.time(),
             }

@@ -11,7 +11,7 @@ from fer.dataset import Examples
 from fer.errors import InputError
 from fer.predictor import Predictor
 from fer.recipe import Recipe
-from fer.votes import VotesTeacher
+from fer.votes import VotesReader
 
 NO_VOTES = (
     "The dataset has no FER+ votes to learn from: ingest FER2013's CSV file with --votes, or do "
@@ -30,13 +30,13 @@ class TargetRule:
     Attributes:
         recipe: Fixes the shares.
         weights: float32 (C,), of each class.
-        votes_teacher: Knows what votes say of labels, where they are asked.
+        votes_reader: Knows what votes say of labels, where they are asked.
         teacher: Says how probable each class is, where it is asked.
     """
 
     recipe: Recipe
     weights: Tensor
-    votes_teacher: VotesTeacher | None
+    votes_reader: VotesReader | None
     teacher: Predictor | None
 
     @classmethod
@@ -61,21 +61,23 @@ class TargetRule:
             InputError: There are no votes though the recipe wants them, or the teacher is no
                 checkpoint.
         """
-        votes_teacher = None
+        votes_reader = None
         if recipe.votes_weight:
             if votes is None:
                 raise InputError(NO_VOTES)
-            votes_teacher = VotesTeacher.learn(votes, labels, num_classes)
-        teacher = Predictor.load(recipe.teacher, device) if recipe.teacher else None
+            votes_reader = VotesReader.learn(votes, labels, num_classes)
+        is_taught = recipe.teacher and recipe.teacher_weight
+        teacher = Predictor.load(str(recipe.teacher), device) if is_taught else None
         weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
-        return cls(recipe, weights, votes_teacher, teacher)
+        return cls(recipe, weights, votes_reader, teacher)
 
     def targets(self, examples: Examples) -> Tensor:
         """Return the targets float32 (N, C) of N examples: a row's sum is its example's weight."""
         known = torch.tensor(examples.labels, dtype=torch.int64)
         targets = smoothed_targets(known, len(self.weights), self.recipe.label_smoothing)
-        if self.votes_teacher and examples.votes is not None:
-            said = torch.tensor(self.votes_teacher.probs(examples.votes))
+        if self.votes_reader:
+            assert examples.votes is not None
+            said = torch.tensor(self.votes_reader.probs(examples.votes))
             targets = targets.lerp(said, self.recipe.votes_weight)
         if self.teacher:
             said = torch.tensor(self.teacher.predict_probs(examples.images, tta=True))

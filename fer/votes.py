@@ -79,11 +79,11 @@ def read_votes(location: str) -> Votes:
 
 
 MAX_LEARNED = 200_000
-"""Examples that the teacher learns from, drawn at random where there are more."""
+"""Examples that a reader learns from, drawn at random where there are more."""
 
 
 @dataclass(frozen=True)
-class VotesTeacher:
+class VotesReader:
     """Estimates how probable each label is, given what ten people voted.
 
     FER2013's labels are those that most people vote for in 65 % of its training images only, so
@@ -100,7 +100,7 @@ class VotesTeacher:
     intercepts: np.ndarray
 
     @classmethod
-    def learn(cls, votes: np.ndarray, labels: np.ndarray, num_classes: int) -> "VotesTeacher":
+    def learn(cls, votes: np.ndarray, labels: np.ndarray, num_classes: int) -> "VotesReader":
         """Learn from votes int8 (N, 10), in the order of ``COLUMNS``, and labels int (N,).
 
         Each of the C = ``num_classes`` labels must stand there at least once.

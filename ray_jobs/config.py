@@ -108,12 +108,13 @@ class TrainConfig:
     label_smoothing: float = 0.1
     """Share of the target spread evenly over the classes, 0 to 1."""
     votes_weight: float = 0.0
-    """Share of the target that FER+ votes say, 0 to 1; the dataset must have been ingested with
-    them."""
+    """Share of the target that FER+ votes say in the label's place, 0 to 1; the dataset must have
+    been ingested with them."""
     teacher: Location | None = None
-    """Checkpoint, such as a committee's, that says of each training image what to learn besides."""
+    """Checkpoint, such as a committee's, that says of each training image what to learn besides;
+    asked before the first step, or in every epoch where the dataset is streamed."""
     teacher_weight: float = 0.5
-    """Share of the target that the teacher says, 0 to 1."""
+    """Share of the target that the teacher says in place of label and votes, 0 to 1."""
     class_balance: float = 0.0
     """Weight of rare classes: 0 counts examples alike, 1 counts classes alike."""
     ema_decay: float = 0.998

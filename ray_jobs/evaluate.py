@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -98,8 +99,9 @@ def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
         check_classes(checkpoint, network.class_names, data.class_names)
         # "shallow-C1" for runs/C1, and no more than "shallow" for runs/shallow.
         name = "-".join(dict.fromkeys((network.id.partition("-")[0], storage.name(checkpoint))))
-        is_taken = name in named or (config.committee and name == COMMITTEE)
-        named[f"{name}-{len(named) + 1}" if is_taken else name] = checkpoint
+        taken = {*named, COMMITTEE} if config.committee else {*named}
+        names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+        named[next(free for free in names if free not in taken)] = checkpoint
     return named
 
 

@@ -146,10 +146,15 @@ def _check_same_run(
     if not storage.exists(storage.join(config.output, JOB)):
         raise InputError(f"{config.output} holds no run to resume: start one without --resume.")
     flags = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
+    # A run that was begun before there was a flag did what its default does.
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    known = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()
+    } | flags
     changed = [
         f"--{name.replace('_', '-')}"
         for name, value in flags_of(config).items()
-        if name not in may_change and value != flags.get(name)
+        if name not in may_change and value != known[name]
     ]
     if changed:
         raise InputError(

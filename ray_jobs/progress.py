@@ -70,13 +70,14 @@ def progress(
 
 def _log_lines(doing: str, unit: str, total: float | None, begun: int) -> Advance:
     start = last = time.monotonic()
+    kind: set[str] = set()
 
     def advance(done: float, **said: object) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < LOG_EVERY_SECONDS and done != total:
+        nonlocal last, kind
+        now, is_news = time.monotonic(), bool(said.keys() - kind)
+        if now - last < LOG_EVERY_SECONDS and done != total and not is_news:
             return
-        last = now
+        last, kind = now, set(said)
         of = f" of {total:,.0f}" if total else ""
         told = [f"{done:,.0f}{of} {unit}", _rate(done - begun, now - start), _said(said)]
         told.append(_left(done, total, begun, now - start))
@@ -103,13 +104,18 @@ def _said(said: dict[str, object]) -> str:
 
 @contextmanager
 def progress_from_workers(doing: str, unit: str, total: float, begun: int = 0) -> Iterator[Queue]:
-    """Show the progress that workers put into the yielded queue: pairs of done and said."""
+    """Show the progress that workers put into the yielded queue.
+
+    They put pairs: how much is done, or None where one does not know, and what else to say.
+    """
     # Where this process is: on another node it could be lost, and the workers with it.
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     queue = Queue(actor_options={"num_cpus": 0, "label_selector": here})
     finished = threading.Event()
     with progress(doing, unit, total, begun) as advance:
-        thread = threading.Thread(target=_relay, args=(queue, advance, finished), daemon=True)
+        thread = threading.Thread(
+            target=_relay, args=(queue, advance, begun, finished), daemon=True
+        )
         thread.start()
         try:
             yield queue
@@ -119,11 +125,13 @@ def progress_from_workers(doing: str, unit: str, total: float, begun: int = 0) -
             queue.shutdown(force=True)
 
 
-def _relay(queue: Queue, advance: Advance, finished: threading.Event) -> None:
+def _relay(queue: Queue, advance: Advance, begun: int, finished: threading.Event) -> None:
+    known = begun
     while not finished.is_set():
         try:
             done, said = queue.get(timeout=0.5)
-            advance(done, **said)
+            known = known if done is None else done
+            advance(known, **said)
         except Empty:
             continue
         except RayError:

@@ -5,7 +5,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ray.train import Checkpoint, UserCallback
@@ -40,17 +41,10 @@ class MlflowCallback(UserCallback):  # type: ignore[misc]
         Raises:
             InputError: MLflow is not installed, or does not answer.
         """
-        try:
+        with _silence_told(uri):
             client = _client(uri)
             run_id = _remembered(config) or _create(client, config)
             client.update_run(run_id, status="RUNNING")
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                "The server of --mlflow-uri does not answer: "
-                f"{_first_line(error).replace(uri, '…')}; check it, or leave the flag out."
-            ) from error
         return cls(uri, run_id)
 
     def after_report(
@@ -95,13 +89,28 @@ def _client(uri: str) -> Any:  # noqa: ANN401 - of an extra that may be absent
     return MlflowClient(tracking_uri=uri or None)
 
 
-def require_mlflow() -> None:
+@contextmanager
+def _silence_told(uri: str) -> Iterator[None]:
+    """Raise what a server fails with as a sentence, without its address."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            "The server of --mlflow-uri does not answer: "
+            f"{_first_line(error).replace(uri, '…')}; check it, or leave the flag out."
+        ) from error
+
+
+def require_answer(uri: str) -> None:
     """Refuse to go on without MLflow.
 
     Raises:
-        InputError: It is not installed.
+        InputError: It is not installed, or does not answer.
     """
-    _client("")
+    with _silence_told(uri):
+        _client(uri).get_experiment_by_name(EXPERIMENT)
 
 
 def _log(client: Any, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:  # noqa: ANN401

@@ -16,6 +16,7 @@ from typing import Any
 import ray.data
 import torch
 from ray import train as ray_train
+from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -23,14 +24,16 @@ from ray.train import (
     RunConfig,
     ScalingConfig,
     TrainingFailedError,
+    UserCallback,
 )
 from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.util.queue import Queue
 
 from fer import checkpoint, storage
 from fer.checkpoint import read_config
 from fer.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
-from fer.feeds import ResidentFeed, example_bytes
+from fer.feeds import Feed, ResidentFeed, example_bytes
 from fer.history import from_json_lines, tensorboard_events
 from fer.models import Layers
 from fer.precision import has_fast_bfloat16
@@ -44,13 +47,14 @@ from ray_jobs.config import TrainConfig
 from ray_jobs.placement import place_workers
 from ray_jobs.progress import progress_from_workers
 from ray_jobs.streaming import StreamedFeed
-from ray_jobs.tracking import REMEMBERED, MlflowCallback, require_mlflow
+from ray_jobs.tracking import REMEMBERED, MlflowCallback, require_answer
 
 LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""
 
 TENSORBOARD = "tensorboard"
-EVENTS = f"{TENSORBOARD}/events.out.tfevents.fer"
+"""A file an epoch: TensorBoard does not see that one that it has open is replaced."""
+
 PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST, REMEMBERED)
 
 MAX_FAILURES = 3
@@ -87,9 +91,9 @@ def run(config: TrainConfig) -> dict[str, Any]:
     data = open_dataset(config.dataset)
     data.check_split("train", every_class=True)
     data.check_split("val")
-    _check_start(config)
     _check_batch(config, data)
-    _check_extras(config, data)
+    is_finished = config.resume and storage.exists(storage.join(config.output, checkpoint.CONFIG))
+    made_from = _made_from(config, data, is_finished=is_finished)
     claim = outputs.claim_or_resume(
         config,
         checkpoint.CONFIG,
@@ -97,22 +101,40 @@ def run(config: TrainConfig) -> dict[str, Any]:
         begun=METRICS,
         goes_on=config.resume,
         may_change=MAY_CHANGE,
-        made_from=_made_from(config, data),
+        made_from=made_from,
     )
-    if not (config.resume and storage.exists(storage.join(config.output, checkpoint.CONFIG))):
+    if not is_finished:
+        _check_extras(config, data)
         cluster.connect()
         reading_cpus = streaming.READ_CPUS if is_streamed(config, data) else 0
         scaling = place_workers(config, reading_cpus)
         claim.take()
-        with _failures_told(), cluster.sentences(), _tracked(config) as callbacks:
-            _finish(config, _fit(config, data, scaling, callbacks))
+        with _failures_told(), _tracked(config) as callbacks:
+            _finish(config, _fit(config, data, scaling, callbacks, made_from))
     return _result(config, time.monotonic() - start)
 
 
-def _check_start(config: TrainConfig) -> None:
-    if config.from_checkpoint is None:
-        return
-    location = resolve_checkpoint(config.from_checkpoint)
+def _made_from(config: TrainConfig, data: Dataset, *, is_finished: bool) -> dict[str, str]:
+    """Return the ids of what a run still needs, once they have been checked.
+
+    Raises:
+        InputError: One of them is not there, or does not fit.
+    """
+    made_from = {"dataset": str(data.summary["fingerprint"])}
+    is_begun = config.resume and _num_done(config) > 0
+    if config.from_checkpoint is not None and not is_begun:
+        made_from["from_checkpoint"] = _check_start(config, config.from_checkpoint)
+    if config.teacher is not None and not is_finished:
+        location = resolve_checkpoint(config.teacher)
+        teacher = checkpoint.load_checkpoint(location)
+        checkpoint.check_classes(location, teacher.class_names, data.class_names)
+        made_from["teacher"] = teacher.id
+    return made_from
+
+
+def _check_start(config: TrainConfig, from_checkpoint: str) -> str:
+    """Return the id of the checkpoint that a run starts from."""
+    location = resolve_checkpoint(from_checkpoint)
     start = read_config(location)
     arguments = start.architecture["arguments"]
     layers = {
@@ -127,24 +149,14 @@ def _check_start(config: TrainConfig) -> None:
                 f"{location} has the --{name.replace('_', '-')} {value}, not "
                 f"{getattr(config, name)}: give the same to start from it."
             )
+    return start.id
 
 
 def _check_extras(config: TrainConfig, data: Dataset) -> None:
     if config.votes_weight and not data.held_columns("votes"):
         raise InputError(NO_VOTES)
-    if config.teacher is not None:
-        location = resolve_checkpoint(config.teacher)
-        teacher = checkpoint.load_checkpoint(location)
-        checkpoint.check_classes(location, teacher.class_names, data.class_names)
     if config.mlflow_uri is not None:
-        require_mlflow()
-
-
-def _made_from(config: TrainConfig, data: Dataset) -> dict[str, str]:
-    made_from = {"dataset": data.summary["fingerprint"]}
-    if config.teacher is not None:
-        made_from["teacher"] = checkpoint.read_id(resolve_checkpoint(config.teacher))
-    return made_from
+        require_answer(config.mlflow_uri)
 
 
 def _check_batch(config: TrainConfig, data: Dataset) -> None:
@@ -173,7 +185,11 @@ def is_streamed(config: TrainConfig, data: Dataset) -> bool:
 
 
 def _fit(
-    config: TrainConfig, data: Dataset, scaling: ScalingConfig, callbacks: list[MlflowCallback]
+    config: TrainConfig,
+    data: Dataset,
+    scaling: ScalingConfig,
+    callbacks: list[UserCallback],
+    made_from: dict[str, str],
 ) -> Result:
     # Called again for workers that take the place of lost ones, which go on in another order.
     stream = partial(_stream, config)
@@ -189,7 +205,11 @@ def _fit(
     ):
         return TorchTrainer(
             train_loop_per_worker,
-            train_loop_config={"config": outputs.flags_of(config), "queue": queue},
+            train_loop_config={
+                "config": outputs.flags_of(config),
+                "made_from": made_from,
+                "queue": queue,
+            },
             scaling_config=scaling,
             datasets={streaming.TRAIN: stream} if is_streamed(config, data) else {},
             dataset_config=streaming.data_config(),
@@ -203,7 +223,7 @@ def _fit(
                 ),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 worker_runtime_env=cluster.TRAINING_MEMORY,
-                callbacks=callbacks,
+                callbacks=[*callbacks, _LossTeller(queue)],
             ),
         ).fit()
 
@@ -225,8 +245,24 @@ def _num_steps(config: TrainConfig, data: Dataset, num_epochs: int) -> int:
     return num_epochs * steps_per_epoch(num_train, config.batch_size)
 
 
+class _LossTeller(UserCallback):  # type: ignore[misc]
+    """Says that workers were lost: until there is room for others, nothing else is said."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def after_exception(
+        self,
+        run_context: object,  # noqa: ARG002 - Ray Train's signature
+        worker_exceptions: dict[int, Exception],
+    ) -> None:
+        said = {"lost workers": f"{len(worker_exceptions)}, waiting for others"}
+        # Not waited for: the process that calls this also looks for the others.
+        self._queue.actor.put_nowait.remote((None, said))
+
+
 @contextmanager
-def _tracked(config: TrainConfig) -> Iterator[list[MlflowCallback]]:
+def _tracked(config: TrainConfig) -> Iterator[list[UserCallback]]:
     """Yield what follows the run besides, and tell it how the run ended."""
     if config.mlflow_uri is None:
         yield []
@@ -241,10 +277,11 @@ def _tracked(config: TrainConfig) -> Iterator[list[MlflowCallback]]:
 
 @contextmanager
 def _failures_told() -> Iterator[None]:
-    """Raise what is no mistake of a person's, and was tried again in vain, as one sentence."""
+    """Raise what was tried again in vain as one sentence: that of the mistake, if it is one."""
     try:
-        yield
-    except TrainingFailedError as error:
+        with cluster.sentences():
+            yield
+    except (TrainingFailedError, RayError, OSError) as error:
         told = str(error).strip().splitlines()[-1].rstrip(".")
         raise JobError(f"Training failed: {told}; see to that, and --resume it.") from error
 
@@ -269,21 +306,10 @@ def train_loop_per_worker(settings: dict[str, Any]) -> str | None:
     """
     config, device = TrainConfig(**settings["config"]), get_device()
     data = open_dataset(config.dataset)
-    run = _begin(config, data, device)
-    if _is_exhausted(run, config):
-        return None
-
-    def advance(step: int, said: Mapping[str, object]) -> None:
-        settings["queue"].put_nowait((step, said))
-
-    if config.teacher is not None and run.rank == 0:
-        # It may see every training image before the first step.
-        advance(run.num_steps_done, {"asking": "the teacher"})
-    feeds = StreamedFeed.open if is_streamed(config, data) else ResidentFeed.place
-    feed = feeds(data, run.recipe, device, run.rank, run.world_size)
-    epochs = run.epochs(prepare_model(run.network), feed, advance)
     try:
-        for _ in epochs:
+        _check_unchanged(config, settings["made_from"])
+        run = _begin(config, data, device)
+        for _ in _epochs(run, config, data, device, settings["queue"]):
             _report(run, config, data)
             if _is_exhausted(run, config):
                 break
@@ -291,6 +317,41 @@ def train_loop_per_worker(settings: dict[str, Any]) -> str | None:
         # Raised, it would be taken for a lost worker, and the same epochs be tried again.
         return str(error)
     return None
+
+
+def _epochs(
+    run: Run, config: TrainConfig, data: Dataset, device: torch.device, queue: Queue
+) -> Iterator[dict[str, Any]]:
+    """Train the epochs that are left on what this worker is fed, and tell how far it is."""
+    if _is_exhausted(run, config):
+        return iter(())
+
+    def advance(step: int, said: Mapping[str, object]) -> None:
+        queue.put_nowait((step, said))
+
+    def taught(number: int) -> None:
+        if run.rank == 0:
+            advance(run.num_steps_done, {"images seen by the teacher": f"{number:,}"})
+
+    of_worker = (data, run.recipe, device, run.rank, run.world_size)
+    if is_streamed(config, data):
+        feed: Feed = StreamedFeed.open(*of_worker)
+    else:
+        feed = ResidentFeed.place(*of_worker, taught)
+    return run.epochs(prepare_model(run.network), feed, advance)
+
+
+def _check_unchanged(config: TrainConfig, made_from: dict[str, str]) -> None:
+    """Refuse checkpoints that were replaced since the job began."""
+    # What a run started from counts until its first epoch is kept.
+    used = {"teacher"} if ray_train.get_checkpoint() else {"teacher", "from_checkpoint"}
+    for name in sorted(made_from.keys() & used):
+        location = resolve_checkpoint(getattr(config, name))
+        if (found := checkpoint.read_id(location)) != made_from[name]:
+            raise JobError(
+                f"{location} was {made_from[name]} when the job began and is {found} now: leave it "
+                "alone while it is used."
+            )
 
 
 def _begin(config: TrainConfig, data: Dataset, device: torch.device) -> Run:
@@ -335,8 +396,8 @@ def _report(run: Run, config: TrainConfig, data: Dataset) -> None:
         return
     files = checkpoint_files(run, config, data)
     storage.write_bytes(storage.join(config.output, METRICS), files[METRICS])
-    events = tensorboard_events(run.history)
-    storage.write_bytes(storage.join(config.output, EVENTS), events)
+    name = f"{TENSORBOARD}/events.out.tfevents.{metrics['epoch']:06d}.fer"
+    storage.write_bytes(storage.join(config.output, name), tensorboard_events([metrics]))
     with checkpoint.temporary_folder(files) as folder:
         ray_train.report(metrics, checkpoint=ray_train.Checkpoint.from_directory(folder))
 

@@ -12,17 +12,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import ray
 import torch
 from ray import tune
 from ray.tune import ResultGrid
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from fer import checkpoint, storage
 from fer.dataset import Dataset, open_dataset
@@ -42,6 +41,7 @@ TRIALS = "trials"
 """Ray Tune's own folder in the output."""
 
 BEST = "best"
+REPORT = "report.json"
 PARTS = (TRIALS, BEST, "trials.csv", "pictures", "index.html")
 
 MAY_CHANGE = frozenset(("dataset", "output", "resume", "overwrite"))
@@ -96,14 +96,14 @@ def run(config: TuneConfig) -> dict[str, Any]:
         )
     claim = outputs.claim_or_resume(
         config,
-        "report.json",
+        REPORT,
         PARTS,
         begun=TRIALS,
         goes_on=config.resume,
         may_change=MAY_CHANGE,
         made_from={"dataset": data.summary["fingerprint"]},
     )
-    finished = storage.join(config.output, "report.json")
+    finished = storage.join(config.output, REPORT)
     if config.resume and storage.exists(finished):
         return dict(json.loads(storage.read_bytes(finished))["result"])
     cluster.connect(cluster.TRAINING_MEMORY)
@@ -111,16 +111,17 @@ def run(config: TuneConfig) -> dict[str, Any]:
     cluster.require_room(
         [{name: need for name, need in needed.items() if need}], "Trials this large"
     )
+    tune_config = _tune_config(config)
     claim.take()
     with cluster.sentences():
-        results = _try(config)
+        results = _try(config, tune_config)
     return _finish(config, data, results, time.monotonic() - start)
 
 
 # Try.
 
 
-def _try(config: TuneConfig) -> ResultGrid:
+def _try(config: TuneConfig, tune_config: tune.TuneConfig) -> ResultGrid:
     filesystem, path = storage.filesystem(config.output)
     # A restored study prints its trials, where only the RESULT line belongs.
     chatter = contextlib.redirect_stdout(sys.stderr)
@@ -131,9 +132,10 @@ def _try(config: TuneConfig) -> ResultGrid:
             storage_filesystem=filesystem,
             callbacks=[callback],
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=_max_failures()),
+            failure_config=tune.FailureConfig(max_failures=train.MAX_FAILURES),
+            # Two, since what a killed driver had written down of a trial may lag by an epoch.
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=config.select_by
+                num_to_keep=2, checkpoint_score_attribute=config.select_by
             ),
         )
         trials = f"{path}/{TRIALS}"
@@ -145,19 +147,10 @@ def _try(config: TuneConfig) -> ResultGrid:
             tuner = tune.Tuner(
                 _trainable(config),
                 param_space=param_space(config),
-                tune_config=_tune_config(config),
+                tune_config=tune_config,
                 run_config=run_config,
             )
         return tuner.fit()
-
-
-def _max_failures() -> int:
-    """Return how often a trial goes on from its last epoch: where there are nodes to be lost.
-
-    On one machine a trial fails of itself, and would again.
-    """
-    is_alone = len([node for node in ray.nodes() if node["Alive"]]) == 1
-    return 0 if is_alone and not autoscaling.is_autoscaled() else train.MAX_FAILURES
 
 
 @contextlib.contextmanager
@@ -203,21 +196,22 @@ def param_space(config: TuneConfig) -> dict[str, Any]:
 
 def _tune_config(config: TuneConfig) -> tune.TuneConfig:
     is_comparison = config.study in VARIANTS
+    # What draws at random keeps to the room by itself.
+    is_drawn = not is_comparison and config.search == "random"
     return tune.TuneConfig(
         metric=config.select_by,
         mode="max",
         num_samples=1 if is_comparison else config.num_samples,
         search_alg=None if is_comparison else _search_algorithm(config),
         scheduler=FIFOScheduler() if is_comparison else _scheduler(),
-        max_concurrent_trials=_concurrent_trials(config),
+        max_concurrent_trials=None if is_drawn else _concurrent_trials(config),
     )
 
 
-def _search_algorithm(config: TuneConfig) -> Searcher | None:
+def _search_algorithm(config: TuneConfig) -> Searcher | SearchAlgorithm:
     if config.search == "random":
-        # Ray Tune draws at random from numpy's global generator unless it is told how.
-        np.random.seed(config.seed)
-        return None
+        room = _concurrent_trials(config) or 0
+        return BasicVariantGenerator(max_concurrent=room, random_state=config.seed)
     from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415 - an extra
 
     try:
@@ -334,25 +328,18 @@ def _finish(
         reasons = (str(error).splitlines()[-1] for error in results.errors)
         told = next(reasons, "no loss stayed finite").rstrip(".")
         raise JobError(f"No trial finished an epoch: {told}.")
-    best, result = max(tried, key=lambda pair: pair[0].best(config.select_by)[config.select_by])
-    location = storage.join(config.output, BEST)
-    kept, _ = max(result.best_checkpoints, key=lambda pair: pair[1][config.select_by])
-    with kept.as_directory() as folder:
-        for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
-            content = storage.read_bytes(storage.join(folder, name))
-            storage.write_bytes(storage.join(location, name), content)
+    best = _keep_best(config, tried)
     trials = tuple(each for each, _ in tried)
     studied = study.Study(
         name=config.study,
         select_by=config.select_by,
         trials=trials,
         failed=len(results) - len(trials),
-        seconds=seconds,
         num_val=sum(data.counts("val").values()),
     )
     result_line = {
         "output": config.output,
-        "checkpoint": location,
+        "checkpoint": storage.join(config.output, BEST),
         "val_accuracy": best.best(config.select_by)["val_accuracy"],
         "val_macro_f1": best.best(config.select_by)["val_macro_f1"],
         "varied": best.varied,
@@ -364,6 +351,17 @@ def _finish(
     for name, content in study.study_report(studied, result_line).items():
         storage.write_bytes(storage.join(config.output, name), content)
     return result_line
+
+
+def _keep_best(config: TuneConfig, tried: Sequence[tuple[study.Trial, tune.Result]]) -> study.Trial:
+    """Copy the checkpoint of the best trial, and return that trial."""
+    best, result = max(tried, key=lambda pair: pair[0].best(config.select_by)[config.select_by])
+    kept, _ = max(reversed(result.best_checkpoints), key=lambda pair: pair[1][config.select_by])
+    with kept.as_directory() as folder:
+        for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
+            content = storage.read_bytes(storage.join(folder, name))
+            storage.write_bytes(storage.join(config.output, f"{BEST}/{name}"), content)
+    return best
 
 
 def _read_trial(result: tune.Result) -> study.Trial | None:

@@ -132,16 +132,17 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    for name, axes, colour, line in (
-        ("train_loss", loss, COLOURS[0], "--"),
-        ("val_loss", loss, COLOURS[0], "-"),
-        ("train_accuracy", accuracy, COLOURS[0], "--"),
-        ("val_accuracy", accuracy, COLOURS[0], "-"),
-        ("val_macro_f1", accuracy, COLOURS[1], "-"),
+    # The losses are not of the same thing: what is learned is smoothed, weighed and moved.
+    for name, title, axes, colour, line in (
+        ("train_loss", "train, of the targets", loss, COLOURS[0], "--"),
+        ("val_loss", "val, cross entropy of the labels", loss, COLOURS[0], "-"),
+        ("train_accuracy", "train accuracy", accuracy, COLOURS[0], "--"),
+        ("val_accuracy", "val accuracy", accuracy, COLOURS[0], "-"),
+        ("val_macro_f1", "val macro-F1", accuracy, COLOURS[1], "-"),
     ):
         values = [row[name] for row in history]
         marker = "o" if len(epochs) < 20 else None
-        axes.plot(epochs, values, line, color=colour, marker=marker, ms=3, label=name)
+        axes.plot(epochs, values, line, color=colour, marker=marker, ms=3, label=title)
     for axes, title in ((loss, "Loss"), (accuracy, "Accuracy and macro-F1")):
         axes.set_title(title)
         axes.set_xlabel("epoch")

@@ -31,8 +31,11 @@ class Trial:
     history: Sequence[Mapping[str, Any]]
 
     def best(self, select_by: str) -> Mapping[str, Any]:
-        """Return the metrics of the epoch with the highest score."""
-        return max(self.history, key=lambda epoch: epoch[select_by])
+        """Return the metrics of the epoch with the highest score, the last of equals.
+
+        As Ray Tune keeps checkpoints.
+        """
+        return max(reversed(self.history), key=lambda epoch: epoch[select_by])
 
     @property
     def title(self) -> str:
@@ -55,7 +58,6 @@ class Study:
         select_by: Score on val by which trials are ranked.
         trials: Those that finished an epoch.
         failed: Number of those that did not.
-        seconds: How long all of it took.
         num_val: Examples of val.
     """
 
@@ -63,8 +65,12 @@ class Study:
     select_by: str
     trials: tuple[Trial, ...]
     failed: int
-    seconds: float
     num_val: int
+
+    @property
+    def minutes(self) -> float:
+        """Minutes of training of all trials together."""
+        return float(sum(trial.minutes[-1] for trial in self.trials))
 
     @property
     def noise(self) -> float:
@@ -93,7 +99,7 @@ def study_report(study: Study, result: Mapping[str, Any]) -> dict[str, bytes]:
         "schema_version": 1,
         "study": study.name,
         "select_by": study.select_by,
-        "seconds": round(study.seconds, 1),
+        "minutes": round(study.minutes, 1),
         "failed": study.failed,
         "result": result,
         "importance": importance,

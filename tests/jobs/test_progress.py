@@ -14,8 +14,22 @@ def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):
             now[0] = 100.0 + seconds
             advance(done, faces=f"{faces:,}", failed=2)
     assert capsys.readouterr().err.splitlines() == [
+        "Labelling: 1,000 of 12,000 images, 200/s, faces 9, failed 2, 0:00:55 left",
         "Labelling: 4,000 of 12,000 images, 200/s, faces 1,234, failed 2, 0:00:40 left",
         "Labelling: 12,000 of 12,000 images, 133/s, faces 5,000, failed 2",
+    ]
+
+
+def test_news_of_another_kind_do_not_wait(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress("Training", "steps") as advance:
+        for seconds, said in ((1, {"loss": 3}), (2, {"loss": 2}), (3, {"lost_workers": 1})):
+            now[0] = float(seconds)
+            advance(seconds, **said)
+    assert capsys.readouterr().err.splitlines() == [
+        "Training: 1 steps, 1/s, loss 3",
+        "Training: 3 steps, 1/s, lost workers 1",
     ]
 
 
