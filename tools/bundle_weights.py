@@ -21,7 +21,7 @@ from fer.checkpoint import CONFIG, CheckpointConfig, load_checkpoint, pack_check
 from fer.predictor import BUNDLED_WEIGHTS
 
 NOT_OF_THE_RECIPE = frozenset(
-    ("dataset", "output", "from_checkpoint", "mlflow_uri", "resume", "overwrite")
+    ("dataset", "output", "from_checkpoint", "teacher", "mlflow_uri", "resume", "overwrite")
 )
 """Flags that say where something lay on the machine that trained, or how it was started."""
 
