@@ -12,6 +12,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from fer import Predictor
 from fer.dataset import open_dataset
 from fer.emotions import EMOTIONS
+from ray_jobs import evaluate
+from ray_jobs.config import EvaluateConfig
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +26,8 @@ def networks(save_network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(cluster, dataset, networks, tmp_path_factory):
-    from ray_jobs.config import EvaluateConfig
-    from ray_jobs.evaluate import run
-
     output = tmp_path_factory.mktemp("report") / "report"
-    run(
+    evaluate.run(
         EvaluateConfig(
             dataset=str(dataset),
             checkpoint=tuple(map(str, networks)),
@@ -114,3 +113,17 @@ def test_weights_that_are_damaged_are_one_sentence(fer, dataset, save_network, t
     run = fer("evaluate", "--dataset", dataset, *arguments)
     assert (run.code, "model.safetensors can't be read" in run.sentence) == (2, True)
     assert not (tmp_path / "report" / "report.json").exists()
+
+
+def test_no_two_checkpoints_have_one_name(dataset, save_network, tmp_path):
+    """The number that one would get is the folder of another."""
+    folders = [tmp_path / name for name in ("x/a", "2", "y/a", "z/a")]
+    for seed, folder in enumerate(folders):
+        save_network(folder, "shallow", seed=seed)
+    config = EvaluateConfig(
+        dataset="d", output="o", checkpoint=tuple(map(str, (tmp_path / "x/a-2", *folders)))
+    )
+    save_network(tmp_path / "x/a-2", "shallow", seed=9)
+    named = evaluate._check_checkpoints(config, open_dataset(str(dataset)))
+    assert list(named) == ["shallow-a-2", "shallow-a", "shallow-2", "shallow-a-3", "shallow-a-4"]
+    assert list(named.values()) == list(config.checkpoint)

@@ -19,6 +19,7 @@ from fer.checkpoint import read_config
 from fer.dataset import open_dataset
 from fer.errors import InputError, JobError
 from ray_jobs import autoscaling, train
+from ray_jobs.config import TrainConfig
 
 FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
 
@@ -26,14 +27,11 @@ FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr",
 @pytest.fixture(scope="module")
 def trained(cluster, dataset, tmp_path_factory):
     """Networks trained by one worker and by two, and what the command line said."""
-    from ray_jobs.config import TrainConfig
-    from ray_jobs.train import run
-
     folder = tmp_path_factory.mktemp("runs")
     return {
         workers: (
             folder / workers,
-            run(
+            train.run(
                 TrainConfig(
                     dataset=str(dataset),
                     output=str(folder / workers),
@@ -119,6 +117,16 @@ def test_a_run_goes_on_only_as_it_began(fer, trained, dataset):
     assert fer(*arguments, *FAST, *same, "--resume").result["id"] == result["id"]
 
 
+def test_a_run_goes_on_that_is_older_than_a_flag(fer, trained, dataset):
+    folder, result = trained["2"]
+    flags = json.loads((folder / "job.json").read_text())
+    del flags["teacher"], flags["teacher_weight"]
+    (folder / "job.json").write_text(json.dumps(flags))
+    same = ("--num-epochs", "4", "--no-augment", "--num-workers", "2", "--resume")
+    run = fer("train", "--dataset", dataset, "--output", folder, *FAST, *same)
+    assert run.result["id"] == result["id"]
+
+
 def test_a_run_does_not_go_on_with_other_data(fer, trained, sources, tmp_path):
     fewer = tmp_path / "fewer.csv"
     fewer.write_bytes(b"\n".join((sources / "fer2013.csv").read_bytes().splitlines()[:-1]))
@@ -139,6 +147,8 @@ def test_what_can_t_begin_replaces_nothing(fer, trained, dataset):
     assert run.sentence == (
         f"--from-checkpoint {folder} lies in the output, which begins empty: name another --output."
     )
+    run = fer(*arguments, "--mlflow-uri", "http://127.0.0.1:9")
+    assert (run.code, "server of --mlflow-uri does not answer" in run.sentence) == (2, True)
     assert read_config(str(folder)).id == result["id"]
 
 
@@ -169,15 +179,29 @@ def test_training_learns_from_a_teacher(fer, trained, dataset, sources, tmp_path
     """The network of a fixture says what is learned, in place of the labels."""
     teacher, output = trained["1"][0], tmp_path / "run"
     taught = ("train", "--dataset", dataset, "--teacher", teacher, "--teacher-weight", "1")
-    run = fer(*taught, "--output", output, *FAST)
+    # Each of two workers asks about its half.
+    run = fer(*taught, "--output", output, *FAST, "--num-workers", "2")
     assert run.code == 0, run.sentence
     images = open_dataset(str(dataset)).read_split("train").images
     told = Predictor.load(str(teacher)).predict_probs(images, tta=True)
     least = -(told * np.log(told)).sum(axis=1).mean()  # their entropy: no network gets below it
     losses = [epoch["train_loss"] for epoch in history(output)]
     assert losses[0] > losses[1] > least
+    events = sorted(path.name for path in (output / "tensorboard").iterdir())
+    assert events == [f"events.out.tfevents.00000{epoch}.fer" for epoch in (1, 2)]
     run = fer(*taught, "--output", output, *FAST, "--resume", "--teacher", trained["2"][0])
     assert (run.code, "began with another --teacher: resume it" in run.sentence) == (2, True)
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_used(save_network, monkeypatch, tmp_path):
+    monkeypatch.setattr(train.ray_train, "get_checkpoint", lambda: None)
+    save_network(tmp_path / "net", seed=1)
+    teacher = read_config(str(tmp_path / "net")).id
+    config = TrainConfig(dataset="d", output="o", teacher=str(tmp_path / "net"))
+    train._check_unchanged(config, {"dataset": "d", "teacher": teacher})
+    save_network(tmp_path / "net", seed=2)
+    with pytest.raises(JobError, match=f"was {teacher} when the job began and is shallow-"):
+        train._check_unchanged(config, {"dataset": "d", "teacher": teacher})
 
 
 def test_a_teacher_of_other_classes(fer, trained, sources, dataset, tmp_path):
@@ -338,3 +362,11 @@ def test_a_loss_that_explodes(fer, dataset, tmp_path):
         "The loss of epoch 1 is not finite, no epoch was good: train anew with a lower --lr."
     )
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_weights_that_explode_in_the_last_step(fer, dataset, tmp_path):
+    """The loss of an epoch's only step is that of the weights before."""
+    once = ("--num-epochs", "2", "--batch-size", "168", "--lr", "1e30")
+    output = ("--output", tmp_path / "run")
+    run = fer("train", "--dataset", dataset, *output, "--model", "shallow", *once)
+    assert (run.code, "The loss of epoch 1 is not finite" in run.sentence) == (1, True)

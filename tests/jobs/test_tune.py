@@ -74,7 +74,8 @@ def test_a_search_varies_what_the_paper_tuned(fer, dataset, tmp_path, search):
 
 
 @pytest.mark.slow
-def test_an_interrupted_study_resumes(dataset, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_study_resumes(dataset, tmp_path, how):
     output = tmp_path / "study"
     command = [sys.executable, "-m", "ray_jobs", "tune", "--dataset", str(dataset)]
     command += ["--output", str(output), "--study", "activation", *SMALL]
@@ -82,10 +83,11 @@ def test_an_interrupted_study_resumes(dataset, tmp_path):
     with subprocess.Popen(command, env=os.environ, **pipes) as process:
         while process.poll() is None and not list(output.glob("trials/*/checkpoint_000001")):
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         _, errors = process.communicate(timeout=100)
-    assert process.returncode == 1, errors
-    assert errors.splitlines()[-1].startswith("fer: interrupted")
+    if how == signal.SIGINT:
+        assert process.returncode == 1, errors
+        assert errors.splitlines()[-1].startswith("fer: interrupted")
     assert not (output / "report.json").exists()
     resumed = subprocess.run(
         [*command, "--resume"], env=os.environ, check=True, capture_output=True, text=True
