@@ -40,7 +40,7 @@ import tyro
 from memory import MIB, watched
 from PIL import Image
 
-from fer import faces, listings, storage
+from fer import faces, storage
 from fer.checkpoint import load_checkpoint, pack_checkpoint
 from fer.drawings import draw_faces
 from fer.engines import EngineName
@@ -49,6 +49,7 @@ from fer.label_files import read_tally
 from fer.models import build_model
 from fer.predictor import Predictor, resolve_checkpoint
 from fer.sources import fetch_image, read_pieces
+from fer.storage import listing
 from ray_jobs import cluster
 from ray_jobs.config import LabelConfig
 from ray_jobs.label import run
@@ -305,7 +306,7 @@ def s3(
         limit: Number of images to stop after.
     """
     store, path = storage.filesystem(location)
-    if not listings.is_empty(location):
+    if not listing.is_empty(location):
         raise SystemExit(f"{location} holds something: name a prefix that nothing lies under.")
     with session() as folder, contextlib.ExitStack() as cleanup:
         files = copy_images(images, folder / "images", times=times, limit=limit)

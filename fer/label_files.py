@@ -6,10 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer import parts, storage
+from fer import storage
 from fer.errors import JobError
 from fer.formats import ENCODERS
 from fer.labels import LABEL_SCHEMA, LabelTally
+from fer.storage import parquet
 
 SUFFIX = ".parquet"
 
@@ -42,7 +43,7 @@ def write_labels(
         content = ENCODERS[kind](table, class_names)
         storage.write_bytes(storage.join(output, twin(file, kind)), content)
     known = {**LABEL_SCHEMA.metadata, TALLY: tally.to_json().encode()}
-    parts.write_table(storage.join(output, file), table.replace_schema_metadata(known))
+    parquet.write_table(storage.join(output, file), table.replace_schema_metadata(known))
 
 
 def twin(file: str, kind: str) -> str:

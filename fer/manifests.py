@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from fer import listings, storage
+from fer import storage
 from fer.errors import InputError
 from fer.sources import MAX_ROW_BYTES, MEMBER, Piece, is_archive, is_csv
+from fer.storage import listing
 
 COLUMNS = ("image", "uri", "path")
 """What the column of locations may be called; the first of them that a table has is read."""
@@ -34,7 +35,7 @@ def is_manifest(location: str) -> bool:
     if not storage.is_folder(location):
         return is_csv(location) or location.lower().endswith(SUFFIX)
     # A page is enough to tell a folder of tables from one of photographs with a table among them.
-    some = [entry.name for entry in islice(listings.walk(location), listings.PAGE)]
+    some = [entry.name for entry in islice(listing.walk(location), listing.PAGE)]
     tables = [name for name in some if not storage.name(name).startswith("_")]
     return bool(tables) and all(name.lower().endswith(SUFFIX) for name in tables)
 
@@ -44,7 +45,7 @@ def list_files(location: str) -> list[str]:
     if not storage.is_folder(location):
         return [location]
     return [
-        entry.location for entry in listings.walk(location) if entry.name.lower().endswith(SUFFIX)
+        entry.location for entry in listing.walk(location) if entry.name.lower().endswith(SUFFIX)
     ]
 
 

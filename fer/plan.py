@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-from fer import chunks, listings, storage
+from fer import chunks, storage
 from fer.errors import InputError
 from fer.faces import DETECTION_SIDE
+from fer.storage import listing
 
 PARAMETERS = {"shallow": 4_927_111, "deep": 4_474_759}
 """Numbers of a network, each of which is a gradient of four bytes."""
@@ -181,7 +182,7 @@ def plan_label(
     }
     rows = max(1.0, faces_per_image) * num_images
     requests = {
-        "list": math.ceil(num_images / listings.PAGE),
+        "list": math.ceil(num_images / listing.PAGE),
         "get": PER_IMAGE * num_images + PER_CHUNK["get"] * num_chunks,
         "put": PER_CHUNK["put"] * num_chunks,
     }

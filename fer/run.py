@@ -18,7 +18,7 @@ from fer.history import from_json_lines, to_json_lines
 from fer.metrics import scores_from_confusion
 from fer.models import ConvNet, build_model
 from fer.recipe import Recipe, seed_of_worker, steps_per_epoch
-from fer.storage import join, read_bytes
+from fer.storage.paths import join, read_bytes
 from fer.training import (
     best_temperature,
     build_average,

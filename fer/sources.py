@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import IO, BinaryIO, Literal, cast
 
-from fer import listings, storage
+from fer import storage
 from fer.errors import InputError, JobError
 from fer.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError
+from fer.storage import listing
 
 CSV_PIECE_BYTES = 2**18
 """Rows are handed out in stretches of this size: some 28 of FER2013's, which stay in cache, and
@@ -72,7 +73,7 @@ def check_source(location: str) -> None:
     if not storage.exists(location):
         raise InputError(f"{location} does not exist: expected a CSV file, an archive or a folder.")
     if storage.is_folder(location):
-        if listings.is_empty(location):
+        if listing.is_empty(location):
             raise InputError(f"{location} is empty: expected a folder of images, CSV or archives.")
     elif not _is_readable(location):
         raise InputError(
@@ -89,7 +90,7 @@ def check_readable(location: str) -> None:
     """
     if not storage.is_folder(location):
         return
-    listed = list_pieces(islice(listings.walk(location), listings.PAGE))
+    listed = list_pieces(islice(listing.walk(location), listing.PAGE))
     files = [piece.source for piece in listed if piece.kind in ("image", "archive")][:NUM_TRIED]
     if files and all(map(_is_refused, files)):
         raise InputError(
@@ -145,14 +146,14 @@ def read_pieces(location: str, *, with_tables: bool = True) -> Iterator[Piece]:
         StoreError: A store refuses all that is in a bucket.
     """
     if not storage.is_folder(location):
-        yield from _read_file(listings.describe(location), storage.name(location), with_tables)
+        yield from _read_file(listing.describe(location), storage.name(location), with_tables)
         return
-    for entry in listings.walk(location):
+    for entry in listing.walk(location):
         path = storage.join(storage.name(location), entry.name)
         yield from _read_file(entry, path, with_tables)
 
 
-def list_pieces(entries: Iterable[listings.Entry]) -> Iterator[Piece]:
+def list_pieces(entries: Iterable[listing.Entry]) -> Iterator[Piece]:
     """Yield the images and the archives among files, and what is neither, without opening any."""
     for entry in entries:
         kind: PieceKind = "ignored"
@@ -173,7 +174,7 @@ def first(pieces: Iterable[Piece], limit: int | None) -> Iterator[Piece]:
             return
 
 
-def _read_file(entry: listings.Entry, path: str, with_tables: bool) -> Iterator[Piece]:
+def _read_file(entry: listing.Entry, path: str, with_tables: bool) -> Iterator[Piece]:
     at = _Place(entry.location, path, entry.etag, with_tables)
     if _is_image(path):
         yield Piece("image", at.source, path, size_bytes=entry.size_bytes, etag=entry.etag)
@@ -254,7 +255,7 @@ def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
         # In the order of the file, so that one read-ahead serves many members.
         for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
             member = at.member(info.filename)
-            if info.is_dir() or listings.is_hidden(info.filename):
+            if info.is_dir() or listing.is_hidden(info.filename):
                 continue
             if _climbs_out(info.filename):
                 yield member.reject("climbs out of its archive")
@@ -278,7 +279,7 @@ def _read_tar(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
             member = at.member(_readable(info.name))
             # A streamed tar file keeps a record of every member it passed.
             archive.members = []  # type: ignore[attr-defined]
-            if info.isdir() or listings.is_hidden(info.name):
+            if info.isdir() or listing.is_hidden(info.name):
                 continue
             unpacked = archive.extractfile(info) if info.isreg() else None
             if unpacked is None:

@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from fer import listings, parts, storage
+from fer import storage
 from fer.label_files import read_rows, read_tally, write_labels
 from fer.labels import FAILED, LabelTally
 from fer.sources import file_of
+from fer.storage import listing, parquet
 from ray_jobs import stages
 
 REPLACED = "replaced"
@@ -109,7 +110,7 @@ def _left(together: pa.Table, output: str) -> pa.Table:
     ]
     if replaced:
         with stages.writing(output):
-            parts.write_part(output, REPLACED, pa.Table.from_pylist(replaced), key="file")
+            parquet.write_part(output, REPLACED, pa.Table.from_pylist(replaced), key="file")
     return pa.Table.from_pylist(pieces, stages.PIECE_SCHEMA)
 
 
@@ -129,7 +130,7 @@ def drop_replaced(
         class_names: Name of each of their probabilities.
         formats: What they are written in besides.
     """
-    names = sorted(listings.names(storage.join(output, REPLACED)))
+    names = sorted(listing.names(storage.join(output, REPLACED)))
     if not names:
         return
     replaced = (

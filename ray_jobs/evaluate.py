@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fer import parts, storage
+from fer import storage
 from fer.checkpoint import check_classes, load_checkpoint
 from fer.committee import committee_files, fuse, fusion_weights
 from fer.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
 from fer.predictor import resolve_checkpoint
+from fer.storage import parquet
 from ray_jobs import cluster, locations, outputs, stages
 from ray_jobs.classify import BATCH_SIZE, classify
 from ray_jobs.config import EvaluateConfig
@@ -115,7 +116,7 @@ def _predict(
             predictions.append(part)
             done += len(part)
             advance(done)
-    parts.keep_only(config.output, ("predictions",), {part.file for part in predictions})
+    parquet.keep_only(config.output, ("predictions",), {part.file for part in predictions})
     return predictions
 
 
@@ -165,7 +166,7 @@ def write(
         _table(truth, name, probs, class_names)
         for name, probs in zip(names, by_network, strict=True)
     ]
-    file = parts.write_part(output, "predictions", pa.concat_tables(tables), key="source")
+    file = parquet.write_part(output, "predictions", pa.concat_tables(tables), key="source")
     return stages.tally_batch(Predictions(truth, np.stack(by_network, axis=1), file))
 
 
@@ -203,7 +204,7 @@ def _found_committee(
         storage.write_bytes(storage.join(location, name), content)
     fused = fuse(predictions.probs, weights)
     table = _table(predictions.truth, COMMITTEE, fused, data.class_names)
-    parts.write_part(config.output, "predictions", table, key="checkpoint")
+    parquet.write_part(config.output, "predictions", table, key="checkpoint")
     return location, fused
 
 

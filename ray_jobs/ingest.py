@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer import dataset, parts, storage
+from fer import dataset, storage
 from fer.dataset import SAMPLES_PER_CLASS, Tally
 from fer.emotions import SEVEN_EMOTIONS, SPLITS, ClassList
 from fer.errors import InputError, JobError
@@ -33,6 +33,7 @@ from fer.parsing import (
     parse_piece,
 )
 from fer.sources import Piece, check_source
+from fer.storage import parquet
 from fer.votes import Votes, read_votes
 from ray_jobs import cluster, deaths, locations, outputs, stages
 from ray_jobs.config import IngestConfig
@@ -223,9 +224,9 @@ def write(parsed: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndar
     if len(examples):
         table = _to_examples(examples, schema)
         encoding = dataset.PIXEL_ENCODING
-        tally.files.add(parts.write_part(output, "examples", table, key="source", **encoding))
+        tally.files.add(parquet.write_part(output, "examples", table, key="source", **encoding))
     if len(rejects):
-        tally.files.add(parts.write_part(output, "rejects", rejects, key="source"))
+        tally.files.add(parquet.write_part(output, "rejects", rejects, key="source"))
     return stages.tally_batch(tally)
 
 
@@ -301,7 +302,7 @@ def _finish(
     tally: Tally, config: IngestConfig, classes: ClassList, seconds: float
 ) -> dict[str, Any]:
     """Drop what a lost worker wrote in vain, draw the pictures, and write the summary last."""
-    parts.keep_only(config.output, ("examples", "rejects"), tally.files)
+    parquet.keep_only(config.output, ("examples", "rejects"), tally.files)
     from fer.reports import figures  # noqa: PLC0415 - every reader and writer would wait for it
 
     counts = tally.counts(classes.names)

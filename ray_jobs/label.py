@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from fer import labels, parts, storage
+from fer import labels, storage
 from fer.checkpoint import load_checkpoint
 from fer.errors import InputError, JobError
 from fer.faces import FaceDetector, detector_id, detector_weights
@@ -29,6 +29,7 @@ from fer.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
 from fer.selection import Selection
 from fer.sources import check_readable, check_source
+from fer.storage import parquet
 from ray_jobs import changes, cluster, locations, manifest, outputs, stages, writing
 from ray_jobs.classify import ChunkClassifier, classify
 from ray_jobs.config import LabelConfig
@@ -170,11 +171,11 @@ def _label(
 
 def _images_left(output: str, done: Mapping[str, LabelTally]) -> int | None:
     """Return how many images are to be labelled; None where archives hold some of them."""
-    listing = manifest.read(output)
-    if listing.kinds["archive"]:
+    worklist = manifest.read(output)
+    if worklist.kinds["archive"]:
         return None
-    labelled = sum(done[name].images for name in listing.files if name in done)
-    return listing.kinds["image"] + listing.kinds["rejected"] - labelled
+    labelled = sum(done[name].images for name in worklist.files if name in done)
+    return worklist.kinds["image"] + worklist.kinds["rejected"] - labelled
 
 
 def _parts(
@@ -205,7 +206,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Drop what a lost worker wrote in vain, write the report, and the summary last."""
     twins = {twin(file, kind) for file in tally.files for kind in config.format}
-    parts.keep_only(config.output, (FACES, *config.format), tally.files | twins)
+    parquet.keep_only(config.output, (FACES, *config.format), tally.files | twins)
     storage.delete(storage.join(config.output, changes.REPLACED))
     result = {
         "output": config.output,

@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from fer import listings, parts, storage
+from fer import storage
 from fer.chunks import Chunk, cut
 from fer.labels import LabelTally
 from fer.manifests import is_manifest, list_files, read_manifest
 from fer.selection import Selection
 from fer.sources import Piece, list_pieces, read_pieces
+from fer.storage import listing, parquet
 from ray_jobs import changes, cluster, stages
 
 FOLDER, COMPLETE = "manifest", "manifest.json"
@@ -40,7 +41,7 @@ MOST_LISTERS = 256
 
 
 @dataclass
-class Listing:
+class Worklist:
     """What a listing found.
 
     Attributes:
@@ -79,7 +80,7 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
     listed = _listed(divided, num_tasks, selection)
     if held:
         listed = changes.unlabelled(listed, output, held)
-    whole = Listing(salt=_salt(held))
+    whole = Worklist(salt=_salt(held))
     written = listed.map_batches(
         _write,
         fn_kwargs={"output": output, "salt": whole.salt, "num_tasks": 1 if held else num_tasks},
@@ -98,10 +99,10 @@ def _salt(held: Collection[str]) -> str:
     return hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest()[:16] if held else ""
 
 
-def read(output: str) -> Listing:
+def read(output: str) -> Worklist:
     """Return what the listing of a manifest found."""
     told = json.loads(storage.read_bytes(storage.join(output, COMPLETE)))
-    return Listing(Counter(told["kinds"]), told["files"], told["salt"])
+    return Worklist(Counter(told["kinds"]), told["files"], told["salt"])
 
 
 def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
@@ -120,7 +121,7 @@ def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
     while walks and len(walks) + len(wide) < ENOUGH_PARTS:
         location = walks.popleft()
         try:
-            inside = listings.children(location) if storage.is_folder(location) else None
+            inside = listing.children(location) if storage.is_folder(location) else None
         except PermissionError:
             if location == images:
                 raise
@@ -161,33 +162,33 @@ def _pieces(location: str, how: str) -> Iterable[Piece]:
     return read_manifest(location) if how == "manifest" else list_pieces(_entries(location, how))
 
 
-def _entries(location: str, how: str) -> Iterator[listings.Entry]:
+def _entries(location: str, how: str) -> Iterator[listing.Entry]:
     """Yield the files of a part of a source, which may be gone or closed by now."""
     try:
         if storage.is_folder(location):
-            yield from listings.walk(location) if how == "walk" else listings.files_inside(location)
+            yield from listing.walk(location) if how == "walk" else listing.files_inside(location)
         elif storage.exists(location):
-            yield listings.describe(location)
+            yield listing.describe(location)
     except PermissionError:
         # What a walk from above meets of the kind is no image either.
-        yield listings.Entry(location, storage.name(location), 0, None)
+        yield listing.Entry(location, storage.name(location), 0, None)
 
 
 def _write(pieces: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str, np.ndarray]:
     """Cut pieces into chunks, write them down, and return what was written."""
-    listing = Listing(salt=salt)
-    for chunk in _chunks(pieces, listing, num_tasks):
-        listing.files.append(chunk.name)
+    worklist = Worklist(salt=salt)
+    for chunk in _chunks(pieces, worklist, num_tasks):
+        worklist.files.append(chunk.name)
         location = storage.join(output, FOLDER, chunk.name + SUFFIX)
         with stages.writing(output):
-            parts.write_table(location, stages.to_table(chunk.pieces))
-    return stages.tally_batch(listing)
+            parquet.write_table(location, stages.to_table(chunk.pieces))
+    return stages.tally_batch(worklist)
 
 
-def _chunks(pieces: pa.Table, listing: Listing, num_tasks: int) -> Iterator[Chunk]:
+def _chunks(pieces: pa.Table, worklist: Worklist, num_tasks: int) -> Iterator[Chunk]:
     """Yield chunks of all but the archives, then these one by one, and count them."""
     archives: list[Piece] = []
-    yield from cut(_without_archives(pieces, archives, listing.kinds), listing.salt, num_tasks)
+    yield from cut(_without_archives(pieces, archives, worklist.kinds), worklist.salt, num_tasks)
     for archive in archives:
         digest = hashlib.sha256(archive.source.encode()).hexdigest()[:24]
         yield Chunk(ARCHIVE + digest, (_in_its_state(archive),))
@@ -210,7 +211,7 @@ def _in_its_state(archive: Piece) -> Piece:
     """Return an archive with its ETag, which a manifest need not know: its chunks are cut later."""
     if archive.etag is not None or not storage.exists(archive.source):
         return archive
-    return replace(archive, etag=listings.describe(archive.source).etag)
+    return replace(archive, etag=listing.describe(archive.source).etag)
 
 
 # What is to be done.
@@ -224,9 +225,9 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
         done: Names of chunks to leave out.
         selection: What is asked for of each archive.
     """
-    listing = read(output)
+    worklist = read(output)
     # Archives first: each is read from one end to the other.
-    left = sorted({*listing.files} - {*done}, key=lambda name: (not name.startswith(ARCHIVE), name))
+    left = sorted({*worklist.files} - {*done}, key=lambda name: (not name.startswith(ARCHIVE), name))
     # A block each from the beginning: tasks that divided one would ask for a whole CPU, which on a
     # cluster of one, of which the network has a share, is never free.
     blocks = [pa.table({"file": [name]}) for name in left]
@@ -240,7 +241,7 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
             "output": output,
             "done": frozenset(done),
             "selection": selection,
-            "salt": listing.salt,
+            "salt": worklist.salt,
         },
         batch_format="numpy",
         batch_size=1,
@@ -278,7 +279,7 @@ def _members(archive: Piece) -> Iterator[Piece]:
     if not storage.exists(archive.source):
         yield _refused(archive, "was there when it was listed, and is gone")
     # Chunks of what it was before may be labelled already.
-    elif archive.etag not in (None, listings.describe(archive.source).etag):
+    elif archive.etag not in (None, listing.describe(archive.source).etag):
         yield _refused(archive, "has changed since it was listed")
     else:
         yield from read_pieces(archive.source, with_tables=False)

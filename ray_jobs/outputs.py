@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fer import listings, storage
+from fer import storage
 from fer.errors import InputError
+from fer.storage import listing
 from ray_jobs import locations
 
 JOB = "job.json"
@@ -79,7 +80,7 @@ def claim(
     output = config.output
     if storage.exists(output) and not storage.is_folder(output):
         raise InputError(f"{output} is a file: expected a folder to write to.")
-    found = listings.names(output)
+    found = listing.names(output)
     is_begun, is_complete = JOB in found, finished in found
     if is_complete and not config.overwrite:
         raise InputError(f"{output} already holds a result: name another, or --overwrite it.")

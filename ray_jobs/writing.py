@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from fer import listings, storage
+from fer import storage
 from fer.label_files import SUFFIX, read_tally, write_labels
 from fer.labels import Labeller, LabelTally
+from fer.storage import listing
 from ray_jobs import cluster, stages
 from ray_jobs.looking import IGNORED
 
@@ -77,7 +78,7 @@ NUM_WITH_EXHIBITS = 256
 def read_done(output: str) -> dict[str, LabelTally]:
     """Return what was counted of the chunks that have files, by their names."""
     # Their names are digests: the first are any of them.
-    names = sorted(listings.names(storage.join(output, FACES)))
+    names = sorted(listing.names(storage.join(output, FACES)))
     if not names:
         return {}
     rows = [

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fer import listings
 from fer.chunks import MAX_IMAGES, MIN_IMAGES, cut
 from fer.sources import Piece, first, list_pieces
+from fer.storage import listing
 
 
 def pieces(number, data=None):
@@ -55,7 +55,7 @@ def test_what_is_ignored_does_not_count_towards_a_limit():
 def test_a_listing_opens_nothing(tmp_path):
     for name in ("a.png", "b.zip", "c.tar.gz", "d.txt", "e.csv", ".hidden.png"):
         (tmp_path / name).write_bytes(b"junk")
-    kinds = {piece.source: piece.kind for piece in list_pieces(listings.walk(str(tmp_path)))}
+    kinds = {piece.source: piece.kind for piece in list_pieces(listing.walk(str(tmp_path)))}
     assert {source.rpartition("/")[2]: kind for source, kind in kinds.items()} == {
         "a.png": "image",
         "b.zip": "archive",
@@ -67,12 +67,12 @@ def test_a_listing_opens_nothing(tmp_path):
 
 @pytest.mark.parametrize("files", [2, 10])
 def test_children_of_a_folder(tmp_path, files, monkeypatch):
-    monkeypatch.setattr(listings, "MANY", 10)
+    monkeypatch.setattr(listing, "MANY", 10)
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     for number in range(files):
         (tmp_path / f"{number:04d}.png").write_bytes(b"x")
-    inside = listings.children(str(tmp_path))
+    inside = listing.children(str(tmp_path))
     if files == 10:
         assert inside is None
         return

@@ -18,16 +18,17 @@ import ray
 from botocore.exceptions import BotoCoreError, ClientError
 from fault_proxy import fault_proxy
 
-from fer import buckets, storage
+from fer import storage
 from fer.drawings import draw_faces
 from fer.emotions import SPLITS
+from fer.storage import s3 as s3_store
 from ray_jobs.__main__ import main
 from ray_jobs.demo import Faces, to_csv, to_zip
 
 NUM_FACES = 280
 STORE_CACHES = (
-    storage._open_store,
-    *(buckets.read_only, buckets._connect, buckets._has_credentials),
+    storage.paths._open_store,
+    *(s3_store.read_only, s3_store._connect, s3_store._has_credentials),
 )
 OWNER = {"accessKey": "OWNERKEY", "secretKey": "owner-secret"}
 READER = {"accessKey": "READERKEY", "secretKey": "reader-secret"}

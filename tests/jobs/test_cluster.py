@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from nodes import ROOT, Autoscaled, Nodes
 
-from fer import listings, storage
+from fer import storage
 from fer.drawings import draw_faces
+from fer.storage import listing
 
 # Clusters of their own, which take some ten seconds each to come up.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -46,7 +47,7 @@ def label(bucket, request):
 
 
 def num_files(output):
-    return len(listings.names(f"{output}/faces"))
+    return len(listing.names(f"{output}/faces"))
 
 
 def wait_for(condition, process=None, seconds=200):

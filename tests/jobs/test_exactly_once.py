@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from fault_proxy import Fault
 
-from fer import listings, storage
+from fer import storage
 from fer.drawings import draw_faces
+from fer.storage import listing
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
 
@@ -75,7 +76,7 @@ def test_every_image_is_listed_and_labelled_once(undisturbed):
     assert Counter(row["status"] for row in rows) == {"ok": 420, "unreadable": 1}
     assert sum("!/" in row["image"] for row in rows) == 100
     # Chunks of at most a few dozen, divided among the folders.
-    assert len(listings.names(f"{undisturbed}/faces")) > 10
+    assert len(listing.names(f"{undisturbed}/faces")) > 10
 
 
 @pytest.mark.slow

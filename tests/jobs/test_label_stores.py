@@ -11,9 +11,11 @@ import pytest
 import ray
 from fault_proxy import Fault
 
-from fer import buckets, listings, storage
+from fer import storage
 from fer.errors import InputError, JobError, StoreError
 from fer.sources import read_pieces
+from fer.storage import listing
+from fer.storage import s3 as s3_store
 from ray_jobs import stages
 
 EXPIRED = "s3://open can't be used: the session token has expired; fetch new credentials."
@@ -85,10 +87,10 @@ def test_credentials_that_die_are_told_from_an_object_that_is_refused(
     faults.append(Fault("/open", status=status, code=code))
     for read in (
         lambda: storage.read_bytes("s3://open/dying/other"),
-        lambda: [*listings.walk("s3://open/dying")],
-        lambda: listings.children("s3://open/dying"),
+        lambda: [*listing.walk("s3://open/dying")],
+        lambda: listing.children("s3://open/dying"),
         lambda: storage.exists("s3://open/dying/other"),
-        lambda: listings.describe("s3://open/dying/other"),
+        lambda: listing.describe("s3://open/dying/other"),
     ):
         with pytest.raises(StoreError, match=f"s3://open can't be used: {reason}"):
             read()
@@ -143,7 +145,7 @@ def test_without_credentials_requests_are_not_signed(
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     faults.append(Fault(r"\nauthorization: ", status=403, code="AccessDenied"))
-    (entry,) = listings.walk("s3://public/none")
+    (entry,) = listing.walk("s3://public/none")
     assert storage.read_bytes(entry.location).startswith(b"\x89PNG")
     with pytest.raises(InputError, match="it is not public and no credentials were used"):
         storage.read_bytes("s3://open/none/0.png")
@@ -161,10 +163,10 @@ def test_folders_without_a_name_are_not_their_parents(s3_server):
     from botocore.stub import Stubber
 
     # SeaweedFS has no such folders.
-    with Stubber(buckets.client("open")) as answers:
+    with Stubber(s3_store.client("open")) as answers:
         page = {"IsTruncated": False, "CommonPrefixes": [{"Prefix": "a//"}, {"Prefix": "a/b/"}]}
         answers.add_response("list_objects_v2", page)
-        assert listings.children("s3://open/a") == (["s3://open/a/", "s3://open/a/b"], [])
+        assert listing.children("s3://open/a") == (["s3://open/a/", "s3://open/a/b"], [])
 
 
 # What a job makes of it.
@@ -202,7 +204,7 @@ def test_a_run_that_is_refused_goes_on_where_it_was(label, upload, s3, faults, p
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.monotonic() < until, ray.available_resources()
         time.sleep(0.2)
-    kept = {entry.name: entry.etag for entry in listings.walk(f"{output}/faces")}
+    kept = {entry.name: entry.etag for entry in listing.walk(f"{output}/faces")}
     assert kept
     left = sorted({f"s3://open/{key}" for key in keys} - {row["image"] for row in rows_of(output)})
 
@@ -221,7 +223,7 @@ def test_a_run_that_is_refused_goes_on_where_it_was(label, upload, s3, faults, p
     assert len(rows) == len({row["image"] for row in rows}) == 44
     assert Counter(row["status"] for row in rows) == {"ok": 43, "missing": 1}
     assert [row["image"] for row in rows if row["status"] == "missing"] == [gone]
-    now = {entry.name: entry.etag for entry in listings.walk(f"{output}/faces")}
+    now = {entry.name: entry.etag for entry in listing.walk(f"{output}/faces")}
     assert kept.items() <= now.items()
 
 

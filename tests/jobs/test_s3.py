@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from fault_proxy import Fault
 
-from fer import listings, storage
+from fer import storage
 from fer.dataset import open_dataset
+from fer.storage import listing
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def test_ingest_from_and_to_a_bucket(fer, bucket, dataset, name):
     assert fer("ingest", "--source", f"{bucket}/in/{name}", "--output", output).code == 0
     ingested = open_dataset(output)
     assert ingested.summary["fingerprint"] == open_dataset(str(dataset)).summary["fingerprint"]
-    assert listings.names(output) == {
+    assert listing.names(output) == {
         *("job.json", "summary.json", "class_counts.png", "samples.png", "examples"),
     }
     assert len(ingested.read_split("val")) == sum(ingested.counts("val").values())
@@ -63,7 +64,7 @@ def test_train_and_evaluate_on_a_bucket(fer, bucket):
     train = ("--model", "shallow", "--num-epochs", "1", "--batch-size", "32")
     run = fer("train", "--dataset", data, *train, "--output", network)
     assert run.result["best_epoch"] == 1
-    assert {"config.json", "model.safetensors", "metrics.jsonl", "curves.png"} <= listings.names(
+    assert {"config.json", "model.safetensors", "metrics.jsonl", "curves.png"} <= listing.names(
         network
     )
     report = f"{bucket}/report"
@@ -118,7 +119,7 @@ def test_a_store_that_fails_one_time_in_five_loses_nothing(faults, s3, kind):
     for key, content in contents.items():
         s3.put_object(Bucket="open", Key=key, Body=content)
     faults.append(Fault(r"^(GET|HEAD) ", kind, share=0.2))
-    entries = [*listings.walk(f"s3://open/faults/{kind}")]
+    entries = [*listing.walk(f"s3://open/faults/{kind}")]
     assert len(entries) == 40
     for entry in entries:
         assert storage.read_bytes(entry.location) == contents[f"faults/{kind}/{entry.name}"]
@@ -130,12 +131,12 @@ def test_writes_are_repeated_too(faults):
     for number in range(8):
         storage.write_bytes(f"s3://open/faults/written/{number}", b"x" * number)
     assert faults[0].hits > 1
-    sizes = {entry.name: entry.size_bytes for entry in listings.walk("s3://open/faults/written")}
+    sizes = {entry.name: entry.size_bytes for entry in listing.walk("s3://open/faults/written")}
     assert sizes == {str(number): number for number in range(8)}
 
 
 def test_a_request_that_hangs_is_made_again(faults, fresh_client, monkeypatch):
-    monkeypatch.setattr("fer.buckets.TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("fer.storage.s3.TIMEOUT_SECONDS", 1.0)
     storage.write_bytes("s3://open/faults/hanging", b"here")
     faults.append(Fault("GET /open/faults/hanging", "slow", times=1, seconds=60))
     start = time.monotonic()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from fer import buckets
 from fer.errors import InputError
-from fer.storage import asking_why, file_info, filesystem, join, name
+from fer.storage import s3
+from fer.storage.paths import asking_why, file_info, filesystem, join, name
 
 PAGE = 1000
 """What an object store lists at once (S3's API reference, ListObjectsV2)."""
@@ -66,9 +66,9 @@ def describe(location: str) -> Entry:
 
 def _describe_s3(location: str) -> Entry:
     """Ask boto3, as pyarrow tells no ETag."""
-    authority, key = buckets.parts(location)
-    with asking_why(location), buckets.refusals(authority):
-        head = buckets.client(authority).head_object(Bucket=buckets.name(authority), Key=key)
+    authority, key = s3.parts(location)
+    with asking_why(location), s3.refusals(authority):
+        head = s3.client(authority).head_object(Bucket=s3.name(authority), Key=key)
     return Entry(location, name(location), head["ContentLength"], head["ETag"].strip('"'))
 
 
@@ -125,7 +125,7 @@ def _walk_s3(location: str) -> Iterator[Entry]:
 
 
 def _children_s3(location: str) -> tuple[list[str], list[Entry]] | None:
-    authority, _ = buckets.parts(location)
+    authority, _ = s3.parts(location)
     folders: list[str] = []
     files: list[Entry] = []
     for page in _pages_s3(location, Delimiter="/"):
@@ -140,15 +140,15 @@ def _children_s3(location: str) -> tuple[list[str], list[Entry]] | None:
 
 def _pages_s3(location: str, **request: str) -> Iterator[dict[str, Any]]:
     filesystem(location)
-    authority, prefix = buckets.parts(location)
+    authority, prefix = s3.parts(location)
     prefix = f"{prefix}/" if prefix else ""
-    listing = buckets.client(authority).get_paginator("list_objects_v2")
-    with buckets.refusals(authority):
-        yield from listing.paginate(Bucket=buckets.name(authority), Prefix=prefix, **request)
+    listing = s3.client(authority).get_paginator("list_objects_v2")
+    with s3.refusals(authority):
+        yield from listing.paginate(Bucket=s3.name(authority), Prefix=prefix, **request)
 
 
 def _entries_s3(location: str, page: dict[str, Any]) -> Iterator[Entry]:
-    authority, prefix = buckets.parts(location)
+    authority, prefix = s3.parts(location)
     for item in page.get("Contents", ()):
         key = item["Key"]
         if not key.endswith("/"):

@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer import listings, storage
+from fer import storage
+from fer.storage import listing
 
 
 def write_part(
@@ -42,6 +43,6 @@ def write_table(location: str, table: pa.Table, **encoding: Any) -> None:  # noq
 def keep_only(location: str, folders: tuple[str, ...], names: set[str]) -> None:
     """Delete the parts in some folders that a lost machine wrote in vain: all but ``names``."""
     for folder in folders:
-        for entry in listings.walk(storage.join(location, folder)):
+        for entry in listing.walk(storage.join(location, folder)):
             if f"{folder}/{entry.name}" not in names:
                 storage.delete(entry.location)

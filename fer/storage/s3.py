@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from fer.boto_store import ReadOnlyHandler
 from fer.errors import StoreError
+from fer.storage.s3_boto import ReadOnlyHandler
 
 ATTEMPTS = 10
 """How often a request is made before it counts as failed: of requests that fail one in five times,

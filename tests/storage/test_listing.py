@@ -4,26 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from fer import listings, storage
+from fer import storage
+from fer.storage import listing
 
 
 def test_walk_is_in_order_and_passes_hidden_files_over(tmp_path):
     for name in ("b/2.txt", "b/1.txt", "a.txt", ".hidden/x", "__MACOSX/x", "c/.DS_Store"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(name)
-    entries = list(listings.walk(str(tmp_path)))
+    entries = list(listing.walk(str(tmp_path)))
     assert [entry.name for entry in entries] == ["a.txt", "b/1.txt", "b/2.txt"]
     assert entries[1].location == str(tmp_path / "b" / "1.txt")
     assert entries[1].size_bytes == 7
-    assert listings.names(str(tmp_path)) == {"a.txt", "b", "c"}
+    assert listing.names(str(tmp_path)) == {"a.txt", "b", "c"}
 
 
 def test_an_etag_changes_with_the_file(tmp_path):
     path = tmp_path / "x"
     path.write_text("1")
-    before = listings.describe(str(path)).etag
+    before = listing.describe(str(path)).etag
     os.utime(path, ns=(1, 1))
-    assert listings.describe(str(path)).etag != before
+    assert listing.describe(str(path)).etag != before
 
 
 def test_a_name_that_is_no_utf8_and_a_folder_that_is_closed(tmp_path):
@@ -31,7 +32,7 @@ def test_a_name_that_is_no_utf8_and_a_folder_that_is_closed(tmp_path):
     (tmp_path / "open" / "x.png").write_bytes(b"x")
     Path(tmp_path, os.fsdecode(b"caf\xe9.png")).write_bytes(b"y")
     (tmp_path / "closed").mkdir(mode=0)
-    names = [entry.name for entry in listings.walk(str(tmp_path))]
+    names = [entry.name for entry in listing.walk(str(tmp_path))]
     # Root may look everywhere.
     closed = [] if os.getuid() == 0 else ["closed"]
     assert names == ["caf\ufffd.png", *closed, "open/x.png"]
@@ -50,9 +51,9 @@ def test_a_folder_that_may_not_be_listed_is_what_is_no_image(tmp_path, monkeypat
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert [entry.name for entry in listings.walk(str(tmp_path))] == ["x.png", "lost+found"]
+    assert [entry.name for entry in listing.walk(str(tmp_path))] == ["x.png", "lost+found"]
     with pytest.raises(PermissionError):
-        list(listings.walk(str(tmp_path / "lost+found")))
+        list(listing.walk(str(tmp_path / "lost+found")))
 
 
 def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(tmp_path):
@@ -60,9 +61,9 @@ def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(tmp_path):
     (tmp_path / "inside" / "x.png").write_bytes(b"x")
     (tmp_path / "inside" / "back").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "again").symlink_to(tmp_path / "inside", target_is_directory=True)
-    names = [entry.name for entry in listings.walk(str(tmp_path / "inside"))]
+    names = [entry.name for entry in listing.walk(str(tmp_path / "inside"))]
     assert names == ["x.png"]
-    assert [entry.name for entry in listings.walk(str(tmp_path))] == ["again/x.png", "inside/x.png"]
+    assert [entry.name for entry in listing.walk(str(tmp_path))] == ["again/x.png", "inside/x.png"]
 
 
 def test_links_to_each_other_are_followed_once(tmp_path):
@@ -70,7 +71,7 @@ def test_links_to_each_other_are_followed_once(tmp_path):
         (tmp_path / here).mkdir()
         (tmp_path / here / f"{here}.png").write_bytes(b"x")
         (tmp_path / here / "to").symlink_to(tmp_path / there, target_is_directory=True)
-    names = [entry.name for entry in listings.walk(str(tmp_path))]
+    names = [entry.name for entry in listing.walk(str(tmp_path))]
     assert names == ["a/a.png", "a/to/b.png", "b/b.png", "b/to/a.png"]
 
 
@@ -78,8 +79,8 @@ def test_what_a_bad_link_lies_beside_is_listed(tmp_path):
     (tmp_path / "x.png").write_bytes(b"x")
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     (tmp_path / "nowhere").symlink_to(tmp_path / "none")
-    assert [entry.name for entry in listings.walk(str(tmp_path))] == ["itself", "x.png"]
-    assert [entry.name for entry in listings.files_inside(str(tmp_path))] == ["itself", "x.png"]
+    assert [entry.name for entry in listing.walk(str(tmp_path))] == ["itself", "x.png"]
+    assert [entry.name for entry in listing.files_inside(str(tmp_path))] == ["itself", "x.png"]
 
 
 def test_a_file_that_goes_while_its_folder_is_listed(tmp_path, monkeypatch):
@@ -95,14 +96,14 @@ def test_a_file_that_goes_while_its_folder_is_listed(tmp_path, monkeypatch):
         yield iter(entries)
 
     monkeypatch.setattr(os, "scandir", scan_and_lose)
-    assert [entry.name for entry in listings.walk(str(tmp_path))] == ["b.png", "c.png"]
+    assert [entry.name for entry in listing.walk(str(tmp_path))] == ["b.png", "c.png"]
 
 
 def test_more_files_than_are_told_apart_lie_right_inside(tmp_path, monkeypatch):
-    monkeypatch.setattr(listings, "MANY", 10)
+    monkeypatch.setattr(listing, "MANY", 10)
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "y.png").write_bytes(b"y")
     for number in range(11):
         (tmp_path / f"{number:04d}.png").touch()
-    assert listings.children(str(tmp_path)) is None
-    assert len([*listings.files_inside(str(tmp_path))]) == 11
+    assert listing.children(str(tmp_path)) is None
+    assert len([*listing.files_inside(str(tmp_path))]) == 11

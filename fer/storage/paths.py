@@ -15,8 +15,8 @@ from typing import BinaryIO
 import pyarrow.fs as pafs
 from pyarrow.lib import ArrowInvalid
 
-from fer import buckets
 from fer.errors import InputError, StoreError
+from fer.storage import s3
 
 READ_AHEAD_BYTES = 4 * 2**20
 """What a sequential reader asks for at once: enough to hide an object store's latency."""
@@ -74,8 +74,8 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
     opened, root = _open_store(match[1].lower(), authority)
     # The key is used as it stands: a URI parser would cut it at '#' and decode its '%'.
     path = f"{root}/{path}" if path else root
-    if match[1].lower() == "s3" and (authority.startswith(buckets.REQUESTER) or "//" in path):
-        return buckets.read_only(authority), path
+    if match[1].lower() == "s3" and (authority.startswith(s3.REQUESTER) or "//" in path):
+        return s3.read_only(authority), path
     return opened, path
 
 
@@ -83,10 +83,10 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
 def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
     if scheme == "s3":
         try:
-            buckets.check_bucket(authority)
+            s3.check_bucket(authority)
         except StoreError as error:
             raise InputError(str(error)) from error
-        return buckets.open_bucket(authority), buckets.name(authority)
+        return s3.open_bucket(authority), s3.name(authority)
     try:
         opened, root = pafs.FileSystem.from_uri(f"{scheme}://{authority}")
     # Some schemes are known to pyarrow and opened by a package that need not be there.
@@ -100,7 +100,7 @@ def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
 def without_access(location: str) -> str:
     """Return a location without what its bucket's name says of who asks for it."""
     scheme, authority = "s3://", location.removeprefix("s3://")
-    return scheme + buckets.name(authority) if location.startswith(scheme) else location
+    return scheme + s3.name(authority) if location.startswith(scheme) else location
 
 
 def check_store(location: str) -> None:
@@ -111,7 +111,7 @@ def check_store(location: str) -> None:
             were revoked, or the store is gone.
     """
     if location.startswith("s3://"):
-        buckets.check_bucket(buckets.parts(location)[0])
+        s3.check_bucket(s3.parts(location)[0])
 
 
 def reason(error: OSError) -> str:
@@ -169,7 +169,7 @@ def read_bytes(location: str, max_bytes: int | None = None) -> bytes:
             raise
         check_store(location)
         # Where pyarrow says no more than that it failed, boto3 tells why, or does not fail.
-        with buckets.read_only(buckets.parts(location)[0]).open_input_file(path) as file:
+        with s3.read_only(s3.parts(location)[0]).open_input_file(path) as file:
             content = file.read(max_bytes)
     return content
 

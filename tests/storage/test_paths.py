@@ -2,8 +2,9 @@ import os
 
 import pytest
 
-from fer import listings, storage
+from fer import storage
 from fer.errors import InputError
+from fer.storage import listing
 
 
 def test_resolve(tmp_path, monkeypatch):
@@ -23,7 +24,7 @@ def test_a_name_is_taken_as_it_stands(tmp_path):
     location = str(tmp_path / "50% #1 ?.bin")
     storage.write_bytes(location, b"x")
     assert storage.read_bytes(location) == b"x"
-    assert [entry.location for entry in listings.walk(str(tmp_path))] == [location]
+    assert [entry.location for entry in listing.walk(str(tmp_path))] == [location]
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
@@ -43,11 +44,11 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
 def test_what_is_not_there(tmp_path):
     nowhere = str(tmp_path / "none")
     assert not storage.exists(nowhere)
-    assert listings.is_empty(nowhere)
-    assert listings.names(nowhere) == set()
+    assert listing.is_empty(nowhere)
+    assert listing.names(nowhere) == set()
     storage.delete(nowhere)
     with pytest.raises(InputError, match="does not exist: expected a file or a folder"):
-        listings.describe(nowhere)
+        listing.describe(nowhere)
 
 
 def test_delete_takes_a_folder_with_all_in_it(tmp_path):
