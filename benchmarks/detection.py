@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.faces import FaceDetector, detector_weights
-from fer.images import decode_photo
+from fer.vision.decode import decode_photo
+from fer.vision.detector import FaceDetector, detector_weights
 
 THRESHOLDS = (0.4, 0.5)
 

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from fer.dataset import open_dataset
-from fer.faces import FaceDetector, detector_weights
-from fer.images import Photo
 from fer.predictor import Predictor
+from fer.vision.decode import Photo
+from fer.vision.detector import FaceDetector, detector_weights
 
 FACE, PICTURE = 192, 320
 """Side in pixels that a face is scaled to, and of the picture that it is put into."""

@@ -40,16 +40,17 @@ import tyro
 from memory import MIB, watched
 from PIL import Image
 
-from fer import faces, storage
+from fer import storage
 from fer.checkpoint import load_checkpoint, pack_checkpoint
 from fer.drawings import draw_faces
 from fer.engines import EngineName
-from fer.images import ImageError, decode_image, decode_photo
 from fer.label_files import read_tally
 from fer.models import build_model
 from fer.predictor import Predictor, resolve_checkpoint
 from fer.sources import fetch_image, read_pieces
 from fer.storage import listing
+from fer.vision.decode import ImageError, decode_image, decode_photo
+from fer.vision.detector import FaceDetector, detector_weights
 from ray_jobs import cluster
 from ray_jobs.config import LabelConfig
 from ray_jobs.label import run
@@ -101,7 +102,7 @@ class Bare:
     """What a plain process needs to do the work of label."""
 
     predictor: Predictor
-    detector: faces.FaceDetector | None
+    detector: FaceDetector | None
 
     def classify(self, crops: np.ndarray) -> float:
         """Return the seconds that the network takes for faces uint8 (N, 48, 48)."""
@@ -153,7 +154,7 @@ _here: dict[str, Any] = {}
 def _prepare(barrier: Barrier, checkpoint: str, engine: EngineName, weights: bytes | None) -> None:
     torch.set_num_threads(1)
     predictor = Predictor.load(checkpoint, "cpu", engine)
-    detector = faces.FaceDetector(weights) if weights else None
+    detector = FaceDetector(weights) if weights else None
     _here.update(barrier=barrier, bare=Bare(predictor, detector))
 
 
@@ -273,7 +274,7 @@ def photos(images: Source, how: Options = How(), *, times: int = 20) -> None:
     """
     with session() as folder:
         files = copy_images(images, folder / "photos", times=times)
-        bare = Processes(how.checkpoint, how.engine, faces.detector_weights(how.detector_weights))
+        bare = Processes(how.checkpoint, how.engine, detector_weights(how.detector_weights))
 
         def job() -> Rates:
             return label("label", folder, images=str(folder / "photos"), **how.flags)

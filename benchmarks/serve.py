@@ -37,8 +37,8 @@ import torch
 import tyro
 
 from fer.drawings import draw_faces
-from fer.faces import encode_jpeg
 from fer.predictor import Predictor
+from fer.vision.faces import encode_jpeg
 
 HERE = Path(__file__).parent
 NUM_CROPS = 32

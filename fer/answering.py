@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from fer.answers import Answer, Detector, ImageAnswer, image_answer
-from fer.faces import FaceDetector, detector_id
-from fer.images import IMAGE_SIZE, ImageError, decode_image, decode_photo
 from fer.labels import SIDES, Labeller
 from fer.predictor import Predictor
 from fer.uploads import Upload
+from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image, decode_photo
+from fer.vision.detector import FaceDetector, detector_id
 
 Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
 """Takes crops uint8 (N, 48, 48), N at least 1, and returns probabilities float32 (N, C)."""

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from fer import storage
 from fer.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.images import IMAGE_SIZE
 from fer.models import MODELS, build_model, count_parameters
 from fer.transforms import NORMALISATIONS
+from fer.vision.decode import IMAGE_SIZE
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"

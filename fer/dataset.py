@@ -14,7 +14,7 @@ import pyarrow.dataset as pads
 from fer import storage
 from fer.emotions import EMOTIONS, OFFICIAL_COUNTS, SPLITS
 from fer.errors import InputError
-from fer.images import IMAGE_SIZE
+from fer.vision.decode import IMAGE_SIZE
 
 SCHEMA_VERSION = 1
 NUM_VOTES = 10

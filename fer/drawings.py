@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from fer.emotions import EMOTIONS
-from fer.images import IMAGE_SIZE
+from fer.vision.decode import IMAGE_SIZE
 
 SCALE = 3
 """Faces are drawn this much larger than they are kept, for smooth lines."""

@@ -13,10 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fer.dataset import Dataset, Examples
-from fer.images import IMAGE_SIZE
 from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.targets import TargetRule, smoothed_targets
 from fer.transforms import Augmentation
+from fer.vision.decode import IMAGE_SIZE
 
 EVALUATION_BATCH = 256
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fer.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.images import IMAGE_SIZE
+from fer.vision.decode import IMAGE_SIZE
 
 
 @dataclass(frozen=True)

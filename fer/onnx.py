@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fer.checkpoint import Checkpoint
 from fer.engines import fuse
 from fer.errors import InputError, JobError
-from fer.images import IMAGE_SIZE
 from fer.transforms import NORMALISATIONS
+from fer.vision.decode import IMAGE_SIZE
 
 OPSET = 18
 INPUT, OUTPUT = "images", "probabilities"

@@ -16,8 +16,8 @@ from fer.emotions import (
     split_from_sha256,
     split_from_usage,
 )
-from fer.images import IMAGE_SIZE, ImageError, decode_image
 from fer.sources import Piece, csv_columns, fetch_image
+from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image
 
 NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 
 from fer import chunks, storage
 from fer.errors import InputError
-from fer.faces import DETECTION_SIDE
 from fer.storage import listing
+from fer.vision.detector import DETECTION_SIDE
 
 PARAMETERS = {"shallow": 4_927_111, "deep": 4_474_759}
 """Numbers of a network, each of which is a gradient of four bytes."""

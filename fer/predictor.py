@@ -12,8 +12,8 @@ from fer import storage
 from fer.checkpoint import Checkpoint, load_checkpoint
 from fer.engines import Engine, EngineName
 from fer.errors import InputError
-from fer.images import IMAGE_SIZE, decode_image
 from fer.transforms import mirror
+from fer.vision.decode import IMAGE_SIZE, decode_image
 
 
 @dataclass(frozen=True)

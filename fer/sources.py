@@ -16,8 +16,8 @@ from typing import IO, BinaryIO, Literal, cast
 
 from fer import storage
 from fer.errors import InputError, JobError
-from fer.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError
 from fer.storage import listing
+from fer.vision.decode import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError
 
 CSV_PIECE_BYTES = 2**18
 """Rows are handed out in stretches of this size: some 28 of FER2013's, which stay in cache, and

@@ -11,8 +11,8 @@ import torch
 from fer.checkpoint import read_id
 from fer.engines import EngineName
 from fer.errors import JobError
-from fer.images import IMAGE_SIZE
 from fer.predictor import Predictor, resolve_checkpoint
+from fer.vision.decode import IMAGE_SIZE
 from ray_jobs import autoscaling, cluster, stages
 
 BATCH_SIZE = 512

@@ -22,7 +22,6 @@ from fer import dataset, storage
 from fer.dataset import SAMPLES_PER_CLASS, Tally
 from fer.emotions import SEVEN_EMOTIONS, SPLITS, ClassList
 from fer.errors import InputError, JobError
-from fer.images import IMAGE_SIZE
 from fer.parsing import (
     NUM_PIXELS,
     Example,
@@ -34,6 +33,7 @@ from fer.parsing import (
 )
 from fer.sources import Piece, check_source
 from fer.storage import parquet
+from fer.vision.decode import IMAGE_SIZE
 from fer.votes import Votes, read_votes
 from ray_jobs import cluster, deaths, locations, outputs, stages
 from ray_jobs.config import IngestConfig

@@ -20,7 +20,6 @@ import ray
 from fer import labels, storage
 from fer.checkpoint import load_checkpoint
 from fer.errors import InputError, JobError
-from fer.faces import FaceDetector, detector_id, detector_weights
 from fer.formats import ENCODERS
 from fer.label_files import twin
 from fer.labels import Labeller, LabelTally
@@ -30,6 +29,7 @@ from fer.reports.labels import label_report
 from fer.selection import Selection
 from fer.sources import check_readable, check_source
 from fer.storage import parquet
+from fer.vision.detector import FaceDetector, detector_id, detector_weights
 from ray_jobs import changes, cluster, locations, manifest, outputs, stages, writing
 from ray_jobs.classify import ChunkClassifier, classify
 from ray_jobs.config import LabelConfig

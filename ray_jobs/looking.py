@@ -9,10 +9,11 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.faces import FaceDetector, draw_thumbnail, encode_jpeg
-from fer.images import ImageError, decode_image, decode_photo
 from fer.labels import LABEL_SCHEMA, SIDES
 from fer.sources import Piece, fetch_image
+from fer.vision.decode import ImageError, decode_image, decode_photo
+from fer.vision.detector import FaceDetector
+from fer.vision.faces import draw_thumbnail, encode_jpeg
 from ray_jobs import deaths, stages
 
 FACE = pa.struct(

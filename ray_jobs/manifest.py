@@ -227,7 +227,9 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
     """
     worklist = read(output)
     # Archives first: each is read from one end to the other.
-    left = sorted({*worklist.files} - {*done}, key=lambda name: (not name.startswith(ARCHIVE), name))
+    left = sorted(
+        {*worklist.files} - {*done}, key=lambda name: (not name.startswith(ARCHIVE), name)
+    )
     # A block each from the beginning: tasks that divided one would ask for a whole CPU, which on a
     # cluster of one, of which the network has a share, is never free.
     blocks = [pa.table({"file": [name]}) for name in left]

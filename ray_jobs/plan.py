@@ -24,12 +24,12 @@ from rich.table import Table
 
 from fer.drawings import draw_faces
 from fer.errors import InputError
-from fer.faces import FaceDetector, detector_weights
 from fer.history import from_json_lines
-from fer.images import decode_image, decode_photo
 from fer.label_files import read_tally
 from fer.plan import Coefficients, Plan, Shape, plan_label, plan_train
 from fer.predictor import Predictor
+from fer.vision.decode import decode_image, decode_photo
+from fer.vision.detector import FaceDetector, detector_weights
 from ray_jobs import cluster, ingest, label, locations, train
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
 from ray_jobs.demo import Faces, to_csv, to_zip

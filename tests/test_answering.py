@@ -8,9 +8,9 @@ import pytest
 
 from fer import answering
 from fer.answering import Answerer
-from fer.images import decode_image
 from fer.predictor import Predictor
 from fer.uploads import Upload
+from fer.vision.decode import decode_image
 
 
 @pytest.fixture

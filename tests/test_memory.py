@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.images import MAX_IMAGE_BYTES
+from fer.vision.decode import MAX_IMAGE_BYTES
 
 MIB = 2**20
 CHILD = """
 import json, sys
 from pathlib import Path
-from fer.images import ImageError, decode_image, decode_photo
+from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.sources import read_pieces
 
 def peak_bytes():

@@ -7,9 +7,9 @@ import torch
 from fer import Predictor
 from fer.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.images import ImageError
 from fer.predictor import BUNDLED_WEIGHTS
 from fer.transforms import equalize
+from fer.vision.decode import ImageError
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from fer.images import IMAGE_SIZE
 from fer.models import count_parameters
 from fer.reports.figures import COLOURS, INK, to_png
+from fer.vision.decode import IMAGE_SIZE
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from fer.images import ImageError, decode_image, decode_photo
+from fer.vision.decode import ImageError, decode_image, decode_photo
 
 
 def encode(image, kind, **options):
@@ -192,7 +192,7 @@ def test_a_progressive_jpeg_of_very_many_scans_is_refused(monkeypatch):
     buffer = io.BytesIO()
     Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
     assert decode_image(buffer.getvalue()).width == 64
-    monkeypatch.setattr("fer.images.MAX_SCANNED_PIXELS", 64 * 64)
+    monkeypatch.setattr("fer.vision.decode.MAX_SCANNED_PIXELS", 64 * 64)
     with pytest.raises(ImageError, match=r"goes over its pixels \d+ times") as refused:
         decode_image(buffer.getvalue())
     assert refused.value.status == "too_large"

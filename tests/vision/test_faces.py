@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fer import faces
 from fer.errors import InputError
-from fer.images import Photo, decode_photo
+from fer.vision import faces
+from fer.vision.decode import Photo, decode_photo
+from fer.vision.detector import FaceDetector, detector_id, detector_weights
 
 
 def blob(image, x, y, value, radius):
@@ -64,24 +65,24 @@ def test_a_thumbnail_shows_the_box():
 
 def test_weights_that_are_none(tmp_path):
     with pytest.raises(InputError, match="--detector-weights .*none.onnx can't be read"):
-        faces.detector_weights(str(tmp_path / "none.onnx"))
+        detector_weights(str(tmp_path / "none.onnx"))
     with pytest.raises(InputError, match="weights are not YuNet's: expected the ONNX file"):
-        faces.FaceDetector(b"junk")
+        FaceDetector(b"junk")
 
 
 def test_a_download_that_fails_names_three_ways_out(monkeypatch, tmp_path):
-    monkeypatch.setattr(faces, "YUNET_URL", "http://127.0.0.1:9/yunet.onnx")
+    monkeypatch.setattr("fer.vision.detector.YUNET_URL", "http://127.0.0.1:9/yunet.onnx")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(InputError, match="can't be downloaded from http://127") as caught:
-        faces.detector_weights(None)
+        detector_weights(None)
     for way in ("--detector-weights", "run once where there is a network", "--detector none"):
         assert way in str(caught.value)
 
 
 def test_a_detector_is_named_by_what_it_is(yunet):
-    assert faces.detector_id(None) == "none"
-    assert faces.detector_id(b"other") == "yunet-d9298a10d1b0"
-    assert faces.detector_id(yunet) == "yunet-2023mar"
+    assert detector_id(None) == "none"
+    assert detector_id(b"other") == "yunet-d9298a10d1b0"
+    assert detector_id(yunet) == "yunet-2023mar"
 
 
 def overlap(one, other):
@@ -93,7 +94,7 @@ def overlap(one, other):
 
 
 def test_every_face_that_people_marked_is_found(yunet, real_photographs):
-    detector, missed, extra = faces.FaceDetector(yunet), 0, 0
+    detector, missed, extra = FaceDetector(yunet), 0, 0
     for table in real_photographs.glob("dlib/*.xml"):
         for image in ElementTree.parse(table).getroot().iter("image"):
             photo = decode_photo((table.parent / image.get("file")).read_bytes())
@@ -112,9 +113,9 @@ def test_boxes_are_in_pixels_of_the_original(yunet, real_photographs):
     photo = decode_photo(file)
     large = cv2.resize(photo.pixels, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
     shrunk = cv2.resize(large, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    detector = faces.FaceDetector(yunet)
+    detector = FaceDetector(yunet)
     small = [face.box for face in detector.find(photo)]
     big = detector.find(Photo(shrunk, large.shape[1], large.shape[0]))
     assert all(overlap(face.box / 6, box) > 0.8 for face, box in zip(big, small, strict=True))
-    floor = faces.FaceDetector(yunet, min_face_size=6 * 85)
+    floor = FaceDetector(yunet, min_face_size=6 * 85)
     assert 0 < len(floor.find(Photo(shrunk, large.shape[1], large.shape[0]))) < len(big)
