@@ -12,7 +12,7 @@ import argparse
 import cv2
 import numpy as np
 
-from fer.dataset import open_dataset
+from fer.data.dataset import open_dataset
 from fer.predictor import Predictor
 from fer.vision.decode import Photo
 from fer.vision.detector import FaceDetector, detector_weights

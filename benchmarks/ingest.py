@@ -29,10 +29,9 @@ import pandas as pd
 import ray
 from memory import MIB, watched
 
-from fer.drawings import draw_faces
+from fer.data.synthetic import Faces, draw_faces, to_csv
 from ray_jobs import cluster
 from ray_jobs.config import IngestConfig
-from ray_jobs.demo import Faces, to_csv
 from ray_jobs.ingest import run
 
 NUM_DRAWN = 30_000

@@ -36,7 +36,7 @@ import psutil
 import torch
 import tyro
 
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 from fer.predictor import Predictor
 from fer.vision.faces import encode_jpeg
 

@@ -22,8 +22,8 @@ import ray
 import torch
 from torch import nn
 
-from fer.dataset import open_dataset
-from fer.drawings import draw_faces
+from fer.data.dataset import open_dataset
+from fer.data.synthetic import Faces, draw_faces, to_csv
 from fer.feeds import ResidentFeed
 from fer.models import build_model
 from fer.precision import has_fast_bfloat16
@@ -31,7 +31,6 @@ from fer.run import Run
 from fer.transforms import Augmentation, standardize
 from ray_jobs import cluster, ingest, train
 from ray_jobs.config import IngestConfig, TrainConfig
-from ray_jobs.demo import Faces, to_csv
 
 NUM_FACES, BATCH_SIZE = 2944, 128
 CPU = torch.device("cpu")

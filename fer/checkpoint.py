@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from fer import storage
-from fer.emotions import EMOTIONS
+from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.models import MODELS, build_model, count_parameters
 from fer.transforms import NORMALISATIONS

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from fer.sources import Piece
+from fer.data.sources import Piece
 
 MIN_IMAGES, MAX_IMAGES = 32, 4096
 """Images a chunk: few of them in a small source, so that all of a cluster has some."""
@@ -33,7 +33,7 @@ def cut(pieces: Iterable[Piece], salt: str = "", num_parts: int = 1) -> Iterator
     """Cut the pieces of a source, in their order, into chunks that grow as the source does.
 
     Args:
-        pieces: What ``fer.sources`` reads from it, or from a part of it.
+        pieces: What ``fer.data.sources`` reads from it, or from a part of it.
         salt: Sets the chunks' names apart from those of the same pieces at another time.
         num_parts: Parts of the source that are cut on their own, taken to be as large as this one,
             but for no chunk of more than half of what came before it.

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fer.dataset import Dataset, Examples
+from fer.data.dataset import Dataset, Examples
 from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.targets import TargetRule, smoothed_targets
 from fer.transforms import Augmentation

@@ -15,8 +15,8 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from fer import storage
+from fer.data.sources import MAX_ROW_BYTES, MEMBER, Piece, is_archive, is_csv
 from fer.errors import InputError
-from fer.sources import MAX_ROW_BYTES, MEMBER, Piece, is_archive, is_csv
 from fer.storage import listing
 
 COLUMNS = ("image", "uri", "path")

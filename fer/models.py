@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from fer.emotions import EMOTIONS
+from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.vision.decode import IMAGE_SIZE
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathspec import GitIgnoreSpec
 
 from fer import storage
+from fer.data.sources import MEMBER, Piece, first, is_archive
 from fer.errors import InputError
-from fer.sources import MEMBER, Piece, first, is_archive
 
 
 @dataclass(frozen=True)

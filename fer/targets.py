@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from fer.dataset import Examples
+from fer.data.dataset import Examples
+from fer.data.ferplus import VotesReader
 from fer.errors import InputError
 from fer.predictor import Predictor
 from fer.recipe import Recipe
-from fer.votes import VotesReader
 
 NO_VOTES = (
     "The dataset has no FER+ votes to learn from: ingest FER2013's CSV file with --votes, or do "

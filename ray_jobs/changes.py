@@ -12,9 +12,9 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
+from fer.data.sources import file_of
 from fer.label_files import read_rows, read_tally, write_labels
 from fer.labels import FAILED, LabelTally
-from fer.sources import file_of
 from fer.storage import listing, parquet
 from ray_jobs import stages
 

@@ -7,46 +7,27 @@
 5. Label the archive.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import sys
 import time
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fer import storage
-from fer.drawings import draw_faces
-from fer.emotions import EMOTIONS, SPLITS
+from fer.data.emotions import SPLITS
+from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from ray_jobs import cluster, evaluate, ingest, label, locations, outputs, train
 from ray_jobs.config import DemoConfig, EvaluateConfig, IngestConfig, LabelConfig, TrainConfig
 
 TABLE, ARCHIVE, DATASET, REPORT, LABELS = "fer2013.csv", "faces.zip", "dataset", "report", "labels"
 NETWORKS = ("shallow", "deep")
-USAGES = dict(zip(SPLITS, ("Training", "PublicTest", "PrivateTest"), strict=True))
 SHARES = (0.8, 0.1, 0.1)
 """Share of each split, as in FER2013."""
 
 BATCH_SIZE, LR = 32, 0.02
 """Smaller steps than for FER2013, since there are twenty times fewer faces."""
-
-
-@dataclass(frozen=True)
-class Faces:
-    """Drawn faces: images uint8 (N, 48, 48), labels int (N,), and the split of each."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    splits: list[str]
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int, str]]:
-        return iter(zip(self.images, self.labels.tolist(), self.splits, strict=True))
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
@@ -99,27 +80,6 @@ def _write_faces(config: DemoConfig) -> None:
     faces = Faces(images[: ends[-1]], labels[: ends[-1]], splits)
     storage.write_bytes(storage.join(config.output, TABLE), to_csv(faces))
     storage.write_bytes(storage.join(config.output, ARCHIVE), to_zip(faces))
-
-
-def to_csv(faces: Faces) -> bytes:
-    """Return faces as FER2013's CSV file writes them: ``emotion,pixels,Usage``."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["emotion", "pixels", "Usage"])
-    for image, emotion, split in faces:
-        rows.writerow([emotion, " ".join(map(str, image.ravel())), USAGES[split]])
-    return text.getvalue().encode()
-
-
-def to_zip(faces: Faces) -> bytes:
-    """Return faces as an archive of PNG files in folders by split and class."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for number, (image, emotion, split) in enumerate(faces):
-            png = io.BytesIO()
-            Image.fromarray(image).save(png, "PNG")
-            archive.writestr(f"{split}/{EMOTIONS[emotion]}/{number:05d}.png", png.getvalue())
-    return buffer.getvalue()
 
 
 def _at(config: DemoConfig, name: str) -> str:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from fer import storage
 from fer.checkpoint import check_classes, load_checkpoint
 from fer.committee import committee_files, fuse, fusion_weights
-from fer.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
+from fer.data.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
 from fer.predictor import resolve_checkpoint
 from fer.storage import parquet

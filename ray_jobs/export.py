@@ -7,7 +7,7 @@ from typing import Any
 
 from fer import onnx, storage
 from fer.checkpoint import load_checkpoint
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 from fer.predictor import Predictor, resolve_checkpoint
 from ray_jobs import locations, outputs
 from ray_jobs.config import ExportConfig

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer import dataset, storage
-from fer.dataset import SAMPLES_PER_CLASS, Tally
-from fer.emotions import SEVEN_EMOTIONS, SPLITS, ClassList
-from fer.errors import InputError, JobError
-from fer.parsing import (
+from fer import storage
+from fer.data import dataset
+from fer.data.dataset import SAMPLES_PER_CLASS, Tally
+from fer.data.emotions import SEVEN_EMOTIONS, SPLITS, ClassList
+from fer.data.ferplus import Votes, read_votes
+from fer.data.parsing import (
     NUM_PIXELS,
     Example,
     Ignored,
@@ -31,10 +32,10 @@ from fer.parsing import (
     SplitFrom,
     parse_piece,
 )
-from fer.sources import Piece, check_source
+from fer.data.sources import Piece, check_source
+from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
-from fer.votes import Votes, read_votes
 from ray_jobs import cluster, deaths, locations, outputs, stages
 from ray_jobs.config import IngestConfig
 from ray_jobs.progress import progress

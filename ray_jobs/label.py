@@ -19,6 +19,7 @@ import ray
 
 from fer import labels, storage
 from fer.checkpoint import load_checkpoint
+from fer.data.sources import check_readable, check_source
 from fer.errors import InputError, JobError
 from fer.formats import ENCODERS
 from fer.label_files import twin
@@ -27,7 +28,6 @@ from fer.manifests import check_manifest, folder, is_manifest
 from fer.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
 from fer.selection import Selection
-from fer.sources import check_readable, check_source
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, detector_weights
 from ray_jobs import changes, cluster, locations, manifest, outputs, stages, writing

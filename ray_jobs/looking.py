@@ -9,8 +9,8 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
+from fer.data.sources import Piece, fetch_image
 from fer.labels import LABEL_SCHEMA, SIDES
-from fer.sources import Piece, fetch_image
 from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector
 from fer.vision.faces import draw_thumbnail, encode_jpeg

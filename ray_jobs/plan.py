@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fer.drawings import draw_faces
+from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.errors import InputError
 from fer.history import from_json_lines
 from fer.label_files import read_tally
@@ -32,7 +32,6 @@ from fer.vision.decode import decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_weights
 from ray_jobs import cluster, ingest, label, locations, train
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
-from ray_jobs.demo import Faces, to_csv, to_zip
 
 DEFAULTS = Path(__file__).with_name("plan.json")
 """Coefficients that ``--calibrate`` measured, and where and when."""

@@ -11,9 +11,9 @@ import ray.data
 from ray.data.expressions import col
 
 from fer import storage
-from fer.dataset import Dataset
+from fer.data.dataset import Dataset
+from fer.data.sources import Piece, read_pieces
 from fer.errors import JobError
-from fer.sources import Piece, read_pieces
 from ray_jobs import cluster
 
 BLOCK_BYTES = 16 * 2**20
@@ -40,7 +40,7 @@ def read(locations: Sequence[str]) -> ray.data.Dataset:
     """Return the pieces of sources as rows of ``PIECE_SCHEMA``, read in one task a source.
 
     Args:
-        locations: What ``fer.sources.read_pieces`` reads.
+        locations: What ``fer.data.sources.read_pieces`` reads.
     """
     sources = ray.data.from_arrow(pa.table({"location": list(locations)}))
     sources.context.target_max_block_size = BLOCK_BYTES

@@ -9,7 +9,7 @@ import torch
 from ray import train as ray_train
 from ray.data import DataIterator, ExecutionOptions, RandomSeedConfig
 
-from fer.dataset import Dataset, Examples, examples_of
+from fer.data.dataset import Dataset, Examples, examples_of
 from fer.feeds import EVALUATION_BATCH, Batch, DeviceExamples
 from fer.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.targets import TargetRule

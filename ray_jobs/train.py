@@ -31,7 +31,7 @@ from ray.util.queue import Queue
 
 from fer import checkpoint, storage
 from fer.checkpoint import read_config
-from fer.dataset import Dataset, open_dataset
+from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.feeds import Feed, ResidentFeed, example_bytes
 from fer.history import from_json_lines, tensorboard_events

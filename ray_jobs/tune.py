@@ -24,7 +24,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from fer import checkpoint, storage
-from fer.dataset import Dataset, open_dataset
+from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.feeds import ResidentFeed
 from fer.reports import study

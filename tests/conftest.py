@@ -9,7 +9,7 @@ from PIL import Image
 
 from fer import storage
 from fer.checkpoint import pack_checkpoint
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 from fer.models import build_model
 
 

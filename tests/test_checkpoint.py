@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fer.checkpoint import check_classes, load_checkpoint, read_config
-from fer.emotions import EMOTIONS
+from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.predictor import Predictor
 

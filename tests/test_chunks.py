@@ -3,7 +3,7 @@
 import pytest
 
 from fer.chunks import MAX_IMAGES, MIN_IMAGES, cut
-from fer.sources import Piece, first, list_pieces
+from fer.data.sources import Piece, first, list_pieces
 from fer.storage import listing
 
 

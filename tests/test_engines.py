@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fer.checkpoint import load_checkpoint
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 from fer.engines import Engine, choose_engine, fuse
 from fer.models import MODELS, build_model
 from fer.predictor import BUNDLED_WEIGHTS

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fer.data.sources import MAX_IMAGE_BYTES, Piece, fetch_image
 from fer.errors import InputError
 from fer.labels import LABEL_SCHEMA
 from fer.manifests import check_manifest, is_manifest, read_manifest
-from fer.sources import MAX_IMAGE_BYTES, Piece, fetch_image
 
 
 def pieces(path):

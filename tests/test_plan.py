@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fer import chunks
+from fer.data.sources import Piece
 from fer.plan import Coefficients, Shape, chunk_sizes, exchange_seconds, plan_label, plan_train
-from fer.sources import Piece
 from ray_jobs.__main__ import main
 
 COSTS = Coefficients(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fer import Predictor
-from fer.emotions import EMOTIONS
+from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.predictor import BUNDLED_WEIGHTS
 from fer.transforms import equalize

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from fer.dataset import Examples
+from fer.data.dataset import Examples
 from fer.errors import InputError
 from fer.feeds import DeviceExamples, ResidentFeed
 from fer.losses import cross_entropy_sum, squared_hinge_sum

@@ -21,7 +21,7 @@ from playwright.sync_api import expect, sync_playwright
 import fer
 from fer.answering import Answerer
 from fer.api import build_api
-from fer.emotions import EMOTIONS
+from fer.data.emotions import EMOTIONS
 from fer.predictor import Predictor
 from fer.uploads import Limits
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from fer.checkpoint import load_checkpoint
-from fer.dataset import Dataset
+from fer.data.dataset import Dataset
 from fer.metrics import Scores, score
 from fer.models import Layers
 from fer.reports import figures

@@ -19,11 +19,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fault_proxy import fault_proxy
 
 from fer import storage
-from fer.drawings import draw_faces
-from fer.emotions import SPLITS
+from fer.data.emotions import SPLITS
+from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.storage import s3 as s3_store
 from ray_jobs.__main__ import main
-from ray_jobs.demo import Faces, to_csv, to_zip
 
 NUM_FACES = 280
 STORE_CACHES = (

@@ -13,7 +13,7 @@ import pytest
 from nodes import ROOT, Autoscaled, Nodes
 
 from fer import storage
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 from fer.storage import listing
 
 # Clusters of their own, which take some ten seconds each to come up.

@@ -8,7 +8,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 
 # Clusters of their own, whose processes are patched before they start.
 pytestmark = pytest.mark.slow

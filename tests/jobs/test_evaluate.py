@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from fer import Predictor
-from fer.dataset import open_dataset
-from fer.emotions import EMOTIONS
+from fer.data.dataset import open_dataset
+from fer.data.emotions import EMOTIONS
 from ray_jobs import evaluate
 from ray_jobs.config import EvaluateConfig
 

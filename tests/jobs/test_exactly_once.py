@@ -16,7 +16,7 @@ import pytest
 from fault_proxy import Fault
 
 from fer import storage
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 from fer.storage import listing
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}

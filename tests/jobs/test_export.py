@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 
 from fer import Predictor, onnx
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 
 
 def answers(file, images):

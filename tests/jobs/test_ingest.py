@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fer.dataset import open_dataset
-from fer.emotions import EMOTIONS, SPLITS
-from fer.votes import COLUMNS
-from ray_jobs.demo import USAGES
+from fer.data.dataset import open_dataset
+from fer.data.emotions import EMOTIONS, SPLITS
+from fer.data.ferplus import COLUMNS
 
 ROW = " ".join(["7"] * 2304)
 

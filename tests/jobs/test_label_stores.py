@@ -12,8 +12,8 @@ import ray
 from fault_proxy import Fault
 
 from fer import storage
+from fer.data.sources import read_pieces
 from fer.errors import InputError, JobError, StoreError
-from fer.sources import read_pieces
 from fer.storage import listing
 from fer.storage import s3 as s3_store
 from ray_jobs import stages

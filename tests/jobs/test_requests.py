@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from fer.drawings import draw_faces
+from fer.data.synthetic import draw_faces
 from fer.plan import Coefficients, Shape, plan_label
 from ray_jobs.plan import DEFAULTS
 

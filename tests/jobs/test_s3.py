@@ -8,7 +8,7 @@ import pytest
 from fault_proxy import Fault
 
 from fer import storage
-from fer.dataset import open_dataset
+from fer.data.dataset import open_dataset
 from fer.storage import listing
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fer.dataset import open_dataset
+from fer.data.dataset import open_dataset
 
 FAST = ("--model", "shallow", "--num-epochs", "3", "--batch-size", "32", "--lr", "0.02")
 STREAMED = ("--memory-limit", "0")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from fer.dataset import open_dataset
+from fer.data.dataset import open_dataset
 
 ROOT = Path(__file__).parents[2]
 

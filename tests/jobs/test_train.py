@@ -16,7 +16,7 @@ from ray.train import WorkerGroupError
 
 from fer import Predictor
 from fer.checkpoint import read_config
-from fer.dataset import open_dataset
+from fer.data.dataset import open_dataset
 from fer.errors import InputError, JobError
 from ray_jobs import autoscaling, train
 from ray_jobs.config import TrainConfig

@@ -8,9 +8,9 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from fer.drawings import draw_faces
+from fer.data.sources import file_of
+from fer.data.synthetic import draw_faces
 from fer.errors import JobError
-from fer.sources import file_of
 from ray_jobs import changes
 
 COUNTS = ("images", "labelled", "faces", "failed")

@@ -9,14 +9,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fer.emotions import (
+from fer.data.emotions import (
     ClassList,
     split_from_file_name,
     split_from_folders,
     split_from_sha256,
     split_from_usage,
 )
-from fer.sources import Piece, csv_columns, fetch_image
+from fer.data.sources import Piece, csv_columns, fetch_image
 from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image
 
 NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE

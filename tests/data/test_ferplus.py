@@ -1,7 +1,7 @@
 import pytest
 
+from fer.data.ferplus import COLUMNS, read_votes
 from fer.errors import InputError
-from fer.votes import COLUMNS, read_votes
 
 HEADER = "Usage,Image name," + ",".join(COLUMNS)
 

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from fer.emotions import (
+from fer.data.emotions import (
     EMOTIONS,
     OFFICIAL_COUNTS,
     SEVEN_EMOTIONS,

@@ -4,12 +4,16 @@ Position, size, tilt, light, noise, hair, skin and the strength of the expressio
 face, so that telling the expressions apart takes learning.
 """
 
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from fer.emotions import EMOTIONS
+from fer.data.emotions import EMOTIONS, SPLITS
 from fer.vision.decode import IMAGE_SIZE
 
 SCALE = 3
@@ -17,6 +21,22 @@ SCALE = 3
 
 SHARES = (0.15, 0.07, 0.14, 0.22, 0.15, 0.13, 0.14)
 """Share of each class, in the order of ``EMOTIONS``: unequal, as in FER2013."""
+
+
+USAGES = dict(zip(SPLITS, ("Training", "PublicTest", "PrivateTest"), strict=True))
+"""What FER2013's ``Usage`` column calls each split."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Drawn faces: images uint8 (N, 48, 48), labels int (N,), and the split of each."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    splits: list[str]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int, str]]:
+        return iter(zip(self.images, self.labels.tolist(), self.splits, strict=True))
 
 
 @dataclass(frozen=True)
@@ -215,3 +235,24 @@ def _expose(drawn: Image.Image, rng: np.random.Generator) -> np.ndarray:
     light = 1 + rng.uniform(-0.6, 0.6) * steps[:, None] + rng.uniform(-0.6, 0.6) * steps
     face = face * light * rng.uniform(0.6, 1.1) + rng.normal(0, rng.uniform(3, 16), face.shape)
     return face.clip(0, 255).round().astype(np.uint8)
+
+
+def to_csv(faces: Faces) -> bytes:
+    """Return faces as FER2013's CSV file writes them: ``emotion,pixels,Usage``."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["emotion", "pixels", "Usage"])
+    for image, emotion, split in faces:
+        rows.writerow([emotion, " ".join(map(str, image.ravel())), USAGES[split]])
+    return text.getvalue().encode()
+
+
+def to_zip(faces: Faces) -> bytes:
+    """Return faces as an archive of PNG files in folders by split and class."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number, (image, emotion, split) in enumerate(faces):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            archive.writestr(f"{split}/{EMOTIONS[emotion]}/{number:05d}.png", png.getvalue())
+    return buffer.getvalue()

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from fer import storage
-from fer.emotions import EMOTIONS, OFFICIAL_COUNTS, SPLITS
+from fer.data.emotions import EMOTIONS, OFFICIAL_COUNTS, SPLITS
 from fer.errors import InputError
 from fer.vision.decode import IMAGE_SIZE
 

@@ -5,10 +5,10 @@ import zipfile
 
 import pytest
 
-from fer.emotions import SEVEN_EMOTIONS
+from fer.data.emotions import SEVEN_EMOTIONS
+from fer.data.parsing import Example, Reject, parse_piece
+from fer.data.sources import check_source, read_pieces
 from fer.errors import InputError
-from fer.parsing import Example, Reject, parse_piece
-from fer.sources import check_source, read_pieces
 
 GOOD = " ".join(["7"] * 2304)
 

@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from fer.dataset import Tally, official_fer2013, open_dataset
-from fer.emotions import EMOTIONS, OFFICIAL_COUNTS
+from fer.data.dataset import Tally, official_fer2013, open_dataset
+from fer.data.emotions import EMOTIONS, OFFICIAL_COUNTS
 from fer.errors import InputError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fer import storage
-from fer.emotions import split_from_usage
+from fer.data.emotions import split_from_usage
 from fer.errors import InputError
 
 COLUMNS = (

@@ -1,7 +1,7 @@
 """FER2013's CSV files, class folders, zip and tar archives, walked through and cut into pieces.
 
 A walk goes through a source in order and hands out its files and stretches of its rows as they
-stand. What takes time, to parse them, can then be spread over a cluster: see ``fer.parsing``.
+stand. What takes time, to parse them, can then be spread over a cluster: see ``fer.data.parsing``.
 """
 
 import csv

@@ -1,0 +1,1 @@
+"""From CSV files, folders and archives to the examples of a dataset."""
