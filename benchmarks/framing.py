@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from fer.data.dataset import open_dataset
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.vision.decode import Photo
 from fer.vision.detector import FaceDetector, detector_weights
 

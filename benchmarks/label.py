@@ -41,13 +41,13 @@ from memory import MIB, watched
 from PIL import Image
 
 from fer import storage
-from fer.checkpoint import load_checkpoint, pack_checkpoint
 from fer.data.sources import fetch_image, read_pieces
 from fer.data.synthetic import draw_faces
-from fer.engines import EngineName
 from fer.label_files import read_tally
-from fer.models import build_model
-from fer.predictor import Predictor, resolve_checkpoint
+from fer.models.checkpoint import load_checkpoint, pack_checkpoint
+from fer.models.convnet import build_model
+from fer.models.engine import EngineName
+from fer.models.predictor import Predictor, resolve_checkpoint
 from fer.storage import listing
 from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_weights

@@ -23,7 +23,7 @@ from PIL import Image
 
 from fer.answering import Answerer
 from fer.api import build_api
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.uploads import Limits
 
 MAX_BATCH_SIZE, BATCH_WAIT_SECONDS = 32, 0.002

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rival_fastapi import BATCH_WAIT_SECONDS, MAX_BATCH_SIZE, to_answer, to_crop
 
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 
 
 class Api(litserve.LitAPI):

@@ -37,7 +37,7 @@ import torch
 import tyro
 
 from fer.data.synthetic import draw_faces
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.vision.faces import encode_jpeg
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ import numpy as np
 
 from fer.answers import Answer, Detector, ImageAnswer, image_answer
 from fer.labels import SIDES, Labeller
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.uploads import Upload
 from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_id

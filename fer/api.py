@@ -11,9 +11,9 @@ from fastapi_offline import FastAPIOffline
 
 from fer.answering import Answerer
 from fer.answers import Answer, Detector, Problem
-from fer.checkpoint import read_config
 from fer.guards import DOCS_PATH, BodyLimit, SecurityHeaders, TimeLimit, require_token
-from fer.predictor import BUNDLED_WEIGHTS
+from fer.models.checkpoint import read_config
+from fer.models.predictor import BUNDLED_WEIGHTS
 from fer.uploads import REQUEST_BODY, Limits, first_complaint, is_several, read_uploads
 
 WEB = Path(__file__).with_name("web")

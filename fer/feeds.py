@@ -13,9 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fer.data.dataset import Dataset, Examples
+from fer.models.transforms import Augmentation
 from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.targets import TargetRule, smoothed_targets
-from fer.transforms import Augmentation
 from fer.vision.decode import IMAGE_SIZE
 
 EVALUATION_BATCH = 256

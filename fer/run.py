@@ -11,12 +11,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fer.checkpoint import load_checkpoint, pack_training, unpack_training
 from fer.errors import JobError
 from fer.feeds import Feed
 from fer.history import from_json_lines, to_json_lines
 from fer.metrics import scores_from_confusion
-from fer.models import ConvNet, build_model
+from fer.models.checkpoint import load_checkpoint, pack_training, unpack_training
+from fer.models.convnet import ConvNet, build_model
 from fer.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.storage.paths import join, read_bytes
 from fer.training import (

@@ -10,7 +10,7 @@ from torch import Tensor
 from fer.data.dataset import Examples
 from fer.data.ferplus import VotesReader
 from fer.errors import InputError
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.recipe import Recipe
 
 NO_VOTES = (

@@ -8,9 +8,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from fer.feeds import Batch, DeviceExamples
 from fer.losses import LOSSES, cross_entropy_sum
-from fer.precision import autocast
+from fer.models.precision import autocast
+from fer.models.transforms import NORMALISATIONS
 from fer.recipe import Recipe, learning_rate
-from fer.transforms import NORMALISATIONS
 
 GRADIENT_CLIP = 5.0
 """Largest norm of the gradient of all parameters together."""

@@ -8,10 +8,10 @@ import ray
 import ray.data
 import torch
 
-from fer.checkpoint import read_id
-from fer.engines import EngineName
 from fer.errors import JobError
-from fer.predictor import Predictor, resolve_checkpoint
+from fer.models.checkpoint import read_id
+from fer.models.engine import EngineName
+from fer.models.predictor import Predictor, resolve_checkpoint
 from fer.vision.decode import IMAGE_SIZE
 from ray_jobs import autoscaling, cluster, stages
 

@@ -19,7 +19,7 @@ Globs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 Model = Literal[
     "shallow", "deep", "conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "conv8"
 ]
-"""The keys of ``fer.models.MODELS``, which would bring torch with it."""
+"""The keys of ``fer.models.convnet.MODELS``, which would bring torch with it."""
 
 Study = Literal[
     "search", "paper", "recipe", "votes", "depth", "pooling", "normalisation", "activation", "loss"

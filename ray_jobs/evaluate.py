@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from fer import storage
-from fer.checkpoint import check_classes, load_checkpoint
-from fer.committee import committee_files, fuse, fusion_weights
 from fer.data.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
-from fer.predictor import resolve_checkpoint
+from fer.models.checkpoint import check_classes, load_checkpoint
+from fer.models.ensemble import committee_files, fuse, fusion_weights
+from fer.models.predictor import resolve_checkpoint
 from fer.storage import parquet
 from ray_jobs import cluster, locations, outputs, stages
 from ray_jobs.classify import BATCH_SIZE, classify

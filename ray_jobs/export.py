@@ -5,10 +5,11 @@ import json
 import time
 from typing import Any
 
-from fer import onnx, storage
-from fer.checkpoint import load_checkpoint
+from fer import storage
 from fer.data.synthetic import draw_faces
-from fer.predictor import Predictor, resolve_checkpoint
+from fer.models import onnx
+from fer.models.checkpoint import load_checkpoint
+from fer.models.predictor import Predictor, resolve_checkpoint
 from ray_jobs import locations, outputs
 from ray_jobs.config import ExportConfig
 

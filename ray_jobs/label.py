@@ -18,14 +18,14 @@ from typing import Any
 import ray
 
 from fer import labels, storage
-from fer.checkpoint import load_checkpoint
 from fer.data.sources import check_readable, check_source
 from fer.errors import InputError, JobError
 from fer.formats import ENCODERS
 from fer.label_files import twin
 from fer.labels import Labeller, LabelTally
 from fer.manifests import check_manifest, folder, is_manifest
-from fer.predictor import resolve_checkpoint
+from fer.models.checkpoint import load_checkpoint
+from fer.models.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
 from fer.selection import Selection
 from fer.storage import parquet

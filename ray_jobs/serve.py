@@ -31,10 +31,10 @@ from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
 from fer.answering import Answerer
 from fer.api import build_api
-from fer.checkpoint import load_checkpoint
 from fer.errors import InputError, JobError
 from fer.guards import TOKEN_VARIABLE
-from fer.predictor import Predictor, resolve_checkpoint
+from fer.models.checkpoint import load_checkpoint
+from fer.models.predictor import Predictor, resolve_checkpoint
 from fer.uploads import Limits
 from fer.vision.detector import FaceDetector, detector_weights
 from ray_jobs import cluster, locations

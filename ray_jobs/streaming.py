@@ -11,9 +11,9 @@ from ray.data import DataIterator, ExecutionOptions, RandomSeedConfig
 
 from fer.data.dataset import Dataset, Examples, examples_of
 from fer.feeds import EVALUATION_BATCH, Batch, DeviceExamples
+from fer.models.transforms import Augmentation
 from fer.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.targets import TargetRule
-from fer.transforms import Augmentation
 from ray_jobs import stages
 
 TRAIN = "train"

@@ -29,15 +29,16 @@ from ray.train import (
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.util.queue import Queue
 
-from fer import checkpoint, storage
-from fer.checkpoint import read_config
+from fer import storage
 from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.feeds import Feed, ResidentFeed, example_bytes
 from fer.history import from_json_lines, tensorboard_events
-from fer.models import Layers
-from fer.precision import has_fast_bfloat16
-from fer.predictor import resolve_checkpoint
+from fer.models import checkpoint
+from fer.models.checkpoint import read_config
+from fer.models.convnet import Layers
+from fer.models.precision import has_fast_bfloat16
+from fer.models.predictor import resolve_checkpoint
 from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.reports import figures
 from fer.run import METRICS, Run

@@ -23,10 +23,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
-from fer import checkpoint, storage
+from fer import storage
 from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.feeds import ResidentFeed
+from fer.models import checkpoint
 from fer.reports import study
 from fer.run import Run
 from fer.targets import NO_VOTES

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from fer import storage
-from fer.checkpoint import pack_checkpoint
 from fer.data.synthetic import draw_faces
-from fer.models import build_model
+from fer.models.checkpoint import pack_checkpoint
+from fer.models.convnet import build_model
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 
 from fer import answering
 from fer.answering import Answerer
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.uploads import Upload
 from fer.vision.decode import decode_image
 

@@ -12,7 +12,7 @@ from PIL import Image
 from fer.answering import Answerer
 from fer.api import build_api
 from fer.guards import DOCS_PATH
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.uploads import Limits
 
 

@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.checks import (
 
 from fer.answering import Answerer
 from fer.api import build_api
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.uploads import Limits
 
 CHECKS = (

@@ -12,8 +12,8 @@ from fer.data.dataset import Examples
 from fer.errors import InputError
 from fer.feeds import DeviceExamples, ResidentFeed
 from fer.losses import cross_entropy_sum, squared_hinge_sum
-from fer.models import build_model
-from fer.predictor import Predictor
+from fer.models.convnet import build_model
+from fer.models.predictor import Predictor
 from fer.recipe import Recipe, learning_rate, steps_per_epoch
 from fer.targets import TargetRule, class_weights, smoothed_targets
 from fer.training import (

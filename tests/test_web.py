@@ -22,7 +22,7 @@ import fer
 from fer.answering import Answerer
 from fer.api import build_api
 from fer.data.emotions import EMOTIONS
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from fer.uploads import Limits
 
 STYLE = Path(fer.__file__).with_name("web").joinpath("style.css").read_text()

@@ -17,8 +17,14 @@ from typing import Any
 
 import jinja2
 
-from fer.checkpoint import CONFIG, CheckpointConfig, load_checkpoint, pack_checkpoint, read_config
-from fer.predictor import BUNDLED_WEIGHTS
+from fer.models.checkpoint import (
+    CONFIG,
+    CheckpointConfig,
+    load_checkpoint,
+    pack_checkpoint,
+    read_config,
+)
+from fer.models.predictor import BUNDLED_WEIGHTS
 
 NOT_OF_THE_RECIPE = frozenset(
     ("dataset", "output", "from_checkpoint", "teacher", "mlflow_uri", "resume", "overwrite")

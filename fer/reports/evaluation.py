@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fer.checkpoint import load_checkpoint
 from fer.data.dataset import Dataset
 from fer.metrics import Scores, score
-from fer.models import Layers
+from fer.models.checkpoint import load_checkpoint
+from fer.models.convnet import Layers
 from fer.reports import figures
 from fer.reports.architecture import draw_architecture
 from fer.reports.pages import render_page

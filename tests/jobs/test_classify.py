@@ -7,8 +7,8 @@ import pytest
 import ray
 import torch
 
-from fer.checkpoint import read_id
 from fer.errors import JobError
+from fer.models.checkpoint import read_id
 from ray_jobs.classify import Classifier, classify
 
 

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import onnxruntime
 
-from fer import Predictor, onnx
+from fer import Predictor
 from fer.data.synthetic import draw_faces
+from fer.models import onnx
 
 
 def answers(file, images):

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from fer import Predictor
-from fer.checkpoint import read_config
 from fer.labels import LABEL_SCHEMA, STATUSES
+from fer.models.checkpoint import read_config
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from conftest import free_ports
 from ray import serve
 
 from fer.errors import InputError
-from fer.predictor import Predictor
+from fer.models.predictor import Predictor
 from ray_jobs.config import ServeConfig
 from ray_jobs.serve import Replica, app, bind, token_of
 

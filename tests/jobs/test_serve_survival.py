@@ -18,7 +18,7 @@ from conftest import free_ports
 from ray import serve
 from ray.util.state import list_actors
 
-from fer.checkpoint import read_config
+from fer.models.checkpoint import read_config
 
 FILE = Path(__file__).parents[2] / "serve.yaml"
 

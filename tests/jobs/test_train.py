@@ -15,9 +15,9 @@ import ray
 from ray.train import WorkerGroupError
 
 from fer import Predictor
-from fer.checkpoint import read_config
 from fer.data.dataset import open_dataset
 from fer.errors import InputError, JobError
+from fer.models.checkpoint import read_config
 from ray_jobs import autoscaling, train
 from ray_jobs.config import TrainConfig
 

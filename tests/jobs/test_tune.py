@@ -15,7 +15,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from fer import Predictor
-from fer.checkpoint import read_config
+from fer.models.checkpoint import read_config
 from ray_jobs import tune
 from ray_jobs.config import TrainConfig, TuneConfig
 

@@ -5,12 +5,12 @@ import shutil
 import pytest
 import torch
 
-from fer.checkpoint import load_checkpoint
 from fer.data.synthetic import draw_faces
-from fer.engines import Engine, choose_engine, fuse
-from fer.models import MODELS, build_model
-from fer.predictor import BUNDLED_WEIGHTS
-from fer.transforms import standardize
+from fer.models.checkpoint import load_checkpoint
+from fer.models.convnet import MODELS, build_model
+from fer.models.engine import Engine, choose_engine, fuse
+from fer.models.predictor import BUNDLED_WEIGHTS
+from fer.models.transforms import standardize
 
 CPU = torch.device("cpu")
 
@@ -76,5 +76,5 @@ def check_agreement(probs, expected):
 
 
 def test_float32_is_chosen_where_bfloat16_is_slow(monkeypatch):
-    monkeypatch.setattr("fer.engines.has_fast_bfloat16", lambda _device: False)
+    monkeypatch.setattr("fer.models.engine.has_fast_bfloat16", lambda _device: False)
     assert choose_engine(CPU) == "float32"

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from fer.checkpoint import CONFIG, SCHEMA_VERSION, checkpoint_files, read_id
+from fer.models.checkpoint import CONFIG, SCHEMA_VERSION, checkpoint_files, read_id
 
 Fusion = Literal["average", "exponential"]
 """How members are weighted: alike, or by a power of what each scored."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fer import storage
-from fer.checkpoint import Checkpoint, load_checkpoint
-from fer.engines import Engine, EngineName
 from fer.errors import InputError
-from fer.transforms import mirror
+from fer.models.checkpoint import Checkpoint, load_checkpoint
+from fer.models.engine import Engine, EngineName
+from fer.models.transforms import mirror
 from fer.vision.decode import IMAGE_SIZE, decode_image
 
 
@@ -136,7 +136,7 @@ class Predictor:
         return Prediction(self.class_names[best], float(probs[best]), by_name)
 
 
-BUNDLED_WEIGHTS = Path(__file__).with_name("weights")
+BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 """The checkpoint that the package ships; its README is the model card."""
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from fer.precision import has_fast_bfloat16
-from fer.transforms import NORMALISATIONS
+from fer.models.precision import has_fast_bfloat16
+from fer.models.transforms import NORMALISATIONS
 
 BATCH_SIZE, CPU_BATCH_SIZE = 512, 32
 """Images that a network takes at once. On a CPU what each layer makes of them must stay below

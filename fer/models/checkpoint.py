@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from fer import storage
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.models import MODELS, build_model, count_parameters
-from fer.transforms import NORMALISATIONS
+from fer.models.convnet import MODELS, build_model, count_parameters
+from fer.models.transforms import NORMALISATIONS
 from fer.vision.decode import IMAGE_SIZE
 
 SCHEMA_VERSION = 1

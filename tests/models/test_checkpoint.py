@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fer.checkpoint import check_classes, load_checkpoint, read_config
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.predictor import Predictor
+from fer.models.checkpoint import check_classes, load_checkpoint, read_config
+from fer.models.predictor import Predictor
 
 
 def edit(folder, **fields):

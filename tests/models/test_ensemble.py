@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fer import storage
-from fer.checkpoint import load_checkpoint, read_id
-from fer.committee import accuracy_of, committee_files, fuse, fusion_weights
 from fer.errors import InputError
+from fer.models.checkpoint import load_checkpoint, read_id
+from fer.models.ensemble import accuracy_of, committee_files, fuse, fusion_weights
 
 
 def members(labels, *accuracies, sureness=0.9):

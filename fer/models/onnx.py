@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer.checkpoint import Checkpoint
-from fer.engines import fuse
 from fer.errors import InputError, JobError
-from fer.transforms import NORMALISATIONS
+from fer.models.checkpoint import Checkpoint
+from fer.models.engine import fuse
+from fer.models.transforms import NORMALISATIONS
 from fer.vision.decode import IMAGE_SIZE
 
 OPSET = 18

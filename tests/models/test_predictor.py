@@ -7,8 +7,8 @@ import torch
 from fer import Predictor
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.predictor import BUNDLED_WEIGHTS
-from fer.transforms import equalize
+from fer.models.predictor import BUNDLED_WEIGHTS
+from fer.models.transforms import equalize
 from fer.vision.decode import ImageError
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fer.transforms import Augmentation, equalize, mirror, standardize
+from fer.models.transforms import Augmentation, equalize, mirror, standardize
 
 
 def test_standardised_images_have_mean_0_and_deviation_1(faces):
