@@ -24,11 +24,11 @@ from torch import nn
 
 from fer.data.dataset import open_dataset
 from fer.data.synthetic import Faces, draw_faces, to_csv
-from fer.feeds import ResidentFeed
 from fer.models.convnet import build_model
 from fer.models.precision import has_fast_bfloat16
 from fer.models.transforms import Augmentation, standardize
-from fer.run import Run
+from fer.training.batches import ResidentFeed
+from fer.training.run import Run
 from ray_jobs import cluster, ingest, train
 from ray_jobs.config import IngestConfig, TrainConfig
 

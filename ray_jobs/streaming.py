@@ -10,10 +10,10 @@ from ray import train as ray_train
 from ray.data import DataIterator, ExecutionOptions, RandomSeedConfig
 
 from fer.data.dataset import Dataset, Examples, examples_of
-from fer.feeds import EVALUATION_BATCH, Batch, DeviceExamples
 from fer.models.transforms import Augmentation
-from fer.recipe import Recipe, seed_of_worker, steps_per_epoch
-from fer.targets import TargetRule
+from fer.training.batches import EVALUATION_BATCH, Batch, DeviceExamples
+from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
+from fer.training.targets import TargetRule
 from ray_jobs import stages
 
 TRAIN = "train"

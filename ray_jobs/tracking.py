@@ -13,8 +13,8 @@ from ray.train import Checkpoint, UserCallback
 
 from fer import storage
 from fer.errors import InputError
-from fer.history import from_json_lines
-from fer.run import METRICS
+from fer.training.history import from_json_lines
+from fer.training.run import METRICS
 from ray_jobs import outputs
 from ray_jobs.config import TrainConfig
 

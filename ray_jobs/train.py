@@ -32,17 +32,17 @@ from ray.util.queue import Queue
 from fer import storage
 from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
-from fer.feeds import Feed, ResidentFeed, example_bytes
-from fer.history import from_json_lines, tensorboard_events
 from fer.models import checkpoint
 from fer.models.checkpoint import read_config
 from fer.models.convnet import Layers
 from fer.models.precision import has_fast_bfloat16
 from fer.models.predictor import resolve_checkpoint
-from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.reports import figures
-from fer.run import METRICS, Run
-from fer.targets import NO_VOTES
+from fer.training.batches import Feed, ResidentFeed, example_bytes
+from fer.training.history import from_json_lines, tensorboard_events
+from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
+from fer.training.run import METRICS, Run
+from fer.training.targets import NO_VOTES
 from ray_jobs import cluster, locations, outputs, streaming
 from ray_jobs.config import TrainConfig
 from ray_jobs.placement import place_workers

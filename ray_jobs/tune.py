@@ -26,11 +26,11 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from fer import storage
 from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
-from fer.feeds import ResidentFeed
 from fer.models import checkpoint
 from fer.reports import study
-from fer.run import Run
-from fer.targets import NO_VOTES
+from fer.training.batches import ResidentFeed
+from fer.training.run import Run
+from fer.training.targets import NO_VOTES
 from ray_jobs import autoscaling, cluster, locations, outputs, train
 from ray_jobs.config import TrainConfig, TuneConfig
 from ray_jobs.progress import Advance, progress

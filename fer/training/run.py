@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer.errors import JobError
-from fer.feeds import Feed
-from fer.history import from_json_lines, to_json_lines
 from fer.metrics import scores_from_confusion
 from fer.models.checkpoint import load_checkpoint, pack_training, unpack_training
 from fer.models.convnet import ConvNet, build_model
-from fer.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.storage.paths import join, read_bytes
-from fer.training import (
+from fer.training.batches import Feed
+from fer.training.history import from_json_lines, to_json_lines
+from fer.training.loop import (
     best_temperature,
     build_average,
     build_optimizer,
     evaluate_epoch,
     train_epoch,
 )
+from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
 
 METRICS = "metrics.jsonl"
 TRAINING = "training.safetensors"

@@ -3,7 +3,7 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from fer.history import from_json_lines, tensorboard_events, to_json_lines
+from fer.training.history import from_json_lines, tensorboard_events, to_json_lines
 
 HISTORY = [
     {"epoch": epoch, "val_accuracy": epoch / 10, "step": 224 * epoch, "finished": 1e9 + epoch}

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fer.data.dataset import Dataset, Examples
 from fer.models.transforms import Augmentation
-from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
-from fer.targets import TargetRule, smoothed_targets
+from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
+from fer.training.targets import TargetRule, smoothed_targets
 from fer.vision.decode import IMAGE_SIZE
 
 EVALUATION_BATCH = 256

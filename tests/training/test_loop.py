@@ -10,13 +10,10 @@ from torch import nn
 
 from fer.data.dataset import Examples
 from fer.errors import InputError
-from fer.feeds import DeviceExamples, ResidentFeed
-from fer.losses import cross_entropy_sum, squared_hinge_sum
 from fer.models.convnet import build_model
 from fer.models.predictor import Predictor
-from fer.recipe import Recipe, learning_rate, steps_per_epoch
-from fer.targets import TargetRule, class_weights, smoothed_targets
-from fer.training import (
+from fer.training.batches import DeviceExamples, ResidentFeed
+from fer.training.loop import (
     GRADIENT_CLIP,
     best_temperature,
     build_average,
@@ -24,6 +21,9 @@ from fer.training import (
     evaluate_epoch,
     train_epoch,
 )
+from fer.training.losses import cross_entropy_sum, squared_hinge_sum
+from fer.training.recipe import Recipe, learning_rate, steps_per_epoch
+from fer.training.targets import TargetRule, class_weights, smoothed_targets
 
 CPU = torch.device("cpu")
 
@@ -112,7 +112,7 @@ def gradients_of_first_step(network, examples, rank, world_size):
 
 def test_averaged_gradients_of_three_workers_are_those_of_one(examples, monkeypatch):
     """Parts of unequal size included: 16 examples over 3 workers."""
-    monkeypatch.setattr("fer.training.GRADIENT_CLIP", 1e9)
+    monkeypatch.setattr("fer.training.loop.GRADIENT_CLIP", 1e9)
     alone = gradients_of_first_step(small_network(), examples, 0, 1)
     parts = [gradients_of_first_step(small_network(), examples, rank, 3) for rank in range(3)]
     for expected, *shared in zip(alone, *parts, strict=True):

@@ -11,7 +11,7 @@ from fer.data.dataset import Examples
 from fer.data.ferplus import VotesReader
 from fer.errors import InputError
 from fer.models.predictor import Predictor
-from fer.recipe import Recipe
+from fer.training.recipe import Recipe
 
 NO_VOTES = (
     "The dataset has no FER+ votes to learn from: ingest FER2013's CSV file with --votes, or do "

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fer.feeds import Batch, DeviceExamples
-from fer.losses import LOSSES, cross_entropy_sum
 from fer.models.precision import autocast
 from fer.models.transforms import NORMALISATIONS
-from fer.recipe import Recipe, learning_rate
+from fer.training.batches import Batch, DeviceExamples
+from fer.training.losses import LOSSES, cross_entropy_sum
+from fer.training.recipe import Recipe, learning_rate
 
 GRADIENT_CLIP = 5.0
 """Largest norm of the gradient of all parameters together."""
