@@ -43,7 +43,7 @@ from PIL import Image
 from fer import storage
 from fer.data.sources import fetch_image, read_pieces
 from fer.data.synthetic import draw_faces
-from fer.label_files import read_tally
+from fer.labels.files import read_tally
 from fer.models.checkpoint import load_checkpoint, pack_checkpoint
 from fer.models.convnet import build_model
 from fer.models.engine import EngineName

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from fer.labels import STATUSES, Labeller
+from fer.labels.schema import STATUSES, Labeller
 
 Detector = Literal["yunet", "none"]
 """How a picture is read: a photograph whose faces are found, or one face as FER2013 crops it."""

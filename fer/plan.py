@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-from fer import chunks, storage
+from fer import storage
 from fer.errors import InputError
+from fer.labels import chunks
 from fer.storage import listing
 from fer.vision.detector import DETECTION_SIDE
 

@@ -13,8 +13,9 @@ import ray.data
 
 from fer import storage
 from fer.data.sources import file_of
-from fer.label_files import read_rows, read_tally, write_labels
-from fer.labels import FAILED, LabelTally
+from fer.labels.files import read_rows, read_tally, write_labels
+from fer.labels.schema import FAILED
+from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
 from ray_jobs import stages
 

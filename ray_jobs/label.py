@@ -17,17 +17,19 @@ from typing import Any
 
 import ray
 
-from fer import labels, storage
+from fer import storage
 from fer.data.sources import check_readable, check_source
 from fer.errors import InputError, JobError
-from fer.formats import ENCODERS
-from fer.label_files import twin
-from fer.labels import Labeller, LabelTally
-from fer.manifests import check_manifest, folder, is_manifest
+from fer.labels import schema
+from fer.labels.export import ENCODERS
+from fer.labels.files import twin
+from fer.labels.globs import Selection
+from fer.labels.manifests import check_manifest, folder, is_manifest
+from fer.labels.schema import Labeller
+from fer.labels.tally import LabelTally
 from fer.models.checkpoint import load_checkpoint
 from fer.models.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
-from fer.selection import Selection
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, detector_weights
 from ray_jobs import changes, cluster, locations, manifest, outputs, stages, writing
@@ -219,10 +221,10 @@ def _finish(
         "seconds": round(seconds, 2),
     }
     summary = {
-        "schema_version": labels.SCHEMA_VERSION,
+        "schema_version": schema.SCHEMA_VERSION,
         **result,
         "result": result,
-        "statuses": {status: tally.statuses[status] for status in labels.STATUSES},
+        "statuses": {status: tally.statuses[status] for status in schema.STATUSES},
         "emotions": {name: tally.emotions[name] for name in labeller.class_names},
         "cpu_hours_per_million": labelled and _num_cpus() * seconds / labelled * 1e6 / 3600,
         "ignored_files": tally.ignored,

@@ -10,7 +10,7 @@ import ray.data
 
 from fer import storage
 from fer.data.sources import Piece, fetch_image
-from fer.labels import LABEL_SCHEMA, SIDES
+from fer.labels.schema import LABEL_SCHEMA, SIDES
 from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector
 from fer.vision.faces import draw_thumbnail, encode_jpeg

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import ray.data
 
 from fer import storage
-from fer.chunks import Chunk, cut
 from fer.data.sources import Piece, list_pieces, read_pieces
-from fer.labels import LabelTally
-from fer.manifests import is_manifest, list_files, read_manifest
-from fer.selection import Selection
+from fer.labels.chunks import Chunk, cut
+from fer.labels.globs import Selection
+from fer.labels.manifests import is_manifest, list_files, read_manifest
+from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
 from ray_jobs import changes, cluster, stages
 

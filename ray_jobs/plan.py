@@ -24,7 +24,7 @@ from rich.table import Table
 
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.errors import InputError
-from fer.label_files import read_tally
+from fer.labels.files import read_tally
 from fer.models.predictor import Predictor
 from fer.plan import Coefficients, Plan, Shape, plan_label, plan_train
 from fer.training.history import from_json_lines

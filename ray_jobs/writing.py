@@ -12,8 +12,9 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.label_files import SUFFIX, read_tally, write_labels
-from fer.labels import Labeller, LabelTally
+from fer.labels.files import SUFFIX, read_tally, write_labels
+from fer.labels.schema import Labeller
+from fer.labels.tally import LabelTally
 from fer.storage import listing
 from ray_jobs import cluster, stages
 from ray_jobs.looking import IGNORED

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fer.labels import LabelTally
+from fer.labels.tally import LabelTally
 from fer.reports import figures
 from fer.reports.pages import render_page
 

@@ -1,1 +1,1 @@
-"""How a network is trained: recipe, targets, batches, loop. Nothing here knows of workers' machines."""
+"""How a network is trained: recipe, targets, batches, loop; the same on one worker or many."""

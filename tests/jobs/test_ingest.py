@@ -14,6 +14,7 @@ import pytest
 from fer.data.dataset import open_dataset
 from fer.data.emotions import EMOTIONS, SPLITS
 from fer.data.ferplus import COLUMNS
+from fer.data.synthetic import USAGES
 
 ROW = " ".join(["7"] * 2304)
 

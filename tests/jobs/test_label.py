@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fer import Predictor
-from fer.labels import LABEL_SCHEMA, STATUSES
+from fer.labels.schema import LABEL_SCHEMA, STATUSES
 from fer.models.checkpoint import read_config
 
 

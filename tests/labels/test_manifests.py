@@ -8,8 +8,8 @@ import pytest
 
 from fer.data.sources import MAX_IMAGE_BYTES, Piece, fetch_image
 from fer.errors import InputError
-from fer.labels import LABEL_SCHEMA
-from fer.manifests import check_manifest, is_manifest, read_manifest
+from fer.labels.manifests import check_manifest, is_manifest, read_manifest
+from fer.labels.schema import LABEL_SCHEMA
 
 
 def pieces(path):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fer.chunks import MAX_IMAGES, MIN_IMAGES, cut
 from fer.data.sources import Piece, first, list_pieces
+from fer.labels.chunks import MAX_IMAGES, MIN_IMAGES, cut
 from fer.storage import listing
 
 
@@ -41,7 +41,7 @@ def test_chunks_of_a_part_are_as_large_as_those_of_its_source():
 
 
 def test_a_chunk_carries_only_so_many_bytes(monkeypatch):
-    monkeypatch.setattr("fer.chunks.MAX_BYTES", 100)
+    monkeypatch.setattr("fer.labels.chunks.MAX_BYTES", 100)
     sizes = [len(chunk.pieces) for chunk in cut(pieces(20, data=b"x" * 30))]
     assert sizes == [4, 4, 4, 4, 4]
 

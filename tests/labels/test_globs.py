@@ -4,7 +4,7 @@ import pytest
 
 from fer.data.sources import Piece
 from fer.errors import InputError
-from fer.selection import Selection
+from fer.labels.globs import Selection
 
 NAMES = ("a.jpg", "2024/b.jpg", "2024/raw/c.JPG", "2024/raw/d.png", "more.zip", "wow!/e.jpg")
 

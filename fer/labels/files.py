@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 
 from fer import storage
 from fer.errors import JobError
-from fer.formats import ENCODERS
-from fer.labels import LABEL_SCHEMA, LabelTally
+from fer.labels.export import ENCODERS
+from fer.labels.schema import LABEL_SCHEMA
+from fer.labels.tally import LabelTally
 from fer.storage import parquet
 
 SUFFIX = ".parquet"

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from fer.formats import to_csv, to_jsonl
-from fer.labels import LABEL_SCHEMA
+from fer.labels.export import to_csv, to_jsonl
+from fer.labels.schema import LABEL_SCHEMA
 
 KNOWN = {"model": "m-1", "detector": "yunet"}
 BOX = {"x": 1.5, "y": -2.25, "width": 100.1, "height": 7.0}

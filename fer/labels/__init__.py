@@ -1,0 +1,1 @@
+"""What labels are: their schema, their files, and which images are asked for."""
