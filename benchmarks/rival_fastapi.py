@@ -21,10 +21,10 @@ import uvicorn
 from fastapi import FastAPI, Request
 from PIL import Image
 
-from fer.answering import Answerer
-from fer.api import build_api
 from fer.models.predictor import Predictor
-from fer.uploads import Limits
+from fer.serving.app import build_api
+from fer.serving.inference import Answerer
+from fer.serving.uploads import Limits
 
 MAX_BATCH_SIZE, BATCH_WAIT_SECONDS = 32, 0.002
 

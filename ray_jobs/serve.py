@@ -29,13 +29,13 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
-from fer.answering import Answerer
-from fer.api import build_api
 from fer.errors import InputError, JobError
-from fer.guards import TOKEN_VARIABLE
 from fer.models.checkpoint import load_checkpoint
 from fer.models.predictor import Predictor, resolve_checkpoint
-from fer.uploads import Limits
+from fer.serving.app import build_api
+from fer.serving.inference import Answerer
+from fer.serving.middleware import TOKEN_VARIABLE
+from fer.serving.uploads import Limits
 from fer.vision.detector import FaceDetector, detector_weights
 from ray_jobs import cluster, locations
 from ray_jobs.config import ServeConfig

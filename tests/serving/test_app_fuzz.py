@@ -10,10 +10,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from fer.answering import Answerer
-from fer.api import build_api
 from fer.models.predictor import Predictor
-from fer.uploads import Limits
+from fer.serving.app import build_api
+from fer.serving.inference import Answerer
+from fer.serving.uploads import Limits
 
 CHECKS = (
     schemathesis.checks.not_a_server_error,

@@ -9,12 +9,12 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
-from fer.answering import Answerer
-from fer.answers import Answer, Detector, Problem
-from fer.guards import DOCS_PATH, BodyLimit, SecurityHeaders, TimeLimit, require_token
 from fer.models.checkpoint import read_config
 from fer.models.predictor import BUNDLED_WEIGHTS
-from fer.uploads import REQUEST_BODY, Limits, first_complaint, is_several, read_uploads
+from fer.serving.inference import Answerer
+from fer.serving.middleware import DOCS_PATH, BodyLimit, SecurityHeaders, TimeLimit, require_token
+from fer.serving.schemas import Answer, Detector, Problem
+from fer.serving.uploads import REQUEST_BODY, Limits, first_complaint, is_several, read_uploads
 
 WEB = Path(__file__).with_name("web")
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from fer import answering
-from fer.answering import Answerer
 from fer.models.predictor import Predictor
-from fer.uploads import Upload
+from fer.serving import inference
+from fer.serving.inference import Answerer
+from fer.serving.uploads import Upload
 from fer.vision.decode import decode_image
 
 
@@ -30,7 +30,7 @@ def test_a_request_of_many_pictures_lets_others_come_between(answerer, face, mon
         looked_at.append(data[0])
         return decode_image(data[1])
 
-    monkeypatch.setattr(answering, "decode_image", decode)
+    monkeypatch.setattr(inference, "decode_image", decode)
 
     def ask(name, number):
         return answerer.answer([Upload(str(at), (name, face)) for at in range(number)], "none")
@@ -51,13 +51,13 @@ def test_a_picture_that_holds_its_replica_fails_the_check(answerer, face, monkey
         assert ended.wait(30)
         return decode_image(data)
 
-    monkeypatch.setattr(answering, "decode_image", decode)
+    monkeypatch.setattr(inference, "decode_image", decode)
 
     async def run():
         answer = asyncio.create_task(answerer.answer([Upload("face", face)], "none"))
         await asyncio.to_thread(hanging.wait, 30)
         await answerer.check()  # it has only begun
-        monkeypatch.setattr(answering, "MAX_LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(inference, "MAX_LOOK_SECONDS", 0.05)
         time.sleep(0.1)
         with pytest.raises(TimeoutError, match="looked at for over 0.05 s"):
             await answerer.check()

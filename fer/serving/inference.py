@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fer.answers import Answer, Detector, ImageAnswer, image_answer
 from fer.labels.schema import SIDES, Labeller
 from fer.models.predictor import Predictor
-from fer.uploads import Upload
+from fer.serving.schemas import Answer, Detector, ImageAnswer, image_answer
+from fer.serving.uploads import Upload
 from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_id
 

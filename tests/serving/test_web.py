@@ -19,11 +19,11 @@ from PIL import ExifTags, Image
 from playwright.sync_api import expect, sync_playwright
 
 import fer
-from fer.answering import Answerer
-from fer.api import build_api
 from fer.data.emotions import EMOTIONS
 from fer.models.predictor import Predictor
-from fer.uploads import Limits
+from fer.serving.app import build_api
+from fer.serving.inference import Answerer
+from fer.serving.uploads import Limits
 
 STYLE = Path(fer.__file__).with_name("web").joinpath("style.css").read_text()
 TOKEN = "s3cret-of-the-tests"

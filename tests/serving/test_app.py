@@ -9,11 +9,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from fer.answering import Answerer
-from fer.api import build_api
-from fer.guards import DOCS_PATH
 from fer.models.predictor import Predictor
-from fer.uploads import Limits
+from fer.serving.app import build_api
+from fer.serving.inference import Answerer
+from fer.serving.middleware import DOCS_PATH
+from fer.serving.uploads import Limits
 
 
 @pytest.fixture(scope="module")
