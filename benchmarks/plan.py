@@ -17,8 +17,8 @@ from pathlib import Path
 import ray
 import tyro
 
+from fer.cost_model import Coefficients, Shape, chunk_sizes, plan_label, plan_train
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
-from fer.plan import Coefficients, Shape, chunk_sizes, plan_label, plan_train
 from ray_jobs import cluster, ingest, label, train
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
 from ray_jobs.plan import MEGAPIXELS, calibrate, encode, photograph

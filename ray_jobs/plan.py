@@ -22,11 +22,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from fer.cost_model import Coefficients, Plan, Shape, plan_label, plan_train
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.errors import InputError
 from fer.labels.files import read_tally
 from fer.models.predictor import Predictor
-from fer.plan import Coefficients, Plan, Shape, plan_label, plan_train
 from fer.training.history import from_json_lines
 from fer.vision.decode import decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_weights

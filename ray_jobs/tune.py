@@ -28,6 +28,8 @@ from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.models import checkpoint
 from fer.reports import study
+from fer.reports.trials import Study
+from fer.reports.trials import Trial as TrialReport
 from fer.training.batches import ResidentFeed
 from fer.training.run import Run
 from fer.training.targets import NO_VOTES
@@ -331,7 +333,7 @@ def _finish(
         raise JobError(f"No trial finished an epoch: {told}.")
     best = _keep_best(config, tried)
     trials = tuple(each for each, _ in tried)
-    studied = study.Study(
+    studied = Study(
         name=config.study,
         select_by=config.select_by,
         trials=trials,
@@ -354,7 +356,7 @@ def _finish(
     return result_line
 
 
-def _keep_best(config: TuneConfig, tried: Sequence[tuple[study.Trial, tune.Result]]) -> study.Trial:
+def _keep_best(config: TuneConfig, tried: Sequence[tuple[TrialReport, tune.Result]]) -> TrialReport:
     """Copy the checkpoint of the best trial, and return that trial."""
     best, result = max(tried, key=lambda pair: pair[0].best(config.select_by)[config.select_by])
     kept, _ = max(reversed(result.best_checkpoints), key=lambda pair: pair[1][config.select_by])
@@ -365,11 +367,11 @@ def _keep_best(config: TuneConfig, tried: Sequence[tuple[study.Trial, tune.Resul
     return best
 
 
-def _read_trial(result: tune.Result) -> study.Trial | None:
+def _read_trial(result: tune.Result) -> TrialReport | None:
     """Return what a trial reached; None if it got nowhere."""
     told = result.metrics_dataframe
     if not result.best_checkpoints or told is None or told.empty:
         return None
     history = tuple(told.to_dict("records"))
     varied = {name: result.config[name] for name in sorted(result.config)}
-    return study.Trial(storage.name(result.path), varied, history)
+    return TrialReport(storage.name(result.path), varied, history)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from fer.metrics import Scores
-    from fer.reports.study import Trial
+    from fer.reports.trials import Trial
 
 DPI = 110
 INK, PALE = "#1f2933", "#d9dee3"

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
+from fer.cost_model import Coefficients, Shape, plan_label
 from fer.data.synthetic import draw_faces
-from fer.plan import Coefficients, Shape, plan_label
 from ray_jobs.plan import DEFAULTS
 
 NUM_IMAGES = 600

@@ -6,9 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from fer.cost_model import (
+    Coefficients,
+    Shape,
+    chunk_sizes,
+    exchange_seconds,
+    plan_label,
+    plan_train,
+)
 from fer.data.sources import Piece
 from fer.labels import chunks
-from fer.plan import Coefficients, Shape, chunk_sizes, exchange_seconds, plan_label, plan_train
 from ray_jobs.__main__ import main
 
 COSTS = Coefficients(
