@@ -30,7 +30,7 @@ import ray
 from memory import MIB, watched
 
 from fer.data.synthetic import Faces, draw_faces, to_csv
-from ray_jobs import cluster
+from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig
 from ray_jobs.ingest import run
 
@@ -64,7 +64,7 @@ def seconds(step: Callable[[Path], None], table: Path) -> float:
 def measure_speed(table: Path, repeats: int) -> None:
     steps = (ingest, loop_as_floats, loop_as_bytes)
     num_rows = len(pd.read_csv(table, usecols=["emotion"]))
-    cluster.connect()
+    session.connect()
     ingest(table)
     taken = {step: [] for step in steps}
     for _ in range(repeats):
@@ -81,7 +81,7 @@ def measure_speed(table: Path, repeats: int) -> None:
 def measure_memory(table: Path) -> None:
     """Print the peaks of one ingest as JSON; the process has done nothing else."""
     with watched() as peaks:
-        cluster.connect()
+        session.connect()
         ingest(table)
     print(json.dumps({"driver": peaks.driver, "object store": peaks.object_store}))
 

@@ -51,7 +51,7 @@ from fer.models.predictor import Predictor, resolve_checkpoint
 from fer.storage import listing
 from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_weights
-from ray_jobs import cluster
+from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.label import run
 from ray_jobs.writing import FACES
@@ -246,7 +246,7 @@ def crops(images: Source, how: Options = How(), *, limit: int | None = None) -> 
         how: What all comparisons take.
         limit: Number of images to stop after.
     """
-    with session() as folder:
+    with working_folder() as folder:
         files = copy_images(images, folder / "faces", limit=limit)
         pixels = np.stack([decode_image(file.read_bytes()).pixels for file in files])
         bare = Processes(how.checkpoint, how.engine)
@@ -272,7 +272,7 @@ def photos(images: Source, how: Options = How(), *, times: int = 20) -> None:
         how: What all comparisons take.
         times: How often each is taken, under another name.
     """
-    with session() as folder:
+    with working_folder() as folder:
         files = copy_images(images, folder / "photos", times=times)
         bare = Processes(how.checkpoint, how.engine, detector_weights(how.detector_weights))
 
@@ -309,7 +309,7 @@ def s3(
     store, path = storage.filesystem(location)
     if not listing.is_empty(location):
         raise SystemExit(f"{location} holds something: name a prefix that nothing lies under.")
-    with session() as folder, contextlib.ExitStack() as cleanup:
+    with working_folder() as folder, contextlib.ExitStack() as cleanup:
         files = copy_images(images, folder / "images", times=times, limit=limit)
         cleanup.callback(storage.delete, location)
         pafs.copy_files(str(folder), path, destination_filesystem=store)
@@ -352,13 +352,13 @@ def growth(
 
 def grow(size: int, stub: bool, checkpoint: str) -> dict[str, Any]:
     """Label so many faces, in a process that has done nothing else."""
-    with session(begun=False) as folder:
+    with working_folder(begun=False) as folder:
         link_faces(folder / "faces", size)
         if stub:
             checkpoint = write_stub(folder / "stub")
         flags = {"images": str(folder / "faces"), "checkpoint": checkpoint, "detector": "none"}
         with watched() as peaks:
-            cluster.connect()
+            session.connect()
             rates = label("label", folder, **flags)
     return {
         "faces": size,
@@ -373,11 +373,11 @@ def grow(size: int, stub: bool, checkpoint: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def session(*, begun: bool = True) -> Iterator[Path]:
+def working_folder(*, begun: bool = True) -> Iterator[Path]:
     """Give a folder to work in, and unless it is to begin later, a cluster."""
     with tempfile.TemporaryDirectory() as folder:
         if begun:
-            cluster.connect()
+            session.connect()
         try:
             yield Path(folder)
         finally:

@@ -19,7 +19,8 @@ import tyro
 
 from fer.cost_model import Coefficients, Shape, chunk_sizes, plan_label, plan_train
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
-from ray_jobs import cluster, ingest, label, train
+from ray_jobs import ingest, label, train
+from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
 from ray_jobs.plan import MEGAPIXELS, calibrate, encode, photograph
 
@@ -46,7 +47,7 @@ def main(
         coefficients: File to read; by default they are measured first.
         output: File to write them to.
     """
-    cluster.connect()
+    session.connect()
     shape = Shape(1, int(ray.cluster_resources()["CPU"]))
     has_photographs = detector_weights is not None
     flags = {

@@ -29,7 +29,8 @@ from fer.models.precision import has_fast_bfloat16
 from fer.models.transforms import Augmentation, standardize
 from fer.training.batches import ResidentFeed
 from fer.training.run import Run
-from ray_jobs import cluster, ingest, train
+from ray_jobs import ingest, train
+from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, TrainConfig
 
 NUM_FACES, BATCH_SIZE = 2944, 128
@@ -118,7 +119,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cluster.connect()
+        session.connect()
         data = make_dataset(folder)
         measure_speed(data, arguments.model, folder, arguments.repeats)
         ray.shutdown()

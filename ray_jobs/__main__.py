@@ -50,8 +50,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         chosen = parse(arguments)
         job = importlib.import_module(f"ray_jobs.{MODULES[type(chosen)]}")
-        cluster = importlib.import_module("ray_jobs.cluster")
-        with cluster.left_afterwards(), locations.refusals_told(chosen):
+        session = importlib.import_module("ray_jobs.cluster.session")
+        with session.left_afterwards(), locations.refusals_told(chosen):
             result = job.run(chosen)
     except InputError as error:
         return _tell(error, MISUSED)

@@ -13,7 +13,8 @@ from fer.models.checkpoint import read_id
 from fer.models.engine import EngineName
 from fer.models.predictor import Predictor, resolve_checkpoint
 from fer.vision.decode import IMAGE_SIZE
-from ray_jobs import autoscaling, cluster, stages
+from ray_jobs import stages
+from ray_jobs.cluster import autoscaling, session
 
 BATCH_SIZE = 512
 """Images that are handed to a network's process at once."""
@@ -135,7 +136,7 @@ def classify(
         },
         batch_format="pyarrow",
         batch_size=batch_size,
-        runtime_env=cluster.INFERENCE_MEMORY,
+        runtime_env=session.INFERENCE_MEMORY,
         **needed,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
     )

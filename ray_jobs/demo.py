@@ -18,7 +18,8 @@ import numpy as np
 from fer import storage
 from fer.data.emotions import SPLITS
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
-from ray_jobs import cluster, evaluate, ingest, label, locations, outputs, train
+from ray_jobs import evaluate, ingest, label, locations, outputs, train
+from ray_jobs.cluster import session
 from ray_jobs.config import DemoConfig, EvaluateConfig, IngestConfig, LabelConfig, TrainConfig
 
 TABLE, ARCHIVE, DATASET, REPORT, LABELS = "fer2013.csv", "faces.zip", "dataset", "report", "labels"
@@ -46,7 +47,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
     outputs.claim(config, "summary.json", made).take()
     _say("1/5", f"drawing {config.num_faces:,} faces")
     _write_faces(config)
-    cluster.connect()
+    session.connect()
     _say("2/5", "ingesting them")
     ingested = ingest.run(_ingest_config(config))
     _say("3/5", "training the shallow network, then the deep one")

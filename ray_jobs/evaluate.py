@@ -24,8 +24,9 @@ from fer.models.checkpoint import check_classes, load_checkpoint
 from fer.models.ensemble import committee_files, fuse, fusion_weights
 from fer.models.predictor import resolve_checkpoint
 from fer.storage import parquet
-from ray_jobs import cluster, locations, outputs, stages
+from ray_jobs import locations, outputs, stages
 from ray_jobs.classify import BATCH_SIZE, classify
+from ray_jobs.cluster import session
 from ray_jobs.config import EvaluateConfig
 from ray_jobs.progress import progress
 
@@ -81,10 +82,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     claim = outputs.claim(
         config, "report.json", ("predictions", "pictures", "index.html", COMMITTEE)
     )
-    cluster.connect()
-    cluster.require_room([{"CPU": 1}], "Tasks")
+    session.connect()
+    session.require_room([{"CPU": 1}], "Tasks")
     claim.take()
-    with cluster.sentences():
+    with session.sentences():
         predictions = _predict(config, data, checkpoints)
     result = _report(config, data, checkpoints, _collect(predictions))
     return {**result, "seconds": round(time.monotonic() - start, 2)}
@@ -143,7 +144,7 @@ def _parts(
         batch_format="pyarrow",
         batch_size=ROWS_PER_FILE,
         num_cpus=0,
-        **cluster.off_head(),
+        **session.off_head(),
     )
     yield from stages.tallies(written)
 

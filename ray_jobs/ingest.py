@@ -36,7 +36,8 @@ from fer.data.sources import Piece, check_source
 from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
-from ray_jobs import cluster, deaths, locations, outputs, stages
+from ray_jobs import locations, outputs, stages
+from ray_jobs.cluster import isolation, session
 from ray_jobs.config import IngestConfig
 from ray_jobs.progress import progress
 
@@ -76,10 +77,10 @@ def run(config: IngestConfig) -> dict[str, Any]:
     _check_apart(config.source)
     votes = _read_votes(config)
     claim = outputs.claim(config, "summary.json", PARTS)
-    cluster.connect()
-    cluster.require_room([{"CPU": 1}], "Tasks")
+    session.connect()
+    session.require_room([{"CPU": 1}], "Tasks")
     claim.take()
-    with cluster.sentences():
+    with session.sentences():
         tally = _write_parts(config, classes, votes)
     _check(tally, config, votes)
     summary = _finish(tally, config, classes, time.monotonic() - start)
@@ -162,7 +163,7 @@ def parse(
 ) -> pa.Table:
     """Parse pieces: a table of ``stages.PIECE_SCHEMA`` to one of ``PARSED_SCHEMA``."""
     by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
-    parse_all = _parse_apart if deaths.is_suspect() else parse_piece
+    parse_all = _parse_apart if isolation.is_suspect() else parse_piece
     for row in table.to_pylist():
         for outcome in parse_all(Piece(**row), classes, split_from):
             by_kind[type(outcome)].append(outcome)
@@ -174,7 +175,7 @@ def parse(
 def _parse_apart(piece: Piece, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
     """Parse a piece, even if it ends the process that reads it."""
     try:
-        return list(deaths.apart(_parse_alone, piece, classes, split_from))
+        return list(isolation.apart(_parse_alone, piece, classes, split_from))
     except ChildProcessError as error:
         return [Reject(piece.source, str(error))]
 

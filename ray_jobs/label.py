@@ -32,8 +32,9 @@ from fer.models.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, detector_weights
-from ray_jobs import changes, cluster, locations, manifest, outputs, stages, writing
+from ray_jobs import changes, locations, manifest, outputs, stages, writing
 from ray_jobs.classify import ChunkClassifier, classify
+from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.looking import look_at
 from ray_jobs.progress import progress
@@ -102,14 +103,14 @@ def run(config: LabelConfig) -> dict[str, Any]:
         return dict(json.loads(storage.read_bytes(finished))["result"])
     if config.update and not is_finished:
         raise InputError(f"The labels in {config.output} are not finished: --resume them first.")
-    cluster.connect()
+    session.connect()
     gpu = [{"GPU": 1}] if config.use_gpu else []
-    cluster.require_room([{"CPU": 1}, *gpu], "Tasks and networks")
+    session.require_room([{"CPU": 1}, *gpu], "Tasks and networks")
     claim.take()
     if config.update:
         _reopen(config.output)
     labeller = Labeller(network.class_names, min_confidence=config.min_confidence, **named)
-    with cluster.sentences():
+    with session.sentences():
         done = writing.read_done(config.output)
         manifest.make(config.images, config.output, selection, done)
         if not done and manifest.read(config.output).is_empty:

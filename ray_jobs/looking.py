@@ -14,7 +14,8 @@ from fer.labels.schema import LABEL_SCHEMA, SIDES
 from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector
 from fer.vision.faces import draw_thumbnail, encode_jpeg
-from ray_jobs import deaths, stages
+from ray_jobs import stages
+from ray_jobs.cluster import isolation
 
 FACE = pa.struct(
     [
@@ -71,7 +72,7 @@ def look(pieces: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Ta
         weights: YuNet's; None takes each image as one face.
         min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
     """
-    see = _see_apart if deaths.is_suspect() else _see
+    see = _see_apart if isolation.is_suspect() else _see
     rows, every = [], max(1, len(pieces) // NUM_SHOWN)
     for number, piece in enumerate(pieces.to_pylist()):
         start = time.perf_counter()
@@ -98,7 +99,7 @@ def _see_apart(
 ) -> dict[str, Any]:
     """Return what is seen in an image, even if it ends the process that looks at it."""
     try:
-        return dict(deaths.apart(_see, weights, min_face_size, with_thumbnails, piece))
+        return dict(isolation.apart(_see, weights, min_face_size, with_thumbnails, piece))
     except ChildProcessError as error:
         return _unfetched(piece, "unreadable", f"The file can't be read: {error}.")
 

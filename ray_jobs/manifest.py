@@ -24,7 +24,8 @@ from fer.labels.globs import Selection
 from fer.labels.manifests import is_manifest, list_files, read_manifest
 from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
-from ray_jobs import changes, cluster, stages
+from ray_jobs import changes, stages
+from ray_jobs.cluster import session
 
 FOLDER, COMPLETE = "manifest", "manifest.json"
 
@@ -250,8 +251,8 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
         # A reader waits more than it computes, and another need keeps it apart from what follows.
         num_cpus=0,
         # Or as many would be started as there are chunks, each a process of its own.
-        compute=ray.data.TaskPoolStrategy(min(len(blocks), cluster.num_readers())),
-        **cluster.off_head(),
+        compute=ray.data.TaskPoolStrategy(min(len(blocks), session.num_readers())),
+        **session.off_head(),
     )
 
 

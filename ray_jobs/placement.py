@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import ray
 from ray.train import ScalingConfig
 
-from ray_jobs import autoscaling, cluster
-from ray_jobs.autoscaling import Bundle
+from ray_jobs.cluster import autoscaling, session
+from ray_jobs.cluster.autoscaling import Bundle
 from ray_jobs.config import TrainConfig
 
 
@@ -31,7 +31,7 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
     cpus = config.cpus_per_worker or _even_share(high, gpu, reading_cpus)
     worker: Bundle = {"CPU": cpus, **gpu}
     more = f" and {reading_cpus} more to read for them" if reading_cpus else ""
-    cluster.require_room([worker] * low + reading, f"{low} worker(s) of {cpus} CPU{more}")
+    session.require_room([worker] * low + reading, f"{low} worker(s) of {cpus} CPU{more}")
     # Ray Train alone waits without a word, and without an ear for Ctrl-C.
     autoscaling.wait_for([worker] * low + reading, purpose)
     if reading_cpus and not autoscaling.is_autoscaled():

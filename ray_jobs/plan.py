@@ -30,7 +30,8 @@ from fer.models.predictor import Predictor
 from fer.training.history import from_json_lines
 from fer.vision.decode import decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_weights
-from ray_jobs import cluster, ingest, label, locations, train
+from ray_jobs import ingest, label, locations, train
+from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
 
 DEFAULTS = Path(__file__).with_name("plan.json")
@@ -145,8 +146,8 @@ def calibrate(config: PlanConfig) -> Coefficients:
     Pieces are run on every CPU at once, as jobs run them, so that cores that share their memory
     are measured as they are.
     """
-    cluster.connect()
-    cluster.require_room([{"CPU": 1}], "Measurements")
+    session.connect()
+    session.require_room([{"CPU": 1}], "Measurements")
     if len([node for node in ray.nodes() if node["Alive"]]) > 1:
         raise InputError(
             "--calibrate measures one machine, on whose disk its samples lie, and this cluster has "
@@ -156,7 +157,7 @@ def calibrate(config: PlanConfig) -> Coefficients:
     weights = detector_weights(config.detector_weights) if config.detector == "yunet" else None
     _say("decoding, detecting and classifying")
     pieces = _mean([ray.remote(num_cpus=1)(_pieces).remote(weights) for _ in range(cpus)])
-    with tempfile.TemporaryDirectory() as name, cluster.sentences():
+    with tempfile.TemporaryDirectory() as name, session.sentences():
         folder = Path(name)
         _say("two small runs of label")
         labelled = _measure_label(folder, cpus, pieces)
@@ -275,7 +276,7 @@ def _measure_train(folder: Path, model: Any, cpus: int, **flags: Any) -> dict[st
 
 
 def _measure_gpu(folder: Path, config: PlanConfig) -> dict[str, float]:
-    cluster.require_room([{"GPU": 1}], "Training that is measured on a GPU")
+    session.require_room([{"GPU": 1}], "Training that is measured on a GPU")
     _say("the same on a GPU")
     trained = _measure_train(folder, config.model, 1, use_gpu=True, cpus_per_worker=1)
     return dict(trained["train"])

@@ -37,7 +37,8 @@ from fer.serving.inference import Answerer
 from fer.serving.middleware import TOKEN_VARIABLE
 from fer.serving.uploads import Limits
 from fer.vision.detector import FaceDetector, detector_weights
-from ray_jobs import cluster, locations
+from ray_jobs import locations
+from ray_jobs.cluster import session
 from ray_jobs.config import ServeConfig
 
 APPLICATION = "fer"
@@ -69,10 +70,10 @@ def run(config: ServeConfig) -> None:
     token = token_of(config, is_reachable=not _is_loopback(config.host))
     weights = loadable(config)
     _check_port(config)
-    cluster.connect()
+    session.connect()
     needed = {"CPU": config.cpus_per_replica, "GPU": config.gpus_per_replica}
     replica = {name: number for name, number in needed.items() if number}
-    cluster.require_room([replica] * config.min_replicas, f"{config.min_replicas} replica(s)")
+    session.require_room([replica] * config.min_replicas, f"{config.min_replicas} replica(s)")
     if serve.status().proxies:
         raise InputError(
             "Ray Serve already runs on this cluster, at an address of its own: add the application "
@@ -204,7 +205,7 @@ def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Appli
 def _runtime_env() -> dict[str, Any]:
     """Return this job's runtime environment and what is set besides: Serve passes on either one."""
     ours = dict(ray.get_runtime_context().runtime_env) if ray.is_initialized() else {}
-    variables = {**ours.get("env_vars", {}), **cluster.INFERENCE_MEMORY["env_vars"]}
+    variables = {**ours.get("env_vars", {}), **session.INFERENCE_MEMORY["env_vars"]}
     return {**ours, "env_vars": variables}
 
 

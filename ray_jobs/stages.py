@@ -14,7 +14,7 @@ from fer import storage
 from fer.data.dataset import Dataset
 from fer.data.sources import Piece, read_pieces
 from fer.errors import JobError
-from ray_jobs import cluster
+from ray_jobs.cluster import session
 
 BLOCK_BYTES = 16 * 2**20
 """Size of the blocks of pieces that a task takes at once: some 1,800 rows of FER2013's CSV."""
@@ -50,7 +50,7 @@ def read(locations: Sequence[str]) -> ray.data.Dataset:
         batch_size=1,
         # A reader waits more than it computes, and another need keeps it apart from what follows.
         num_cpus=0,
-        **cluster.off_head(),
+        **session.off_head(),
     )
 
 

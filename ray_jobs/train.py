@@ -43,7 +43,8 @@ from fer.training.history import from_json_lines, tensorboard_events
 from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.training.run import METRICS, Run
 from fer.training.targets import NO_VOTES
-from ray_jobs import cluster, locations, outputs, streaming
+from ray_jobs import locations, outputs, streaming
+from ray_jobs.cluster import session
 from ray_jobs.config import TrainConfig
 from ray_jobs.placement import place_workers
 from ray_jobs.progress import progress_from_workers
@@ -106,7 +107,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     )
     if not is_finished:
         _check_extras(config, data)
-        cluster.connect()
+        session.connect()
         reading_cpus = streaming.READ_CPUS if is_streamed(config, data) else 0
         scaling = place_workers(config, reading_cpus)
         claim.take()
@@ -223,7 +224,7 @@ def _fit(
                     num_to_keep=1, checkpoint_score_attribute=config.select_by
                 ),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                worker_runtime_env=cluster.TRAINING_MEMORY,
+                worker_runtime_env=session.TRAINING_MEMORY,
                 callbacks=[*callbacks, _LossTeller(queue)],
             ),
         ).fit()
@@ -280,7 +281,7 @@ def _tracked(config: TrainConfig) -> Iterator[list[UserCallback]]:
 def _failures_told() -> Iterator[None]:
     """Raise what was tried again in vain as one sentence: that of the mistake, if it is one."""
     try:
-        with cluster.sentences():
+        with session.sentences():
             yield
     except (TrainingFailedError, RayError, OSError) as error:
         told = str(error).strip().splitlines()[-1].rstrip(".")

@@ -33,7 +33,8 @@ from fer.reports.trials import Trial as TrialReport
 from fer.training.batches import ResidentFeed
 from fer.training.run import Run
 from fer.training.targets import NO_VOTES
-from ray_jobs import autoscaling, cluster, locations, outputs, train
+from ray_jobs import locations, outputs, train
+from ray_jobs.cluster import autoscaling, session
 from ray_jobs.config import TrainConfig, TuneConfig
 from ray_jobs.progress import Advance, progress
 
@@ -109,14 +110,14 @@ def run(config: TuneConfig) -> dict[str, Any]:
     finished = storage.join(config.output, REPORT)
     if config.resume and storage.exists(finished):
         return dict(json.loads(storage.read_bytes(finished))["result"])
-    cluster.connect(cluster.TRAINING_MEMORY)
+    session.connect(session.TRAINING_MEMORY)
     needed = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-    cluster.require_room(
+    session.require_room(
         [{name: need for name, need in needed.items() if need}], "Trials this large"
     )
     tune_config = _tune_config(config)
     claim.take()
-    with cluster.sentences():
+    with session.sentences():
         results = _try(config, tune_config)
     return _finish(config, data, results, time.monotonic() - start)
 

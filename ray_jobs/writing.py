@@ -16,7 +16,8 @@ from fer.labels.files import SUFFIX, read_tally, write_labels
 from fer.labels.schema import Labeller
 from fer.labels.tally import LabelTally
 from fer.storage import listing
-from ray_jobs import cluster, stages
+from ray_jobs import stages
+from ray_jobs.cluster import session
 from ray_jobs.looking import IGNORED
 
 FACES = "faces"
@@ -40,7 +41,7 @@ def write(
         batch_size=1,
         # A writer waits more than it computes, and another need keeps it apart.
         num_cpus=0,
-        **cluster.off_head(),
+        **session.off_head(),
     )
 
 

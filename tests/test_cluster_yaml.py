@@ -81,7 +81,7 @@ def test_workers_alone_are_on_the_spot_market():
     for each in WORKERS:
         assert each["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert CONFIG["provider"]["type"] == "external"
-    assert CONFIG["provider"]["module"] == "ray_jobs.spot.SpotOrOnDemand"
+    assert CONFIG["provider"]["module"] == "ray_jobs.cluster.spot.SpotOrOnDemand"
 
 
 def test_s3_is_reached_by_profiles_and_no_key_lies_about():

@@ -18,7 +18,8 @@ from fer import Predictor
 from fer.data.dataset import open_dataset
 from fer.errors import InputError, JobError
 from fer.models.checkpoint import read_config
-from ray_jobs import autoscaling, train
+from ray_jobs import train
+from ray_jobs.cluster import autoscaling
 from ray_jobs.config import TrainConfig
 
 FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
@@ -305,7 +306,9 @@ def test_workers_that_fit_in_all_and_on_no_node(monkeypatch):
     monkeypatch.setattr("ray.nodes", lambda: [node, node, {"Alive": False, "Resources": {}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 6.0})
     waited = []
-    monkeypatch.setattr("ray_jobs.autoscaling.wait_for", lambda *asked: waited.append(asked))
+    monkeypatch.setattr(
+        "ray_jobs.cluster.autoscaling.wait_for", lambda *asked: waited.append(asked)
+    )
     flags = {"dataset": "d", "output": "o", "cpus_per_worker": 2}
     with pytest.raises(InputError, match=r"3 worker\(s\) of 2 CPU find no room: .* room for 2;"):
         place_workers(TrainConfig(num_workers="3", **flags))

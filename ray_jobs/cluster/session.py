@@ -13,8 +13,8 @@ from ray.data import ExecutionResources
 from ray.exceptions import RayError
 
 from fer.errors import InputError, JobError
-from ray_jobs import autoscaling
-from ray_jobs.autoscaling import Bundle
+from ray_jobs.cluster import autoscaling
+from ray_jobs.cluster.autoscaling import Bundle
 
 OBJECT_BYTES_PER_CPU = 128 * 2**20
 """What a pipeline may keep between its stages: a reader that is faster waits. Ray alone would let
