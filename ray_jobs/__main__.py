@@ -10,8 +10,9 @@ from typing import Any
 import tyro
 
 from fer.errors import InputError, JobError
-from ray_jobs import config, locations
+from ray_jobs import config
 from ray_jobs.config import JobConfig
+from ray_jobs.pipeline import locations
 
 MODULES: dict[type, str] = {
     config.IngestConfig: "ingest",

@@ -17,7 +17,7 @@ from fer.labels.files import read_rows, read_tally, write_labels
 from fer.labels.schema import FAILED
 from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
-from ray_jobs import stages
+from ray_jobs.pipeline import stages
 
 REPLACED = "replaced"
 """Folder of what labelling makes stale: tables of ``file`` and ``labelled_in``."""

@@ -18,9 +18,10 @@ import numpy as np
 from fer import storage
 from fer.data.emotions import SPLITS
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
-from ray_jobs import evaluate, ingest, label, locations, outputs, train
+from ray_jobs import evaluate, ingest, label, train
 from ray_jobs.cluster import session
 from ray_jobs.config import DemoConfig, EvaluateConfig, IngestConfig, LabelConfig, TrainConfig
+from ray_jobs.pipeline import locations, outputs
 
 TABLE, ARCHIVE, DATASET, REPORT, LABELS = "fer2013.csv", "faces.zip", "dataset", "report", "labels"
 NETWORKS = ("shallow", "deep")

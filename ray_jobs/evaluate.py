@@ -24,11 +24,11 @@ from fer.models.checkpoint import check_classes, load_checkpoint
 from fer.models.ensemble import committee_files, fuse, fusion_weights
 from fer.models.predictor import resolve_checkpoint
 from fer.storage import parquet
-from ray_jobs import locations, outputs, stages
-from ray_jobs.classify import BATCH_SIZE, classify
 from ray_jobs.cluster import session
 from ray_jobs.config import EvaluateConfig
-from ray_jobs.progress import progress
+from ray_jobs.pipeline import locations, outputs, stages
+from ray_jobs.pipeline.classify import BATCH_SIZE, classify
+from ray_jobs.pipeline.progress import progress
 
 COMMITTEE = "committee"
 

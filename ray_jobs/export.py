@@ -10,8 +10,8 @@ from fer.data.synthetic import draw_faces
 from fer.models import onnx
 from fer.models.checkpoint import load_checkpoint
 from fer.models.predictor import Predictor, resolve_checkpoint
-from ray_jobs import locations, outputs
 from ray_jobs.config import ExportConfig
+from ray_jobs.pipeline import locations, outputs
 
 MODEL, SUMMARY = "model.onnx", "summary.json"
 

@@ -36,10 +36,10 @@ from fer.data.sources import Piece, check_source
 from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
-from ray_jobs import locations, outputs, stages
 from ray_jobs.cluster import isolation, session
 from ray_jobs.config import IngestConfig
-from ray_jobs.progress import progress
+from ray_jobs.pipeline import locations, outputs, stages
+from ray_jobs.pipeline.progress import progress
 
 PARTS = ("examples", "rejects", "class_counts.png", "samples.png")
 

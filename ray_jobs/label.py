@@ -32,12 +32,13 @@ from fer.models.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, detector_weights
-from ray_jobs import changes, locations, manifest, outputs, stages, writing
-from ray_jobs.classify import ChunkClassifier, classify
+from ray_jobs import changes, manifest, writing
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.looking import look_at
-from ray_jobs.progress import progress
+from ray_jobs.pipeline import locations, outputs, stages
+from ray_jobs.pipeline.classify import ChunkClassifier, classify
+from ray_jobs.pipeline.progress import progress
 from ray_jobs.writing import FACES
 
 SUMMARY = "summary.json"

@@ -14,8 +14,8 @@ from fer.labels.schema import LABEL_SCHEMA, SIDES
 from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector
 from fer.vision.faces import draw_thumbnail, encode_jpeg
-from ray_jobs import stages
 from ray_jobs.cluster import isolation
+from ray_jobs.pipeline import stages
 
 FACE = pa.struct(
     [

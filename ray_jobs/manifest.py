@@ -24,8 +24,9 @@ from fer.labels.globs import Selection
 from fer.labels.manifests import is_manifest, list_files, read_manifest
 from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
-from ray_jobs import changes, stages
+from ray_jobs import changes
 from ray_jobs.cluster import session
+from ray_jobs.pipeline import stages
 
 FOLDER, COMPLETE = "manifest", "manifest.json"
 

@@ -30,9 +30,10 @@ from fer.models.predictor import Predictor
 from fer.training.history import from_json_lines
 from fer.vision.decode import decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_weights
-from ray_jobs import ingest, label, locations, train
+from ray_jobs import ingest, label, train
 from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
+from ray_jobs.pipeline import locations
 
 DEFAULTS = Path(__file__).with_name("plan.json")
 """Coefficients that ``--calibrate`` measured, and where and when."""

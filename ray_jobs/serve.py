@@ -37,9 +37,9 @@ from fer.serving.inference import Answerer
 from fer.serving.middleware import TOKEN_VARIABLE
 from fer.serving.uploads import Limits
 from fer.vision.detector import FaceDetector, detector_weights
-from ray_jobs import locations
 from ray_jobs.cluster import session
 from ray_jobs.config import ServeConfig
+from ray_jobs.pipeline import locations
 
 APPLICATION = "fer"
 

@@ -14,7 +14,7 @@ from fer.models.transforms import Augmentation
 from fer.training.batches import EVALUATION_BATCH, Batch, DeviceExamples
 from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.training.targets import TargetRule
-from ray_jobs import stages
+from ray_jobs.pipeline import stages
 
 TRAIN = "train"
 """Names the stream of training examples to Ray Train."""

@@ -15,8 +15,8 @@ from fer import storage
 from fer.errors import InputError
 from fer.training.history import from_json_lines
 from fer.training.run import METRICS
-from ray_jobs import outputs
 from ray_jobs.config import TrainConfig
+from ray_jobs.pipeline import outputs
 
 EXPERIMENT = "fer-on-ray"
 REMEMBERED = "mlflow.json"

@@ -33,10 +33,11 @@ from fer.reports.trials import Trial as TrialReport
 from fer.training.batches import ResidentFeed
 from fer.training.run import Run
 from fer.training.targets import NO_VOTES
-from ray_jobs import locations, outputs, train
+from ray_jobs import train
 from ray_jobs.cluster import autoscaling, session
 from ray_jobs.config import TrainConfig, TuneConfig
-from ray_jobs.progress import Advance, progress
+from ray_jobs.pipeline import locations, outputs
+from ray_jobs.pipeline.progress import Advance, progress
 
 SHARE, GRACE_PERCENT = "percent_done", 34
 """What a trial tells of how far it is in its own schedule, and how far it gets in any case."""

@@ -16,9 +16,9 @@ from fer.labels.files import SUFFIX, read_tally, write_labels
 from fer.labels.schema import Labeller
 from fer.labels.tally import LabelTally
 from fer.storage import listing
-from ray_jobs import stages
 from ray_jobs.cluster import session
 from ray_jobs.looking import IGNORED
+from ray_jobs.pipeline import stages
 
 FACES = "faces"
 """Folder of the files of labels."""

@@ -16,7 +16,7 @@ from fer.data.sources import read_pieces
 from fer.errors import InputError, JobError, StoreError
 from fer.storage import listing
 from fer.storage import s3 as s3_store
-from ray_jobs import stages
+from ray_jobs.pipeline import stages
 
 EXPIRED = "s3://open can't be used: the session token has expired; fetch new credentials."
 READS = r"^(GET|HEAD) /open/"

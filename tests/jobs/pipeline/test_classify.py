@@ -9,7 +9,7 @@ import torch
 
 from fer.errors import JobError
 from fer.models.checkpoint import read_id
-from ray_jobs.classify import Classifier, classify
+from ray_jobs.pipeline.classify import Classifier, classify
 
 
 def test_its_processes_keep_the_memory_of_a_batch(cluster, checkpoint):

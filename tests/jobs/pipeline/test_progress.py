@@ -3,7 +3,7 @@
 import re
 import time
 
-from ray_jobs.progress import progress
+from ray_jobs.pipeline.progress import progress
 
 
 def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 from fer import storage
 from fer.errors import InputError
 from fer.storage import listing
-from ray_jobs import locations
+from ray_jobs.pipeline import locations
 
 JOB = "job.json"
 """The flags of the job that began an output: where it lies, the rest may be ours."""

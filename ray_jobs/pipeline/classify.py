@@ -13,8 +13,8 @@ from fer.models.checkpoint import read_id
 from fer.models.engine import EngineName
 from fer.models.predictor import Predictor, resolve_checkpoint
 from fer.vision.decode import IMAGE_SIZE
-from ray_jobs import stages
 from ray_jobs.cluster import autoscaling, session
+from ray_jobs.pipeline import stages
 
 BATCH_SIZE = 512
 """Images that are handed to a network's process at once."""

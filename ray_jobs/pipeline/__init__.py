@@ -1,0 +1,1 @@
+"""What several jobs are built from: stages, progress, output folders."""
