@@ -54,7 +54,7 @@ from fer.vision.detector import FaceDetector, detector_weights
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.label import run
-from ray_jobs.writing import FACES
+from ray_jobs.labeling.write import FACES
 
 Rates = dict[str, float]
 """Images a second, by what reached them."""

@@ -32,22 +32,22 @@ from fer.models.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, detector_weights
-from ray_jobs import changes, manifest, writing
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
-from ray_jobs.looking import look_at
+from ray_jobs.labeling import update, worklist, write
+from ray_jobs.labeling.detect import look_at
+from ray_jobs.labeling.write import FACES
 from ray_jobs.pipeline import locations, outputs, stages
 from ray_jobs.pipeline.classify import ChunkClassifier, classify
 from ray_jobs.pipeline.progress import progress
-from ray_jobs.writing import FACES
 
 SUMMARY = "summary.json"
 PARTS = (
     FACES,
     *ENCODERS,
-    manifest.FOLDER,
-    manifest.COMPLETE,
-    changes.REPLACED,
+    worklist.FOLDER,
+    worklist.COMPLETE,
+    update.REPLACED,
     "emotions.png",
     "report.html",
 )
@@ -93,7 +93,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
         config,
         SUMMARY,
         PARTS,
-        begun=manifest.FOLDER,
+        begun=worklist.FOLDER,
         goes_on=config.resume or config.update,
         may_change=MAY_CHANGE,
         made_from=named,
@@ -112,13 +112,13 @@ def run(config: LabelConfig) -> dict[str, Any]:
         _reopen(config.output)
     labeller = Labeller(network.class_names, min_confidence=config.min_confidence, **named)
     with session.sentences():
-        done = writing.read_done(config.output)
-        manifest.make(config.images, config.output, selection, done)
-        if not done and manifest.read(config.output).is_empty:
+        done = write.read_done(config.output)
+        worklist.make(config.images, config.output, selection, done)
+        if not done and worklist.read(config.output).is_empty:
             raise JobError(_no_image(config))
         tally = _label(config, selection, labeller, weights, done)
-        replaced = changes.drop_replaced(config.output, labeller.class_names, config.format)
-        done |= {writing.chunk_of(part): part for part in replaced}
+        replaced = update.drop_replaced(config.output, labeller.class_names, config.format)
+        done |= {write.chunk_of(part): part for part in replaced}
     labelled = tally.images
     for part in done.values():
         tally.add(part)
@@ -129,7 +129,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
 
 def _reopen(output: str) -> None:
     """Make finished labels unfinished, with the listing of the source still to be made."""
-    for name in (SUMMARY, manifest.COMPLETE):
+    for name in (SUMMARY, worklist.COMPLETE):
         storage.delete(storage.join(output, name))
 
 
@@ -175,11 +175,11 @@ def _label(
 
 def _images_left(output: str, done: Mapping[str, LabelTally]) -> int | None:
     """Return how many images are to be labelled; None where archives hold some of them."""
-    worklist = manifest.read(output)
-    if worklist.kinds["archive"]:
+    listed = worklist.read(output)
+    if listed.kinds["archive"]:
         return None
-    labelled = sum(done[name].images for name in worklist.files if name in done)
-    return worklist.kinds["image"] + worklist.kinds["rejected"] - labelled
+    labelled = sum(done[name].images for name in listed.files if name in done)
+    return listed.kinds["image"] + listed.kinds["rejected"] - labelled
 
 
 def _parts(
@@ -191,7 +191,7 @@ def _parts(
 ) -> Iterator[LabelTally]:
     """Look, classify and write as one stream; yield what was counted of each chunk."""
     look_cpus, classify_cpus = CPUS[config.detector]
-    chunks = manifest.chunks(config.output, done, selection)
+    chunks = worklist.chunks(config.output, done, selection)
     seen = look_at(chunks, weights, config.min_face_size, look_cpus)
     classified = classify(
         seen,
@@ -202,7 +202,7 @@ def _parts(
         num_cpus=classify_cpus,
         use_gpu=config.use_gpu,
     )
-    yield from stages.tallies(writing.write(classified, config.output, labeller, config.format))
+    yield from stages.tallies(write.write(classified, config.output, labeller, config.format))
 
 
 def _finish(
@@ -211,7 +211,7 @@ def _finish(
     """Drop what a lost worker wrote in vain, write the report, and the summary last."""
     twins = {twin(file, kind) for file in tally.files for kind in config.format}
     parquet.keep_only(config.output, (FACES, *config.format), tally.files | twins)
-    storage.delete(storage.join(config.output, changes.REPLACED))
+    storage.delete(storage.join(config.output, update.REPLACED))
     result = {
         "output": config.output,
         "images": tally.images,

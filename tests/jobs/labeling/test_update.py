@@ -11,7 +11,7 @@ import pytest
 from fer.data.sources import file_of
 from fer.data.synthetic import draw_faces
 from fer.errors import JobError
-from ray_jobs import changes
+from ray_jobs.labeling import update
 
 COUNTS = ("images", "labelled", "faces", "failed")
 
@@ -92,7 +92,7 @@ def test_what_is_new_or_changed_is_labelled(label, folder, drawings, tmp_path):
     grow(folder, drawings)
     assert counts_of(label("--update")) == [45, 6, 44, 1]
     check_grown(rows_of(tmp_path), before)
-    assert not (tmp_path / "labels" / changes.REPLACED).exists()
+    assert not (tmp_path / "labels" / update.REPLACED).exists()
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "labels/faces").iterdir()}
     assert counts_of(label("--update")) == [45, 0, 44, 1]
     assert after == {
@@ -107,7 +107,7 @@ def test_an_update_that_is_cut_short_is_resumed(label, folder, drawings, tmp_pat
     grow(folder, drawings)
     with monkeypatch.context() as patch:
         # New rows are written, and stale ones are still there.
-        patch.setattr(changes, "drop_replaced", _fail)
+        patch.setattr(update, "drop_replaced", _fail)
         assert label("--update").code == 1
     again = label("--update")
     assert (again.code, "are not finished: --resume them" in again.sentence) == (2, True)
@@ -153,16 +153,16 @@ def test_what_fails_again_and_again_keeps_its_row(fer, checkpoint, folder, drawi
 def test_an_archive_that_changes_while_it_waits_is_labelled_by_an_update(
     label, folder, drawings, tmp_path, monkeypatch
 ):
-    from ray_jobs import manifest
+    from ray_jobs.labeling import worklist
 
-    make = manifest.make
+    make = worklist.make
 
     def make_and_change(*arguments):
         make(*arguments)
         pack(folder / "more.zip", drawings[80:84])
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "make", make_and_change)
+        patch.setattr(worklist, "make", make_and_change)
         assert counts_of(label()) == [41, 41, 40, 1]
     row = rows_of(tmp_path)["more.zip"]
     assert (row["status"], row["etag"]) == ("unreadable", None)

@@ -24,11 +24,11 @@ from fer.labels.globs import Selection
 from fer.labels.manifests import is_manifest, list_files, read_manifest
 from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
-from ray_jobs import changes
 from ray_jobs.cluster import session
+from ray_jobs.labeling import update
 from ray_jobs.pipeline import stages
 
-FOLDER, COMPLETE = "manifest", "manifest.json"
+FOLDER, COMPLETE = "worklist", "worklist.json"
 
 ARCHIVE = "archive-"
 """Begins the name of a file that names an archive."""
@@ -75,13 +75,13 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
     if storage.exists(storage.join(output, COMPLETE)):
         return
     # A listing that was cut short may have found another order of things than the next will.
-    for folder in (FOLDER, changes.REPLACED):
+    for folder in (FOLDER, update.REPLACED):
         storage.delete(storage.join(output, folder))
     divided = divide(images, whole=selection.limit is not None)
     num_tasks = min(len(divided), MOST_LISTERS)
     listed = _listed(divided, num_tasks, selection)
     if held:
-        listed = changes.unlabelled(listed, output, held)
+        listed = update.unlabelled(listed, output, held)
     whole = Worklist(salt=_salt(held))
     written = listed.map_batches(
         _write,

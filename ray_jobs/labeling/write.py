@@ -17,7 +17,7 @@ from fer.labels.schema import Labeller
 from fer.labels.tally import LabelTally
 from fer.storage import listing
 from ray_jobs.cluster import session
-from ray_jobs.looking import IGNORED
+from ray_jobs.labeling.detect import IGNORED
 from ray_jobs.pipeline import stages
 
 FACES = "faces"

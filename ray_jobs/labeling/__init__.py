@@ -1,0 +1,1 @@
+"""The stages of ``label``: list, detect, write, update."""
