@@ -43,14 +43,14 @@ from fer.training.history import from_json_lines, tensorboard_events
 from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.training.run import METRICS, Run
 from fer.training.targets import NO_VOTES
-from ray_jobs import streaming
 from ray_jobs.cluster import session
 from ray_jobs.config import TrainConfig
 from ray_jobs.pipeline import locations, outputs
 from ray_jobs.pipeline.progress import progress_from_workers
-from ray_jobs.placement import place_workers
-from ray_jobs.streaming import StreamedFeed
-from ray_jobs.tracking import REMEMBERED, MlflowCallback, require_answer
+from ray_jobs.training import streaming
+from ray_jobs.training.mlflow import REMEMBERED, MlflowCallback, require_answer
+from ray_jobs.training.placement import place_workers
+from ray_jobs.training.streaming import StreamedFeed
 
 LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""

@@ -300,7 +300,7 @@ def test_a_cluster_that_is_too_small(fer, dataset, tmp_path):
 def test_workers_that_fit_in_all_and_on_no_node(monkeypatch):
     """Two nodes of three CPUs have six, and no room for three workers of two."""
     from ray_jobs.config import TrainConfig
-    from ray_jobs.placement import place_workers
+    from ray_jobs.training.placement import place_workers
 
     node = {"Alive": True, "Resources": {"CPU": 3.0}}
     monkeypatch.setattr("ray.nodes", lambda: [node, node, {"Alive": False, "Resources": {}}])

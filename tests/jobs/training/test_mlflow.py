@@ -42,7 +42,7 @@ def test_mlflow_is_told_flags_and_epochs(fer, dataset, server, tmp_path):
 
 def test_a_resumed_run_is_the_same_run(server, tmp_path):
     from ray_jobs.config import TrainConfig
-    from ray_jobs.tracking import MlflowCallback
+    from ray_jobs.training.mlflow import MlflowCallback
 
     config = TrainConfig(dataset="d", output=str(tmp_path / "run"), mlflow_uri=server)
     begun = MlflowCallback.begin(server, config)
@@ -52,7 +52,7 @@ def test_a_resumed_run_is_the_same_run(server, tmp_path):
 
 
 def test_a_server_that_is_gone_does_not_stop_training(tmp_path, capsys):
-    from ray_jobs.tracking import MlflowCallback
+    from ray_jobs.training.mlflow import MlflowCallback
 
     tracker = MlflowCallback(f"sqlite:///{tmp_path}/none/mlflow.db", "unknown")
     tracker.after_report(None, [{"epoch": 1, "val_accuracy": 0.5}], None)
@@ -68,7 +68,7 @@ def test_what_a_server_missed_is_told_at_the_end(server, tmp_path):
     from mlflow import MlflowClient
 
     from ray_jobs.config import TrainConfig
-    from ray_jobs.tracking import MlflowCallback
+    from ray_jobs.training.mlflow import MlflowCallback
 
     config = TrainConfig(dataset="d", output=str(tmp_path), mlflow_uri=server)
     tracker = MlflowCallback.begin(server, config)

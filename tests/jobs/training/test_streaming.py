@@ -17,7 +17,7 @@ def history(folder):
 
 
 def test_every_example_comes_once_and_in_another_order_each_time(dataset):
-    from ray_jobs.streaming import train_examples
+    from ray_jobs.training.streaming import train_examples
 
     data = open_dataset(str(dataset))
     train = data.read_split("train")

@@ -1,0 +1,1 @@
+"""What ``train`` and ``tune`` share: placement, streaming, checkpoints, MLflow."""
