@@ -2,7 +2,7 @@
 
     python benchmarks/framing.py runs/data --detector-weights face_detection_yunet_2023mar.onnx
 
-Each face of FER2013 is put into a larger grey picture, found there, turned upright and cut out as
+Each face of FER2013 is put into a larger gray picture, found there, turned upright and cut out as
 in a photograph. What the network says of the cut is compared with what it says of the face itself:
 framing that differed from FER2013's would cost accuracy.
 """

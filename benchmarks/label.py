@@ -47,7 +47,7 @@ from fer.labels.files import read_tally
 from fer.models.checkpoint import load_checkpoint, pack_checkpoint
 from fer.models.convnet import build_model
 from fer.models.engine import EngineName
-from fer.models.predictor import Predictor, resolve_checkpoint
+from fer.models.predictor import Predictor
 from fer.storage import listing
 from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_weights
@@ -175,7 +175,7 @@ def plain_example(images: str, output: str, checkpoint: str) -> None:
 
     class Network:
         def __init__(self) -> None:
-            self.model = load_checkpoint(resolve_checkpoint(checkpoint)).models[0].eval()
+            self.model = load_checkpoint(checkpoint).models[0].eval()
 
         def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             with torch.inference_mode():

@@ -4,7 +4,7 @@
     python benchmarks/train.py --model shallow
 
 The bare loop is a dozen lines of PyTorch over images that lie in memory: the same network,
-precision, augmentation, loss and optimiser, nothing else. The job does the same with one worker of
+precision, augmentation, loss and optimizer, nothing else. The job does the same with one worker of
 all CPUs, and with two that share them. They take turns on the same cores; what counts is the ratio
 of the medians.
 """

@@ -42,7 +42,7 @@ class Coefficients:
         decode: Decoding a megapixel of a photograph.
         detect: Finding faces, a megapixel of those that are looked at; 0 where not measured.
         classify: The network, a face.
-        pipeline: All else of labelling, an image: lists, tables, processes, files.
+        pipeline: All else of labeling, an image: lists, tables, processes, files.
         label_start: Seconds before the first image and after the last one.
         row_bytes: Bytes of the labels, a row.
         chunk_bytes: The same of a chunk besides: its thumbnails and what was counted.
@@ -146,7 +146,7 @@ def plan_label(
     request_seconds: float = 0.0,
     seconds_per_start: float = 0.0,
 ) -> Plan:
-    """Return what labelling takes.
+    """Return what labeling takes.
 
     Args:
         num_images: How many.

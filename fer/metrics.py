@@ -27,12 +27,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one class is recognised.
+    """How well one class is recognized.
 
     Attributes:
         name: The class.
         support: Number of its examples.
-        recall: Share of its examples that were recognised, what the paper's Table 1 calls
+        recall: Share of its examples that were recognized, what the paper's Table 1 calls
             accuracy; nan (and 0 to 1) where there are none.
         precision: Share of right answers among those that named it; 0 where none did.
         f1: Harmonic mean of both.
@@ -133,9 +133,9 @@ def wilson(successes: int, trials: int) -> Interval:
     if trials == 0:
         return Interval(float("nan"), 0.0, 1.0)
     share, spread = successes / trials, Z_95**2 / trials
-    centre = (share + spread / 2) / (1 + spread)
+    center = (share + spread / 2) / (1 + spread)
     half = Z_95 * np.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return Interval(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    return Interval(share, max(0.0, float(center - half)), min(1.0, float(center + half)))
 
 
 def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[CalibrationBin, ...]:

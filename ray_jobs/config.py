@@ -22,7 +22,7 @@ Model = Literal[
 """The keys of ``fer.models.convnet.MODELS``, which would bring torch with it."""
 
 Study = Literal[
-    "search", "paper", "recipe", "votes", "depth", "pooling", "normalisation", "activation", "loss"
+    "search", "paper", "recipe", "votes", "depth", "pooling", "batch-norm", "activation", "loss"
 ]
 
 BUNDLED = "bundled"
@@ -96,7 +96,7 @@ class TrainConfig:
     dropout: float = 0.25
     """Fraction of activations dropped after every block, 0 to 1."""
     batch_norm: bool = True
-    """Normalise what each convolution and hidden layer computes, over the batch."""
+    """Normalize what each convolution and hidden layer computes, over the batch."""
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] = "relu"
     """What follows it."""
     pooling: Literal["max", "fractional"] = "max"
@@ -111,7 +111,7 @@ class TrainConfig:
     """Share of the target that FER+ votes say in the label's place, 0 to 1; the dataset must have
     been ingested with them."""
     teacher: Location | None = None
-    """Checkpoint, such as a committee's, that says of each training image what to learn besides;
+    """Checkpoint, such as an ensemble's, that says of each training image what to learn besides;
     asked before the first step, or in every epoch where the dataset is streamed."""
     teacher_weight: float = 0.5
     """Share of the target that the teacher says in place of label and votes, 0 to 1."""
@@ -119,8 +119,8 @@ class TrainConfig:
     """Weight of rare classes: 0 counts examples alike, 1 counts classes alike."""
     ema_decay: float = 0.998
     """What a moving average of the weights, which is what is kept, keeps at each step; 0: none."""
-    normalisation: Literal["per_image", "equalized"] = "per_image"
-    """How an image becomes the network's input: brought to mean 0 and deviation 1, or its grey
+    preprocessing: Literal["standardize", "equalize"] = "standardize"
+    """How an image becomes the network's input: brought to mean 0 and deviation 1, or its gray
     levels spread evenly first."""
     augment: bool = True
     """Mirror, turn, zoom and shift the training images at random."""
@@ -164,7 +164,7 @@ class TrainConfig:
         _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
         low, high = self.worker_range
         _require(1 <= low <= high, "--num-workers", "N or MIN:MAX, at least 1", self.num_workers)
-        # Batch normalisation needs two examples of its own.
+        # Batch normalization needs two examples of its own.
         _require(2 * high <= self.batch_size, "--num-workers", "at most half of --batch-size", high)
         cpus = self.cpus_per_worker
         _require(cpus is None or cpus > 0, "--cpus-per-worker", "at least 1", cpus)
@@ -238,18 +238,18 @@ class EvaluateConfig:
     """Which examples to score on; choose on val, look at test once."""
     tta: bool = False
     """Average over each image and its mirror image."""
-    committee: bool = False
+    ensemble: bool = False
     """Score the checkpoints' averaged probabilities as one more network, and write it as a
     checkpoint into the report's folder."""
     fusion: Literal["average", "exponential"] = "average"
-    """How the committee weighs its members: alike, or by a power of what each scored on val."""
+    """How the ensemble weighs its members: alike, or by a power of what each scored on val."""
     overwrite: bool = False
     """Replace a report that the output already holds."""
 
     def __post_init__(self) -> None:
         _require(bool(self.checkpoint), "--checkpoint", "one location or more", "missing")
-        from_val = self.fusion == "average" or (self.committee and self.split == "val")
-        _require(from_val, "--fusion", "with --committee and --split val", self.fusion)
+        from_val = self.fusion == "average" or (self.ensemble and self.split == "val")
+        _require(from_val, "--fusion", "with --ensemble and --split val", self.fusion)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 1. Draw: faces with seven expressions, as a FER2013 CSV file and as an archive of images.
 2. Ingest the CSV file.
 3. Train both networks.
-4. Evaluate both, and their committee.
+4. Evaluate both, and their ensemble.
 5. Label the archive.
 """
 
@@ -53,15 +53,15 @@ def run(config: DemoConfig) -> dict[str, Any]:
     ingested = ingest.run(_ingest_config(config))
     _say("3/5", "training the shallow network, then the deep one")
     trained = [train.run(_train_config(config, model)) for model in NETWORKS]
-    _say("4/5", "evaluating both, and their committee")
+    _say("4/5", "evaluating both, and their ensemble")
     evaluated = evaluate.run(_evaluate_config(config))
-    _say("5/5", "labelling the archive")
-    labelled = label.run(_label_config(config))
+    _say("5/5", "labeling the archive")
+    labeled = label.run(_label_config(config))
     result = {
         "examples": ingested["examples"],
         "checkpoints": [step["checkpoint"] for step in trained],
         "val": {each["name"]: round(each["accuracy"], 4) for each in evaluated["checkpoints"]},
-        "labelled": labelled["images"],
+        "labeled": labeled["images"],
         "report": evaluated["report"],
         "seconds": round(time.monotonic() - start, 2),
     }
@@ -109,7 +109,7 @@ def _evaluate_config(config: DemoConfig) -> EvaluateConfig:
         dataset=_at(config, DATASET),
         checkpoint=tuple(_at(config, model) for model in NETWORKS),
         output=_at(config, REPORT),
-        committee=True,
+        ensemble=True,
     )
 
 

@@ -21,8 +21,7 @@ from fer import storage
 from fer.data.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
 from fer.models.checkpoint import check_classes, load_checkpoint
-from fer.models.ensemble import committee_files, fuse, fusion_weights
-from fer.models.predictor import resolve_checkpoint
+from fer.models.ensemble import ensemble_files, fuse, fusion_weights
 from fer.storage import parquet
 from ray_jobs.cluster import session
 from ray_jobs.config import EvaluateConfig
@@ -30,7 +29,7 @@ from ray_jobs.pipeline import locations, outputs, stages
 from ray_jobs.pipeline.classify import BATCH_SIZE, classify
 from ray_jobs.pipeline.progress import progress
 
-COMMITTEE = "committee"
+ENSEMBLE = "ensemble"
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -80,7 +79,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     data.check_split(config.split)
     checkpoints = _check_checkpoints(config, data)
     claim = outputs.claim(
-        config, "report.json", ("predictions", "pictures", "index.html", COMMITTEE)
+        config, "report.json", ("predictions", "pictures", "index.html", ENSEMBLE)
     )
     session.connect()
     session.require_room([{"CPU": 1}], "Tasks")
@@ -93,15 +92,15 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
 def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
     """Return the checkpoints, as they were named, by the names that the report gives them."""
-    if config.committee and len(config.checkpoint) < 2:
-        raise InputError("--committee averages several checkpoints: expected two or more.")
+    if config.ensemble and len(config.checkpoint) < 2:
+        raise InputError("--ensemble averages several checkpoints: expected two or more.")
     named: dict[str, str] = {}
     for checkpoint in config.checkpoint:
-        network = load_checkpoint(resolve_checkpoint(checkpoint))
+        network = load_checkpoint(checkpoint)
         check_classes(checkpoint, network.class_names, data.class_names)
         # "shallow-C1" for runs/C1, and no more than "shallow" for runs/shallow.
         name = "-".join(dict.fromkeys((network.id.partition("-")[0], storage.name(checkpoint))))
-        taken = {*named, COMMITTEE} if config.committee else {*named}
+        taken = {*named, ENSEMBLE} if config.ensemble else {*named}
         names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
         named[next(free for free in names if free not in taken)] = checkpoint
     return named
@@ -186,25 +185,23 @@ def _table(truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str
     return pa.table(columns, schema=PREDICTION_SCHEMA)
 
 
-def _found_committee(
+def _found_ensemble(
     config: EvaluateConfig,
     data: Dataset,
     checkpoints: dict[str, str],
     predictions: Predictions,
     weights: np.ndarray,
 ) -> tuple[str, np.ndarray]:
-    """Write a committee of all networks as a checkpoint, and what it predicts beside theirs.
+    """Write an ensemble of all networks as a checkpoint, and what it predicts beside theirs.
 
     Returns:
-        Location of the committee, and its probabilities float32 (N, C).
+        Location of the ensemble, and its probabilities float32 (N, C).
     """
-    location = storage.join(config.output, COMMITTEE)
-    for name, content in committee_files(
-        [resolve_checkpoint(each) for each in checkpoints.values()], weights.tolist()
-    ):
+    location = storage.join(config.output, ENSEMBLE)
+    for name, content in ensemble_files([*checkpoints.values()], weights.tolist()):
         storage.write_bytes(storage.join(location, name), content)
     fused = fuse(predictions.probs, weights)
-    table = _table(predictions.truth, COMMITTEE, fused, data.class_names)
+    table = _table(predictions.truth, ENSEMBLE, fused, data.class_names)
     parquet.write_part(config.output, "predictions", table, key="checkpoint")
     return location, fused
 
@@ -219,15 +216,14 @@ def _report(
     from fer.reports import evaluation  # noqa: PLC0415 - every worker would wait for its plots
 
     networks = [
-        evaluation.Network.load(name, resolve_checkpoint(checkpoint))
-        for name, checkpoint in checkpoints.items()
+        evaluation.Network.load(name, checkpoint) for name, checkpoint in checkpoints.items()
     ]
     probs, weights = [*np.moveaxis(predictions.probs, 1, 0)], np.empty(0)
-    if config.committee:
+    if config.ensemble:
         labels = predictions.truth["label"].to_numpy()
         weights = fusion_weights(predictions.probs, labels, config.fusion)
-        location, fused = _found_committee(config, data, checkpoints, predictions, weights)
-        networks.append(evaluation.Network.load(COMMITTEE, location))
+        location, fused = _found_ensemble(config, data, checkpoints, predictions, weights)
+        networks.append(evaluation.Network.load(ENSEMBLE, location))
         probs.append(fused)
     truth = evaluation.Truth(
         labels=predictions.truth["label"].to_numpy().astype(int),
@@ -242,7 +238,7 @@ def _report(
         fingerprint=data.summary["fingerprint"],
         split=config.split,
         tta=config.tta,
-        fusion=config.fusion if config.committee else None,
+        fusion=config.fusion if config.ensemble else None,
         weights=tuple(weights.tolist()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -9,7 +9,7 @@ from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.models import onnx
 from fer.models.checkpoint import load_checkpoint
-from fer.models.predictor import Predictor, resolve_checkpoint
+from fer.models.predictor import Predictor
 from ray_jobs.config import ExportConfig
 from ray_jobs.pipeline import locations, outputs
 
@@ -31,7 +31,7 @@ def run(config: ExportConfig) -> dict[str, Any]:
     """
     start = time.monotonic()
     config = locations.resolve(config)
-    checkpoint = load_checkpoint(resolve_checkpoint(config.checkpoint))
+    checkpoint = load_checkpoint(config.checkpoint)
     onnx.require_onnx()
     outputs.claim(config, SUMMARY, (MODEL,)).take()
     file = onnx.to_onnx(checkpoint)

@@ -6,7 +6,7 @@
 4. Write: the rows of a chunk to a file of its name, all or nothing, and count them.
 5. Finish: stale rows go, the report, and the summary that makes the labels complete.
 
-Whatever is lost on the way, a chunk is labelled again and its file takes the place of itself.
+Whatever is lost on the way, a chunk is labeled again and its file takes the place of itself.
 """
 
 import dataclasses
@@ -25,10 +25,9 @@ from fer.labels.export import ENCODERS
 from fer.labels.files import twin
 from fer.labels.globs import Selection
 from fer.labels.manifests import check_manifest, folder, is_manifest
-from fer.labels.schema import Labeller
+from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
 from fer.models.checkpoint import load_checkpoint
-from fer.models.predictor import resolve_checkpoint
 from fer.reports.labels import label_report
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, detector_weights
@@ -64,7 +63,7 @@ MAY_CHANGE = frozenset(
         "overwrite",
     )
 )
-"""Flags that may differ when labelling goes on; the others, the network and the detector fix what
+"""Flags that may differ when labeling goes on; the others, the network and the detector fix what
 the rows say, and the manifest which images there are."""
 
 CPUS = {"none": (0.25, 0.75), "yunet": (0.5, 0.5)}
@@ -83,7 +82,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
     """
     start = time.monotonic()
     config = locations.resolve(config)
-    network = load_checkpoint(resolve_checkpoint(config.checkpoint))
+    network = load_checkpoint(config.checkpoint)
     selection = _select(config)
     weights = detector_weights(config.detector_weights) if config.detector != "none" else None
     if weights:
@@ -110,21 +109,21 @@ def run(config: LabelConfig) -> dict[str, Any]:
     claim.take()
     if config.update:
         _reopen(config.output)
-    labeller = Labeller(network.class_names, min_confidence=config.min_confidence, **named)
+    labeler = Labeler(network.class_names, min_confidence=config.min_confidence, **named)
     with session.sentences():
         done = write.read_done(config.output)
         worklist.make(config.images, config.output, selection, done)
         if not done and worklist.read(config.output).is_empty:
             raise JobError(_no_image(config))
-        tally = _label(config, selection, labeller, weights, done)
-        replaced = update.drop_replaced(config.output, labeller.class_names, config.format)
+        tally = _label(config, selection, labeler, weights, done)
+        replaced = update.drop_replaced(config.output, labeler.class_names, config.format)
         done |= {write.chunk_of(part): part for part in replaced}
-    labelled = tally.images
+    labeled = tally.images
     for part in done.values():
         tally.add(part)
     if not tally.images:
         raise JobError(_no_image(config))
-    return _finish(tally, config, labeller, labelled, time.monotonic() - start)
+    return _finish(tally, config, labeler, labeled, time.monotonic() - start)
 
 
 def _reopen(output: str) -> None:
@@ -160,32 +159,32 @@ def _no_image(config: LabelConfig) -> str:
 def _label(
     config: LabelConfig,
     selection: Selection,
-    labeller: Labeller,
+    labeler: Labeler,
     weights: bytes | None,
     done: Mapping[str, LabelTally],
 ) -> LabelTally:
     """Label what has no file yet, and return what was counted of it."""
     tally = LabelTally()
-    with progress("Labelling", "images", _images_left(config.output, done)) as advance:
-        for part in _parts(config, selection, labeller, weights, done):
+    with progress("Labeling", "images", _images_left(config.output, done)) as advance:
+        for part in _parts(config, selection, labeler, weights, done):
             tally.add(part)
             advance(tally.images, faces=f"{tally.faces:,}", failed=tally.failed)
     return tally
 
 
 def _images_left(output: str, done: Mapping[str, LabelTally]) -> int | None:
-    """Return how many images are to be labelled; None where archives hold some of them."""
+    """Return how many images are to be labeled; None where archives hold some of them."""
     listed = worklist.read(output)
     if listed.kinds["archive"]:
         return None
-    labelled = sum(done[name].images for name in listed.files if name in done)
-    return listed.kinds["image"] + listed.kinds["rejected"] - labelled
+    labeled = sum(done[name].images for name in listed.files if name in done)
+    return listed.kinds["image"] + listed.kinds["rejected"] - labeled
 
 
 def _parts(
     config: LabelConfig,
     selection: Selection,
-    labeller: Labeller,
+    labeler: Labeler,
     weights: bytes | None,
     done: Collection[str],
 ) -> Iterator[LabelTally]:
@@ -202,11 +201,11 @@ def _parts(
         num_cpus=classify_cpus,
         use_gpu=config.use_gpu,
     )
-    yield from stages.tallies(write.write(classified, config.output, labeller, config.format))
+    yield from stages.tallies(write.write(classified, config.output, labeler, config.format))
 
 
 def _finish(
-    tally: LabelTally, config: LabelConfig, labeller: Labeller, labelled: int, seconds: float
+    tally: LabelTally, config: LabelConfig, labeler: Labeler, labeled: int, seconds: float
 ) -> dict[str, Any]:
     """Drop what a lost worker wrote in vain, write the report, and the summary last."""
     twins = {twin(file, kind) for file in tally.files for kind in config.format}
@@ -215,10 +214,10 @@ def _finish(
     result = {
         "output": config.output,
         "images": tally.images,
-        "labelled": labelled,
+        "labeled": labeled,
         "faces": tally.faces,
         "failed": tally.failed,
-        "images_per_second": round(labelled / seconds, 1),
+        "images_per_second": round(labeled / seconds, 1),
         "report": storage.join(config.output, "report.html"),
         "seconds": round(seconds, 2),
     }
@@ -227,15 +226,15 @@ def _finish(
         **result,
         "result": result,
         "statuses": {status: tally.statuses[status] for status in schema.STATUSES},
-        "emotions": {name: tally.emotions[name] for name in labeller.class_names},
-        "cpu_hours_per_million": labelled and _num_cpus() * seconds / labelled * 1e6 / 3600,
+        "emotions": {name: tally.emotions[name] for name in labeler.class_names},
+        "cpu_hours_per_million": labeled and _num_cpus() * seconds / labeled * 1e6 / 3600,
         "ignored_files": tally.ignored,
-        "class_names": list(labeller.class_names),
-        "model": labeller.model,
-        "detector": labeller.detector,
+        "class_names": list(labeler.class_names),
+        "model": labeler.model,
+        "detector": labeler.detector,
         "config": dataclasses.asdict(config),
     }
-    files = label_report(tally, labeller.class_names, summary)
+    files = label_report(tally, labeler.class_names, summary)
     with stages.writing(config.output):
         for name, content in {**files, SUMMARY: json.dumps(summary, indent=2).encode()}.items():
             storage.write_bytes(storage.join(config.output, name), content)

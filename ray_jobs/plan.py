@@ -161,11 +161,11 @@ def calibrate(config: PlanConfig) -> Coefficients:
     with tempfile.TemporaryDirectory() as name, session.sentences():
         folder = Path(name)
         _say("two small runs of label")
-        labelled = _measure_label(folder, cpus, pieces)
+        labeled = _measure_label(folder, cpus, pieces)
         _say(f"a small run of train, the {config.model} network")
         trained = _measure_train(folder, config.model, cpus)
         gpu = _measure_gpu(folder, config) if config.use_gpu else {}
-    measured: dict[str, Any] = {**pieces, **labelled, **trained, "gpu_train": gpu}
+    measured: dict[str, Any] = {**pieces, **labeled, **trained, "gpu_train": gpu}
     where = f"{cpus} x {platform.machine()} CPU, torch {torch.__version__}, {date.today()}"
     return Coefficients(measured=where, **measured)
 

@@ -31,7 +31,7 @@ from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
 from fer.errors import InputError, JobError
 from fer.models.checkpoint import load_checkpoint
-from fer.models.predictor import Predictor, resolve_checkpoint
+from fer.models.predictor import Predictor
 from fer.serving.app import build_api
 from fer.serving.inference import Answerer
 from fer.serving.middleware import TOKEN_VARIABLE
@@ -164,7 +164,7 @@ def loadable(config: ServeConfig) -> bytes | None:
     Raises:
         InputError: One of them does not.
     """
-    load_checkpoint(resolve_checkpoint(config.checkpoint))
+    load_checkpoint(config.checkpoint)
     weights = detector_weights(config.detector_weights) if config.detector == "yunet" else None
     if weights is not None:
         FaceDetector(weights)

@@ -36,7 +36,6 @@ from fer.models import checkpoint
 from fer.models.checkpoint import read_config
 from fer.models.convnet import Layers
 from fer.models.precision import has_fast_bfloat16
-from fer.models.predictor import resolve_checkpoint
 from fer.reports import figures
 from fer.training.batches import Feed, ResidentFeed, example_bytes
 from fer.training.history import from_json_lines, tensorboard_events
@@ -128,7 +127,7 @@ def _made_from(config: TrainConfig, data: Dataset, *, is_finished: bool) -> dict
     if config.from_checkpoint is not None and not is_begun:
         made_from["from_checkpoint"] = _check_start(config, config.from_checkpoint)
     if config.teacher is not None and not is_finished:
-        location = resolve_checkpoint(config.teacher)
+        location = config.teacher
         teacher = checkpoint.load_checkpoint(location)
         checkpoint.check_classes(location, teacher.class_names, data.class_names)
         made_from["teacher"] = teacher.id
@@ -137,7 +136,7 @@ def _made_from(config: TrainConfig, data: Dataset, *, is_finished: bool) -> dict
 
 def _check_start(config: TrainConfig, from_checkpoint: str) -> str:
     """Return the id of the checkpoint that a run starts from."""
-    location = resolve_checkpoint(from_checkpoint)
+    location = from_checkpoint
     start = read_config(location)
     arguments = start.architecture["arguments"]
     layers = {
@@ -145,7 +144,7 @@ def _check_start(config: TrainConfig, from_checkpoint: str) -> str:
         for field in dataclasses.fields(Layers)
         if field.name != "dropout"
     }
-    named = {"model": start.architecture["name"], "normalisation": start.normalisation}
+    named = {"model": start.architecture["name"], "preprocessing": start.preprocessing}
     for name, value in {**named, **layers}.items():
         if value != getattr(config, name):
             raise InputError(
@@ -349,7 +348,7 @@ def _check_unchanged(config: TrainConfig, made_from: dict[str, str]) -> None:
     # What a run started from counts until its first epoch is kept.
     used = {"teacher"} if ray_train.get_checkpoint() else {"teacher", "from_checkpoint"}
     for name in sorted(made_from.keys() & used):
-        location = resolve_checkpoint(getattr(config, name))
+        location = getattr(config, name)
         if (found := checkpoint.read_id(location)) != made_from[name]:
             raise JobError(
                 f"{location} was {made_from[name]} when the job began and is {found} now: leave it "
@@ -366,7 +365,7 @@ def _begin(config: TrainConfig, data: Dataset, device: torch.device) -> Run:
         with kept.as_directory() as folder:
             run.take_up(folder)
     elif config.from_checkpoint is not None:
-        run.start_from(resolve_checkpoint(config.from_checkpoint), data.class_names)
+        run.start_from(config.from_checkpoint, data.class_names)
     return run
 
 
@@ -412,7 +411,7 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
         run.kept,
         architecture(config, data),
         class_names=data.class_names,
-        normalisation=config.normalisation,
+        preprocessing=config.preprocessing,
         temperature=metrics["temperature"],
         training={
             **outputs.flags_of(config),

@@ -60,7 +60,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no weight decay": {"weight_decay": 0.0},
     "dropout 0.1": {"dropout": 0.1},
     "balanced classes": {"class_balance": 0.5},
-    "equalized": {"normalisation": "equalized"},
+    "equalized histograms": {"preprocessing": "equalize"},
 }
 """What the study of the recipe changes, one part of it at a time: the flags of ``train``."""
 
@@ -69,7 +69,7 @@ VARIANTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "votes": ("votes_weight", (0.0, 0.5, 1.0)),
     "depth": ("model", tuple(f"conv{depth}" for depth in range(1, 9))),
     "pooling": ("pooling", ("max", "fractional")),
-    "normalisation": ("batch_norm", (True, False)),
+    "batch-norm": ("batch_norm", (True, False)),
     "activation": ("activation", ("relu", "leaky_relu", "elu", "gelu", "silu")),
     "loss": ("loss", ("cross_entropy", "squared_hinge")),
 }

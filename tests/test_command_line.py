@@ -61,7 +61,7 @@ def test_values_after_one_flag_are_as_those_after_several():
         ("label --images a --output b --detector none --limit 0", "--limit must be at least 1"),
         (
             "evaluate --dataset a --checkpoint b --output c --fusion exponential",
-            "--fusion must be with --committee and --split val, but is exponential",
+            "--fusion must be with --ensemble and --split val, but is exponential",
         ),
         ("demo --num-faces 5", "--num-faces must be at least 100, but is 5"),
         ("ingest --source ftp://a --output b", "ftp:// is not a location that can be opened"),

@@ -95,8 +95,8 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, data, how):
 @pytest.mark.parametrize("mode", ["RGBA", "I;16"])
 def test_a_panorama_takes_little_more_than_its_pixels(tmp_path, mode, how):
     size = (30_000, 1_000)
-    grey = np.zeros(size[::-1], np.uint16)
-    image = Image.fromarray(grey) if mode == "I;16" else Image.new(mode, size)
+    gray = np.zeros(size[::-1], np.uint16)
+    image = Image.fromarray(gray) if mode == "I;16" else Image.new(mode, size)
     image.save(tmp_path / "panorama.png", compress_level=1)
     found, peak_bytes = run(tmp_path / "panorama.png", how)
     assert found == list(size)

@@ -19,12 +19,12 @@ import jinja2
 
 from fer.models.checkpoint import (
     CONFIG,
+    SHIPPED,
     CheckpointConfig,
     load_checkpoint,
     pack_checkpoint,
     read_config,
 )
-from fer.models.predictor import BUNDLED_WEIGHTS
 
 NOT_OF_THE_RECIPE = frozenset(
     ("dataset", "output", "from_checkpoint", "teacher", "mlflow_uri", "resume", "overwrite")
@@ -61,14 +61,14 @@ def read_report(folder: Path, config: CheckpointConfig, *, tta: bool) -> dict[st
 
 def write_weights(location: str) -> None:
     """Write the weights of a checkpoint."""
-    BUNDLED_WEIGHTS.mkdir(exist_ok=True)
+    SHIPPED["bundled"].mkdir(exist_ok=True)
     for name, content in halve(location).items():
-        (BUNDLED_WEIGHTS / name).write_bytes(content)
+        (SHIPPED["bundled"] / name).write_bytes(content)
 
 
 def write_card(plain: Path, tta: Path) -> None:
     """Write the model card of the weights that are there."""
-    config = read_config(str(BUNDLED_WEIGHTS))
+    config = read_config("bundled")
     reports = {
         "plain": read_report(plain, config, tta=False),
         "tta": read_report(tta, config, tta=True),
@@ -77,17 +77,17 @@ def write_card(plain: Path, tta: Path) -> None:
     scores = {"val_loss": "log_loss", "val_accuracy": "accuracy", "val_macro_f1": "macro_f1"}
     said = {ours: reports["plain"][theirs] for ours, theirs in scores.items()}
     said["val_accuracy"] = said["val_accuracy"]["value"]
-    (BUNDLED_WEIGHTS / CONFIG).write_text(dataclasses.replace(config, scores=said).to_json())
+    (SHIPPED["bundled"] / CONFIG).write_text(dataclasses.replace(config, scores=said).to_json())
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     )
     card = jinja2.Template(CARD.read_text(), undefined=jinja2.StrictUndefined).render(
         config=config,
-        megabytes=(BUNDLED_WEIGHTS / "model.safetensors").stat().st_size / 1e6,
+        megabytes=(SHIPPED["bundled"] / "model.safetensors").stat().st_size / 1e6,
         **reports,
         commit=commit.stdout.strip(),
     )
-    (BUNDLED_WEIGHTS / "README.md").write_text(card)
+    (SHIPPED["bundled"] / "README.md").write_text(card)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ file's name, its folders and the hash of its pixels."""
 
 
 class Example(NamedTuple):
-    """A labelled face: 2,304 bytes of pixels, row by row, and where everything came from."""
+    """A labeled face: 2,304 bytes of pixels, row by row, and where everything came from."""
 
     pixels: bytes
     label: int
@@ -48,7 +48,7 @@ class Reject(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """Something that was never meant as an example: a README, a licence."""
+    """Something that was never meant as an example: a README, a license."""
 
     source: str
 

@@ -87,8 +87,8 @@ class _Head:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Return the pixel of a point in halves of the head's width, from its middle, down."""
-        centre = IMAGE_SIZE * SCALE / 2
-        return centre + x * self.half_width, centre + y * self.half_width
+        center = IMAGE_SIZE * SCALE / 2
+        return center + x * self.half_width, center + y * self.half_width
 
     def box(self, x: float, y: float, half_width: float, half_height: float) -> list[float]:
         """Return the box round a point, for an ellipse."""

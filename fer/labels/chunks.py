@@ -1,4 +1,4 @@
-"""A source cut into chunks of images: what is labelled at once, and once."""
+"""A source cut into chunks of images: what is labeled at once, and once."""
 
 import hashlib
 from collections.abc import Iterable, Iterator

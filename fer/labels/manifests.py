@@ -1,7 +1,7 @@
 """Tables of locations as sources of images: CSV and Parquet, read as a stream, never held.
 
 A row names an image or an archive by its path or URI; a path that is relative starts in the
-table's folder. A table of labels is one too: what failed in it can be labelled again.
+table's folder. A table of labels is one too: what failed in it can be labeled again.
 """
 
 import csv

@@ -40,7 +40,7 @@ LABEL_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Labeller:
+class Labeler:
     """What turns probabilities into rows of labels.
 
     Attributes:

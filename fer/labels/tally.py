@@ -25,7 +25,7 @@ class Exhibit:
 
     Attributes:
         order: A digest of the image and the face: which faces are shown is left to chance, and the
-            same whenever the same images are labelled.
+            same whenever the same images are labeled.
         image: Where it comes from.
         emotion: What it was named.
         confidence: How surely, in [0, 1].

@@ -21,7 +21,8 @@ from fer import storage
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.models.convnet import MODELS, build_model, count_parameters
-from fer.models.transforms import NORMALISATIONS
+from fer.models.shipped import SHIPPED
+from fer.models.transforms import PREPROCESSING
 from fer.vision.decode import IMAGE_SIZE
 
 SCHEMA_VERSION = 1
@@ -40,7 +41,7 @@ class CheckpointConfig:
         architecture: ``name``, a key of ``MODELS``, and the ``arguments`` of ``build_model``.
         class_names: Name of each logit.
         image_size: Side of the square input in pixels.
-        normalisation: How a uint8 image becomes the network's input, a key of ``NORMALISATIONS``.
+        preprocessing: How a uint8 image becomes the network's input, a key of ``PREPROCESSING``.
         temperature: What the logits are divided by before the softmax (Guo et al. 2017, arXiv
             1706.04599), above 0.
         parameters: Number of trainable parameters.
@@ -54,7 +55,7 @@ class CheckpointConfig:
     architecture: dict[str, Any]
     class_names: tuple[str, ...] = EMOTIONS
     image_size: int = IMAGE_SIZE
-    normalisation: str = "per_image"
+    preprocessing: str = "standardize"
     temperature: float = 1.0
     parameters: int = 0
     training: dict[str, Any] = field(default_factory=dict)
@@ -69,14 +70,14 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network that can be run: one member, or a committee of several.
+    """A network that can be run: one member, or an ensemble of several.
 
     Attributes:
-        id: The network's id; a committee's names its members.
+        id: The network's id; an ensemble's names its members.
         class_names: Name of each probability.
         models: The members, in evaluation mode.
         configs: What is known of each member.
-        weights: Share of each member in the committee's probabilities, summing to 1.
+        weights: Share of each member in the ensemble's probabilities, summing to 1.
     """
 
     id: str
@@ -109,16 +110,29 @@ def pack_checkpoint(
     return {WEIGHTS: weights, CONFIG: config.to_json().encode()}
 
 
-def read_config(location: str) -> CheckpointConfig:
+def locate(checkpoint: str) -> str:
+    """Return the location of a checkpoint: a folder, a URI, or a name in ``SHIPPED``.
+
+    A shipped checkpoint lies where this process has the package, which differs between nodes.
+    """
+    shipped = SHIPPED.get(checkpoint)
+    return storage.resolve(checkpoint) if shipped is None else str(shipped)
+
+
+def read_config(checkpoint: str) -> CheckpointConfig:
     """Read what ``config.json`` says of a single network.
+
+    Args:
+        checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
         InputError: The folder is no checkpoint, or one that this version can't run.
     """
+    location = locate(checkpoint)
     content = _read_json(location)
     if "members" in content:
         raise InputError(
-            f"{location} is a committee: expected a single network, such as {location}/0."
+            f"{location} is an ensemble: expected a single network, such as {location}/0."
         )
     try:
         fields = {**content, "class_names": tuple(content["class_names"])}
@@ -129,44 +143,52 @@ def read_config(location: str) -> CheckpointConfig:
     return config
 
 
-def read_id(location: str) -> str:
-    """Return the id of a network or a committee, whose weights stay unread.
+def read_id(checkpoint: str) -> str:
+    """Return the id of a network or an ensemble, whose weights stay unread.
+
+    Args:
+        checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
         InputError: The folder is no checkpoint.
     """
+    location = locate(checkpoint)
     content = _read_json(location)
     if "members" not in content:
         return read_config(location).id
-    return _committee_id(content, [read_id(member) for member, _ in _members(location, content)])
+    return _ensemble_id(content, [read_id(member) for member, _ in _members(location, content)])
 
 
-def load_checkpoint(location: str) -> Checkpoint:
-    """Load a network, or a committee of networks that share their classes.
+def load_checkpoint(checkpoint: str) -> Checkpoint:
+    """Load a network, or an ensemble of networks that share their classes.
+
+    Args:
+        checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
         InputError: The folder is no checkpoint, its weights do not fit, or its members disagree.
     """
+    location = locate(checkpoint)
     content = _read_json(location)
     if "members" in content:
-        return _load_committee(location, content)
+        return _load_ensemble(location, content)
     config = read_config(location)
     model = _load_model(location, config)
     return Checkpoint(config.id, config.class_names, (model,), (config,), (1.0,))
 
 
-def _load_committee(location: str, content: Mapping[str, Any]) -> Checkpoint:
+def _load_ensemble(location: str, content: Mapping[str, Any]) -> Checkpoint:
     named = _members(location, content)
     members = [load_checkpoint(member) for member, _ in named]
     class_names = {member.class_names for member in members}
     if len(class_names) != 1:
-        raise InputError(f"{location} is a committee whose members know different classes.")
+        raise InputError(f"{location} is an ensemble whose members know different classes.")
     return Checkpoint(
-        id=_committee_id(content, [member.id for member in members]),
+        id=_ensemble_id(content, [member.id for member in members]),
         class_names=class_names.pop(),
         models=tuple(model for member in members for model in member.models),
         configs=tuple(config for member in members for config in member.configs),
-        # A member that is itself a committee hands its share on.
+        # A member that is itself an ensemble hands its share on.
         weights=tuple(
             share * weight
             for (_, share), member in zip(named, members, strict=True)
@@ -176,7 +198,7 @@ def _load_committee(location: str, content: Mapping[str, Any]) -> Checkpoint:
 
 
 def _members(location: str, content: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Return the location of each member of a committee, and its share, summing to 1."""
+    """Return the location of each member of an ensemble, and its share, summing to 1."""
     names: Any = content["members"]
     weights: Any = content.get("weights")
     is_sound = (
@@ -190,7 +212,7 @@ def _members(location: str, content: Mapping[str, Any]) -> list[tuple[str, float
     )
     if not is_sound:
         raise InputError(
-            f"{location}/{CONFIG} is not a committee's: expected names of folders as members, as "
+            f"{location}/{CONFIG} is not an ensemble's: expected names of folders as members, as "
             f"many weights from 0, and version {SCHEMA_VERSION}."
         )
     return [
@@ -199,16 +221,20 @@ def _members(location: str, content: Mapping[str, Any]) -> list[tuple[str, float
     ]
 
 
-def _committee_id(content: Mapping[str, Any], member_ids: Sequence[str]) -> str:
+def _ensemble_id(content: Mapping[str, Any], member_ids: Sequence[str]) -> str:
     return str(content.get("id", "+".join(member_ids)))
 
 
-def checkpoint_files(location: str) -> Iterator[tuple[str, bytes]]:
+def checkpoint_files(checkpoint: str) -> Iterator[tuple[str, bytes]]:
     """Yield the files that a checkpoint consists of by name, each ``config.json`` last.
+
+    Args:
+        checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
         InputError: The folder is no checkpoint.
     """
+    location = locate(checkpoint)
     for member in _read_json(location).get("members", ()):
         for name, content in checkpoint_files(storage.join(location, member)):
             yield f"{member}/{name}", content
@@ -247,7 +273,7 @@ def _check_config(location: str, config: CheckpointConfig) -> None:
     known = {
         "schema_version": (SCHEMA_VERSION,),
         "image_size": (IMAGE_SIZE,),
-        "normalisation": tuple(NORMALISATIONS),
+        "preprocessing": tuple(PREPROCESSING),
     }
     for name, values in known.items():
         if getattr(config, name) not in values:

@@ -87,7 +87,7 @@ class Layers:
 
     Attributes:
         dropout: Fraction of activations dropped after every block, in [0, 1); the paper's 0.25.
-        batch_norm: Whether batch normalisation follows each of them.
+        batch_norm: Whether batch normalization follows each of them.
         activation: A key of ``ACTIVATIONS``.
         pooling: ``max``, or ``fractional`` max pooling (Graham 2014, arXiv 1412.6071).
         first_kernel: Side of the first convolution's filters, odd: its receptive field in pixels.
@@ -103,9 +103,9 @@ class Layers:
 class ConvNet(nn.Module):
     """Convolutions, then fully connected layers, then one logit a class (sections 4.2 and 4.3).
 
-    Each convolution is padded to keep its size and followed by batch normalisation and ReLU, and
+    Each convolution is padded to keep its size and followed by batch normalization and ReLU, and
     where it is pooled by 2x2 max pooling of stride 2 and dropout; each hidden fully connected layer
-    by batch normalisation, ReLU and dropout, as the parameter counts of the published networks
+    by batch normalization, ReLU and dropout, as the parameter counts of the published networks
     imply. ``Layers`` may put others in their place.
     """
 
@@ -127,7 +127,7 @@ class ConvNet(nn.Module):
         self.output = nn.Linear(widths[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map standardised images (B, 1, 48, 48) float to logits (B, num_classes) float."""
+        """Map standardized images (B, 1, 48, 48) float to logits (B, num_classes) float."""
         logits: Tensor = self.output(self.hidden(self.convolutions(images)))
         return logits
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from fer.models.precision import has_fast_bfloat16
-from fer.models.transforms import NORMALISATIONS
+from fer.models.transforms import PREPROCESSING
 
 BATCH_SIZE, CPU_BATCH_SIZE = 512, 32
 """Images that a network takes at once. On a CPU what each layer makes of them must stay below
@@ -28,10 +28,10 @@ class Engine:
     """
 
     def __init__(
-        self, model: nn.Module, normalisation: str, device: torch.device, name: EngineName
+        self, model: nn.Module, preprocessing: str, device: torch.device, name: EngineName
     ) -> None:
         self.name = choose_engine(device) if name == "auto" else name
-        self._normalise = NORMALISATIONS[normalisation]
+        self._preprocess = PREPROCESSING[preprocessing]
         self.dtype = _DTYPES.get(self.name) or _DTYPES[choose_engine(device)]
         fused = fuse(model).to(device, self.dtype)
         fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -41,7 +41,7 @@ class Engine:
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Map images uint8 (B, 48, 48) on the engine's device to logits float32 (B, C)."""
-        return self._run(self._normalise(images).to(self.dtype)).float()
+        return self._run(self._preprocess(images).to(self.dtype)).float()
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -56,7 +56,7 @@ def choose_engine(device: torch.device) -> Literal["float32", "bfloat16"]:
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode whose batch normalisation is part of the layer before it."""
+    """Return a copy in evaluation mode whose batch normalization is part of the layer before it."""
     fused = copy.deepcopy(model).eval()
     for block in fused.modules():
         if not isinstance(block, nn.Sequential) or len(block) < 2:

@@ -20,7 +20,7 @@ def fusion_weights(probs: np.ndarray, labels: np.ndarray, fusion: Fusion) -> np.
 
     After the fusion of Kim et al. (2016, doi 10.1007/s12193-015-0209-0), whose weights grow
     exponentially with a member's accuracy on ``val``: here it is its accuracy to a power, the
-    smallest of ``POWERS`` that serves the committee best on the same examples.
+    smallest of ``POWERS`` that serves the ensemble best on the same examples.
 
     Args:
         probs: float (N, K, C) of K members.
@@ -49,13 +49,13 @@ def accuracy_of(probs: np.ndarray, labels: np.ndarray) -> float:
     return float((probs.argmax(axis=1) == labels).mean())
 
 
-def committee_files(
+def ensemble_files(
     checkpoints: Sequence[str], weights: Sequence[float]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a committee's checkpoint by name, its own ``config.json`` last.
+    """Yield the files of an ensemble's checkpoint by name, its own ``config.json`` last.
 
     Args:
-        checkpoints: Locations of the members, committees among them by what they consist of.
+        checkpoints: Locations of the members, ensembles among them by what they consist of.
         weights: Share of each in the decision.
     """
     ids: list[str] = []
@@ -66,7 +66,7 @@ def committee_files(
     digest = hashlib.sha256(json.dumps([ids, list(weights)]).encode()).hexdigest()
     config = {
         "schema_version": SCHEMA_VERSION,
-        "id": f"committee-{digest[:12]}",
+        "id": f"ensemble-{digest[:12]}",
         "members": [str(number) for number in range(len(checkpoints))],
         "weights": list(weights),
     }

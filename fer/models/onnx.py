@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fer.errors import InputError, JobError
 from fer.models.checkpoint import Checkpoint
 from fer.models.engine import fuse
-from fer.models.transforms import NORMALISATIONS
+from fer.models.transforms import PREPROCESSING
 from fer.vision.decode import IMAGE_SIZE
 
 OPSET = 18
@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 
 
 class Exported(nn.Module):
-    """All of a checkpoint in one graph: normalisation, members, temperatures, average."""
+    """All of a checkpoint in one graph: preprocessing, members, temperatures, average."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Exported(nn.Module):
         """Map images uint8 (N, 48, 48) to probabilities float32 (N, C)."""
         probs = [
             weight
-            * (member(NORMALISATIONS[config.normalisation](images)) / config.temperature).softmax(1)
+            * (member(PREPROCESSING[config.preprocessing](images)) / config.temperature).softmax(1)
             for member, config, weight in zip(self.members, self.configs, self.weights, strict=True)
         ]
         return torch.stack(probs).sum(dim=0)

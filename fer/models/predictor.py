@@ -49,7 +49,7 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
         self.engines = [
-            Engine(model, config.normalisation, self.device, engine)
+            Engine(model, config.preprocessing, self.device, engine)
             for model, config in zip(checkpoint.models, checkpoint.configs, strict=True)
         ]
 
@@ -63,16 +63,15 @@ class Predictor:
         """Load a checkpoint.
 
         Args:
-            checkpoint: A folder, its URI, or ``bundled`` for the weights of this package.
+            checkpoint: A folder, its URI, or a name in ``fer.models.shipped.SHIPPED``.
             device: Where to run it; by default a GPU where there is one.
             engine: How to run it; by default in bfloat16 where the device is fast at it.
 
         Raises:
             InputError: The folder is not a checkpoint that this version can run.
         """
-        location = resolve_checkpoint(checkpoint)
         default = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_checkpoint(location), device or default, engine)
+        return cls(load_checkpoint(checkpoint), device or default, engine)
 
     @property
     def id(self) -> str:
@@ -116,12 +115,12 @@ class Predictor:
     @torch.inference_mode()
     def _batch_probs(self, images: np.ndarray, tta: bool) -> np.ndarray:
         batch = torch.tensor(images).to(self.device)
-        probs = self._committee(batch)
+        probs = self._ensemble(batch)
         if tta:
-            probs = (probs + self._committee(mirror(batch))) / 2
+            probs = (probs + self._ensemble(mirror(batch))) / 2
         return probs.cpu().numpy()
 
-    def _committee(self, batch: Tensor) -> Tensor:
+    def _ensemble(self, batch: Tensor) -> Tensor:
         """Average the members' softmax, each of its own input and temperature, by weight."""
         members = zip(self.engines, self.checkpoint.configs, self.checkpoint.weights, strict=True)
         probs = [
@@ -134,18 +133,6 @@ class Predictor:
         best = int(probs.argmax())
         by_name = dict(zip(self.class_names, probs.tolist(), strict=True))
         return Prediction(self.class_names[best], float(probs[best]), by_name)
-
-
-BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
-"""The checkpoint that the package ships; its README is the model card."""
-
-
-def resolve_checkpoint(checkpoint: str) -> str:
-    """Return the location of a checkpoint that a person named.
-
-    ``bundled`` lies where this process has the package, which is elsewhere on another node.
-    """
-    return str(BUNDLED_WEIGHTS) if checkpoint == "bundled" else storage.resolve(checkpoint)
 
 
 def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:

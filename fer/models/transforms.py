@@ -1,4 +1,4 @@
-"""A uint8 batch to a standardised float batch, and its augmentation, on the batch's own device.
+"""A uint8 batch to a standardized float batch, and its augmentation, on the batch's own device.
 
 Shapes: B images of a batch, 48x48 pixels, one channel.
 """
@@ -32,9 +32,9 @@ def standardize(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Spread each image's grey levels evenly, then bring them to mean 0 and deviation 1.
+    """Spread each image's gray levels evenly, then bring them to mean 0 and deviation 1.
 
-    The contrast normalisation that members of the committees of Kim et al. (2016, doi
+    The contrast normalization that members of the ensembles of Kim et al. (2016, doi
     10.1007/s12193-015-0209-0) see: each pixel becomes the share of pixels that are not brighter.
 
     Args:
@@ -50,9 +50,9 @@ def equalize(images: Tensor) -> Tensor:
     return standardize(ranks.reshape(images.shape) * (255 / levels.shape[1]))
 
 
-NORMALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "per_image": standardize,
-    "equalized": equalize,
+PREPROCESSING: dict[str, Callable[[Tensor], Tensor]] = {
+    "standardize": standardize,
+    "equalize": equalize,
 }
 """How a uint8 image becomes a network's input, by the name that a checkpoint gives it."""
 
@@ -91,7 +91,7 @@ class Augmentation:
         return Augmentation(self.matrices[part])
 
     def apply(self, images: Tensor) -> Tensor:
-        """Move standardised images (B, 1, 48, 48), repeating the border where nothing was."""
+        """Move standardized images (B, 1, 48, 48), repeating the border where nothing was."""
         grid = F.affine_grid(
             self.matrices.to(images.device), list(images.shape), align_corners=False
         )

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from fer.models.convnet import count_parameters
-from fer.reports.figures import COLOURS, INK, to_png
+from fer.reports.figures import COLORS, INK, to_png
 from fer.vision.decode import IMAGE_SIZE
 
 
@@ -76,13 +76,13 @@ def draw_architecture(model: nn.Module, title: str) -> bytes:
 def _draw_block(axes: Axes, block: Block, left: float, width: float, *, is_last: bool) -> None:
     is_map = len(block.shape) == 3
     height = 0.4 + 2.4 * block.shape[1] / IMAGE_SIZE if is_map else 1.4
-    colour = COLOURS[0] if is_map else COLOURS[2] if is_last else COLOURS[1]
-    axes.add_patch(Rectangle((left, -height / 2), width, height, fc=colour, ec=INK, alpha=0.75))
+    color = COLORS[0] if is_map else COLORS[2] if is_last else COLORS[1]
+    axes.add_patch(Rectangle((left, -height / 2), width, height, fc=color, ec=INK, alpha=0.75))
     size = " × ".join(map(str, block.shape))
-    centre = left + width / 2
-    axes.text(centre, height / 2 + 0.12, size, ha="center", fontsize=9, color=INK)
+    center = left + width / 2
+    axes.text(center, height / 2 + 0.12, size, ha="center", fontsize=9, color=INK)
     lines = "\n".join([block.name, *block.followed_by])
-    axes.text(centre, -1.6, lines, ha="center", va="top", fontsize=8, color=INK, linespacing=1.4)
+    axes.text(center, -1.6, lines, ha="center", va="top", fontsize=8, color=INK, linespacing=1.4)
 
 
 def _describe(layer: nn.Module) -> str:

@@ -121,7 +121,7 @@ class Circumstances:
         fingerprint: Digest of its pixels, labels and splits.
         split: The split that was scored.
         tta: Whether each image was averaged with its mirror image.
-        fusion: How the members of the committee are weighed; None without one.
+        fusion: How the members of the ensemble are weighed; None without one.
         weights: Share of each in the decision.
         created: When, in ISO 8601.
     """

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 DPI = 110
 INK, PALE = "#1f2933", "#d9dee3"
-COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#b83280", "#718096")
-"""Told apart by the colour-blind, too."""
+COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#b83280", "#718096")
+"""Told apart by the color-blind, too."""
 
 LINES = ("-", "--")
-"""What tells two lines of a colour apart."""
+"""What tells two lines of a color apart."""
 
 _GAP = 4
 """Between two faces, in pixels."""
@@ -45,7 +45,7 @@ def class_counts(counts: Mapping[str, Mapping[str, int]]) -> bytes:
     for index, (split, row) in enumerate(shown.items()):
         places = np.arange(len(class_names)) + (index - (len(shown) - 1) / 2) * width
         label = f"{split} ({sum(row.values()):,})"
-        bars = axes.bar(places, list(row.values()), width * 0.92, color=COLOURS[index], label=label)
+        bars = axes.bar(places, list(row.values()), width * 0.92, color=COLORS[index], label=label)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=7, padding=2, color=INK)
     axes.set_xticks(range(len(class_names)), class_names)
     axes.set_ylabel("examples")
@@ -59,11 +59,11 @@ def emotion_counts(emotions: Mapping[str, int], statuses: Mapping[str, int]) -> 
     """Plot how many faces seem to express each emotion, and what became of the images."""
     figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     named, became = figure.subplots(1, 2, width_ratios=(2, 1))
-    for axes, counts, colour, title in (
-        (named, emotions, COLOURS[0], "Faces by apparent expression"),
-        (became, statuses, COLOURS[5], "Rows by status"),
+    for axes, counts, color, title in (
+        (named, emotions, COLORS[0], "Faces by apparent expression"),
+        (became, statuses, COLORS[5], "Rows by status"),
     ):
-        bars = axes.barh(list(counts), list(counts.values()), color=colour)
+        bars = axes.barh(list(counts), list(counts.values()), color=color)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=3, color=INK)
         axes.invert_yaxis()
         axes.margins(x=0.15)
@@ -81,7 +81,7 @@ def confidences(counts: np.ndarray) -> bytes:
         counts,
         0.9 / len(counts),
         align="edge",
-        color=COLOURS[0],
+        color=COLORS[0],
     )
     axes.set_xlim(0, 1)
     axes.set_xlabel("confidence")
@@ -133,16 +133,16 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     loss, accuracy = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     # The losses are not of the same thing: what is learned is smoothed, weighed and moved.
-    for name, title, axes, colour, line in (
-        ("train_loss", "train, of the targets", loss, COLOURS[0], "--"),
-        ("val_loss", "val, cross entropy of the labels", loss, COLOURS[0], "-"),
-        ("train_accuracy", "train accuracy", accuracy, COLOURS[0], "--"),
-        ("val_accuracy", "val accuracy", accuracy, COLOURS[0], "-"),
-        ("val_macro_f1", "val macro-F1", accuracy, COLOURS[1], "-"),
+    for name, title, axes, color, line in (
+        ("train_loss", "train, of the targets", loss, COLORS[0], "--"),
+        ("val_loss", "val, cross entropy of the labels", loss, COLORS[0], "-"),
+        ("train_accuracy", "train accuracy", accuracy, COLORS[0], "--"),
+        ("val_accuracy", "val accuracy", accuracy, COLORS[0], "-"),
+        ("val_macro_f1", "val macro-F1", accuracy, COLORS[1], "-"),
     ):
         values = [row[name] for row in history]
         marker = "o" if len(epochs) < 20 else None
-        axes.plot(epochs, values, line, color=colour, marker=marker, ms=3, label=title)
+        axes.plot(epochs, values, line, color=color, marker=marker, ms=3, label=title)
     for axes, title in ((loss, "Loss"), (accuracy, "Accuracy and macro-F1")):
         axes.set_title(title)
         axes.set_xlabel("epoch")
@@ -160,10 +160,10 @@ def study_curves(trials: "Sequence[Trial]", select_by: str) -> bytes:
     for place, trial in enumerate(ranked):
         scores = [epoch[select_by] for epoch in trial.history]
         epochs = [epoch["epoch"] for epoch in trial.history]
-        round_, colour = divmod(place, len(COLOURS))
+        round_, color = divmod(place, len(COLORS))
         is_named = round_ < len(LINES)
         look = {
-            "color": COLOURS[colour] if is_named else PALE,
+            "color": COLORS[color] if is_named else PALE,
             "linestyle": LINES[round_] if is_named else "-",
             "zorder": 2.9 - place / 1000,
             "marker": ".",
@@ -183,7 +183,7 @@ def importance(shares: Mapping[str, float], select_by: str) -> bytes:
     """Plot how much of a score each parameter explains, the most important first."""
     figure = Figure(figsize=(7, 0.5 * len(shares) + 1.2), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(list(shares), list(shares.values()), color=COLOURS[0])
+    bars = axes.barh(list(shares), list(shares.values()), color=COLORS[0])
     axes.bar_label(bars, fmt="{:.0%}", fontsize=8, padding=3, color=INK)
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -203,8 +203,8 @@ def confusion_matrix(scores: "Scores", title: str) -> bytes:
     for row, column in np.ndindex(confusion.shape):
         share = shares[row, column]
         text = f"{share:.0%}\n{confusion[row, column]:,}"
-        colour = "white" if share > 0.55 else INK
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+        color = "white" if share > 0.55 else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
@@ -227,8 +227,8 @@ def recall_by_class(scored: "Mapping[str, Scores]") -> bytes:
         # Rounding puts a bound of 0 or 1 a hair inside the value.
         spread = np.nan_to_num(np.maximum(bounds, 0))
         places = np.arange(len(values)) + (index - (len(scored) - 1) / 2) * width
-        colour = COLOURS[index % len(COLOURS)]
-        axes.bar(places, values, width * 0.92, color=colour, label=name)
+        color = COLORS[index % len(COLORS)]
+        axes.bar(places, values, width * 0.92, color=color, label=name)
         axes.errorbar(places, values, spread, fmt="none", ecolor=INK, lw=1, capsize=2)
     axes.set_xticks(range(len(values)), [part.name for part in scores.classes])
     axes.set_ylim(0, 1)
@@ -247,12 +247,12 @@ def reliability(scores: "Scores", title: str) -> bytes:
     for part in scores.bins:
         opacity = 0.25 + 0.75 * part.count / largest
         axes.bar(
-            part.low, part.accuracy, part.high - part.low, align="edge", color=COLOURS[0],
+            part.low, part.accuracy, part.high - part.low, align="edge", color=COLORS[0],
             alpha=opacity, edgecolor="white",
         )  # fmt: skip
     axes.plot([0, 1], [0, 1], "--", color=INK, lw=1)
     confidences, accuracies = zip(*((p.confidence, p.accuracy) for p in scores.bins), strict=True)
-    axes.plot(confidences, accuracies, "o", color=COLOURS[1], ms=4)
+    axes.plot(confidences, accuracies, "o", color=COLORS[1], ms=4)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     axes.set_title(f"{title}: calibration error {scores.calibration_error:.3f}", fontsize=10)
     _quiet(axes, "both")

@@ -10,7 +10,6 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from fer.models.checkpoint import read_config
-from fer.models.predictor import BUNDLED_WEIGHTS
 from fer.serving.inference import Answerer
 from fer.serving.middleware import DOCS_PATH, BodyLimit, SecurityHeaders, TimeLimit, require_token
 from fer.serving.schemas import Answer, Detector, Problem
@@ -109,7 +108,7 @@ def _add_model(app: FastAPI, answerer: Answerer, token: str | None) -> None:
 def describe(answerer: Answerer) -> dict[str, Any]:
     """Return what can be said of the networks and the detector that answer."""
     predictor = answerer.predictor
-    is_bundled = predictor.id == read_config(str(BUNDLED_WEIGHTS)).id
+    is_bundled = predictor.id == read_config("bundled").id
     members = [
         {
             name: vars(config)[name]
@@ -123,7 +122,7 @@ def describe(answerer: Answerer) -> dict[str, Any]:
         "detector": answerer.detector,
         "engine": predictor.engines[0].name,
         "members": members,
-        "card": (BUNDLED_WEIGHTS / "README.md").read_text("utf-8") if is_bundled else None,
+        "card": (SHIPPED["bundled"] / "README.md").read_text("utf-8") if is_bundled else None,
     }
 
 

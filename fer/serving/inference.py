@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fer.labels.schema import SIDES, Labeller
+from fer.labels.schema import SIDES, Labeler
 from fer.models.predictor import Predictor
 from fer.serving.schemas import Answer, Detector, ImageAnswer, image_answer
 from fer.serving.uploads import Upload
@@ -73,7 +73,7 @@ class Answerer:
             uploads: The pictures.
             detector: ``yunet`` only where ``detector`` of this object is.
         """
-        labeller = Labeller(
+        labeler = Labeler(
             self.predictor.class_names,
             self.predictor.id,
             self._detector_id if detector == "yunet" else detector_id(None),
@@ -81,9 +81,9 @@ class Answerer:
         )
         # Two at a time, so that those of other requests come between.
         turns = asyncio.Semaphore(2)
-        results = [self._answer(upload, detector, labeller, turns) for upload in uploads]
+        results = [self._answer(upload, detector, labeler, turns) for upload in uploads]
         return Answer(
-            model=labeller.model, detector=labeller.detector, results=await asyncio.gather(*results)
+            model=labeler.model, detector=labeler.detector, results=await asyncio.gather(*results)
         )
 
     async def classify(self, crops: np.ndarray) -> np.ndarray:
@@ -103,7 +103,7 @@ class Answerer:
         await self.classify(_BLANK)
 
     async def _answer(
-        self, upload: Upload, detector: Detector, labeller: Labeller, turns: asyncio.Semaphore
+        self, upload: Upload, detector: Detector, labeler: Labeler, turns: asyncio.Semaphore
     ) -> ImageAnswer:
         if upload.error is not None:
             return ImageAnswer(name=upload.name, status="unreadable", error=upload.error)
@@ -115,7 +115,7 @@ class Answerer:
         except ImageError as error:
             return ImageAnswer(name=upload.name, status=error.status, error=str(error))
         probs = (await self._classify(np.stack(crops))).tolist() if crops else []
-        return image_answer(labeller, seen, probs)
+        return image_answer(labeler, seen, probs)
 
     def _look(self, upload: Upload, detector: Detector) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Return what is seen in a picture, and its faces uint8 (48, 48)."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from fer.labels.schema import STATUSES, Labeller
+from fer.labels.schema import STATUSES, Labeler
 
 Detector = Literal["yunet", "none"]
 """How a picture is read: a photograph whose faces are found, or one face as FER2013 crops it."""
@@ -60,18 +60,18 @@ class Problem(BaseModel):
 
 
 def image_answer(
-    labeller: Labeller, seen: dict[str, Any], probs: Sequence[Sequence[float]]
+    labeler: Labeler, seen: dict[str, Any], probs: Sequence[Sequence[float]]
 ) -> ImageAnswer:
     """Name what the faces of a picture show.
 
     Args:
-        labeller: Names probabilities.
+        labeler: Names probabilities.
         seen: ``name``, ``width`` and ``height`` of the picture, and its ``faces``: a dictionary of
             ``box`` and ``detection_score`` each.
         probs: Probability of each class, C of them, for every face.
     """
-    rows = labeller.rows({"faces": seen["faces"]}, probs)
-    faces = [_face(row, labeller.class_names) for row in rows if "confidence" in row]
+    rows = labeler.rows({"faces": seen["faces"]}, probs)
+    faces = [_face(row, labeler.class_names) for row in rows if "confidence" in row]
     statuses = {row["status"] for row in rows}
     # One face that can be named is worth more than others that can't.
     status = "ok" if "ok" in statuses else statuses.pop()

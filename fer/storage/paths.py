@@ -181,7 +181,7 @@ def open_stream(location: str) -> BinaryIO:
 
 
 def open_seekable(location: str) -> BinaryIO:
-    """Open a file to be read anywhere; neighbouring reads share one request."""
+    """Open a file to be read anywhere; neighboring reads share one request."""
     store, path = filesystem(location)
     return io.BufferedReader(store.open_input_file(path), READ_AHEAD_BYTES)
 

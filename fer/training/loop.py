@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer.models.precision import autocast
-from fer.models.transforms import NORMALISATIONS
+from fer.models.transforms import PREPROCESSING
 from fer.training.batches import Batch, DeviceExamples
 from fer.training.losses import LOSSES, cross_entropy_sum
 from fer.training.recipe import Recipe, learning_rate
@@ -26,7 +26,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """Return stochastic gradient descent with Nesterov momentum 0.9.
 
-    Weight decay is for weights; biases and batch normalisation are left alone.
+    Weight decay is for weights; biases and batch normalization are left alone.
     """
     parameters = list(model.parameters())
     groups = [
@@ -75,12 +75,12 @@ def train_epoch(
         world_size: Number of workers.
         average: Follows the network's weights, a step at a time.
     """
-    normalise = NORMALISATIONS[recipe.normalisation]
+    preprocess = PREPROCESSING[recipe.preprocessing]
     model.train()
     for batch in batches:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(batch.step, num_steps, recipe)
-        images = normalise(batch.images)
+        images = preprocess(batch.images)
         if batch.augmentation:
             images = batch.augmentation.apply(images)
         with autocast(images.device, enabled=recipe.bfloat16):
@@ -108,12 +108,12 @@ def evaluate_epoch(
         The loss at each of ``TEMPERATURES`` summed over the examples, float64 (81,); the confusion
         matrix, int64 (C, C), the truth in rows.
     """
-    normalise = NORMALISATIONS[recipe.normalisation]
+    preprocess = PREPROCESSING[recipe.preprocessing]
     model.eval()
     losses = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     for part in parts:
-        images = normalise(part.images)
+        images = preprocess(part.images)
         with autocast(images.device, enabled=recipe.bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last)).float()
         losses += torch.stack(

@@ -23,7 +23,7 @@ class Recipe:
         teacher_weight: Share of the target that the teacher says in place of label and votes.
         class_balance: Power of a class's rarity in the weight of its examples.
         ema_decay: What is kept of the averaged weights at each step; 0 averages nothing.
-        normalisation: A key of ``NORMALISATIONS``.
+        preprocessing: A key of ``PREPROCESSING``.
         augment: Whether images are mirrored, turned, zoomed and shifted.
         seed: Of the weights, the order and the augmentation.
         bfloat16: Whether the network computes in bfloat16 where that is safe.
@@ -40,7 +40,7 @@ class Recipe:
     teacher_weight: float
     class_balance: float
     ema_decay: float
-    normalisation: str
+    preprocessing: str
     augment: bool
     seed: int
     bfloat16: bool

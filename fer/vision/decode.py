@@ -1,4 +1,4 @@
-"""Bytes to an upright 48x48 grey image, and every defence against bad bytes."""
+"""Bytes to an upright 48x48 gray image, and every defense against bad bytes."""
 
 import io
 import itertools
@@ -129,7 +129,7 @@ def decode_image(data: bytes) -> DecodedImage:
     """Decode an image file of any size and mode.
 
     Turned upright by EXIF (HEIC and AVIF by what they say themselves), laid on white where it is
-    transparent, grey by ITU-R 601, the largest centred square of it scaled to 48x48. An image of
+    transparent, gray by ITU-R 601, the largest centered square of it scaled to 48x48. An image of
     that size keeps its pixels. Of an animation the first frame counts.
 
     Raises:
@@ -140,11 +140,11 @@ def decode_image(data: bytes) -> DecodedImage:
         width, height = _decode(image, "L", min(image.size) / ENOUGH)
         top = _top(image)
         if _is_large(image):
-            grey = _shrunk(_middle(image), "L", min(image.size) / ENOUGH, top)
+            gray = _shrunk(_middle(image), "L", min(image.size) / ENOUGH, top)
         else:
-            grey = _to_grey(image, top)
+            gray = _to_gray(image, top)
         size = (IMAGE_SIZE, IMAGE_SIZE)
-        face = ImageOps.fit(_turned(grey, image), size, Image.Resampling.BICUBIC)
+        face = ImageOps.fit(_turned(gray, image), size, Image.Resampling.BICUBIC)
         return DecodedImage(np.asarray(face), width, height)
 
 
@@ -159,8 +159,8 @@ def decode_photo(data: bytes) -> Photo:
     """
     with _opened(data) as image:
         width, height = _decode(image, "RGB", max(image.size) / MAX_PHOTO_SIDE)
-        colours = _shrunk(image, "RGB", max(image.size) / MAX_PHOTO_SIDE, _top(image))
-        return Photo(np.asarray(_turned(colours, image)), width, height)
+        colors = _shrunk(image, "RGB", max(image.size) / MAX_PHOTO_SIDE, _top(image))
+        return Photo(np.asarray(_turned(colors, image)), width, height)
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def _is_large(image: Image.Image) -> bool:
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """Return the largest centred square of an image, a pixel longer where it can't be centred."""
+    """Return the largest centered square of an image, a pixel longer where it can't be centered."""
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
     return image.crop((left, top, image.width - left, image.height - top))
@@ -297,7 +297,7 @@ def _has_twelve_bits(image: Image.Image) -> bool:
     return isinstance(image, TiffImageFile) and image.tag_v2.get(BITS_PER_SAMPLE) == (12,)
 
 
-def _to_grey(image: Image.Image, top: float) -> Image.Image:
+def _to_gray(image: Image.Image, top: float) -> Image.Image:
     if image.mode == "L":
         return image
     if image.mode.startswith(("I", "F")):
@@ -314,7 +314,7 @@ def _to_rgb(image: Image.Image, top: float) -> Image.Image:
     return _opaque(image).convert("RGB")
 
 
-_CONVERSIONS = {"L": _to_grey, "RGB": _to_rgb}
+_CONVERSIONS = {"L": _to_gray, "RGB": _to_rgb}
 
 
 def _opaque(image: Image.Image) -> Image.Image:

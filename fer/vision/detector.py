@@ -74,8 +74,8 @@ class FaceDetector:
         ]
         if not found:
             return []
-        grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
-        faces = [_face(grey, each, photo.scale) for each in found]
+        gray = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
+        faces = [_face(gray, each, photo.scale) for each in found]
         return sorted(faces, key=lambda face: tuple(face.box))
 
     def _detect(self, photo: Photo) -> Iterator[np.ndarray]:
@@ -91,8 +91,8 @@ class FaceDetector:
             yield np.append(row[:14] * scale, row[14]).astype(np.float32)
 
 
-def _face(grey: np.ndarray, found: np.ndarray, scale: float) -> Face:
-    crop = align(grey, found[:4], found[4:14].reshape(5, 2))
+def _face(gray: np.ndarray, found: np.ndarray, scale: float) -> Face:
+    crop = align(gray, found[:4], found[4:14].reshape(5, 2))
     return Face((found[:4] * scale).astype(np.float32), float(found[14]), crop)
 
 

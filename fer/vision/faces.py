@@ -38,11 +38,11 @@ class Face:
     crop: np.ndarray
 
 
-def align(grey: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def align(gray: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Cut a face out as FER2013 frames it, its eyes level.
 
     Args:
-        grey: Photograph, uint8 (H, W).
+        gray: Photograph, uint8 (H, W).
         box: Left, top, width and height in its pixels, (4,).
         landmarks: Right eye, left eye, nose, right and left corner of the mouth, (5, 2) as x and y.
 
@@ -59,7 +59,7 @@ def align(grey: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarra
     middle, eyes = box[:2] + box[2:] / 2, landmarks[:2].mean(axis=0)
     # As far across as the box is, and as far down as the eyes say.
     corner = eyes + across * ((middle - eyes) @ across - side / 2) - down * side * EYES_BELOW_TOP
-    return _cut_out(grey, corner, across * side, down * side, IMAGE_SIZE)
+    return _cut_out(gray, corner, across * side, down * side, IMAGE_SIZE)
 
 
 def _cut_out(

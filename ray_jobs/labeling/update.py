@@ -1,6 +1,6 @@
 """A source that has grown: what of it is new or changed, and which old rows that replaces.
 
-A file is as it was labelled if its ETag is the one that its rows have, or if its listing, being a
+A file is as it was labeled if its ETag is the one that its rows have, or if its listing, being a
 manifest, knows of none. What could not be fetched is always tried again.
 """
 
@@ -20,21 +20,21 @@ from fer.storage import listing, parquet
 from ray_jobs.pipeline import stages
 
 REPLACED = "replaced"
-"""Folder of what labelling makes stale: tables of ``file`` and ``labelled_in``."""
+"""Folder of what labeling makes stale: tables of ``file`` and ``labeled_in``."""
 
 IMAGES_A_PARTITION = 200_000
-"""Files, those listed and those labelled, that a task compares at once."""
+"""Files, those listed and those labeled, that a task compares at once."""
 
 COMPARED_SCHEMA = pa.schema(
-    [*stages.PIECE_SCHEMA, ("file", pa.string()), ("labelled_in", pa.string())]
+    [*stages.PIECE_SCHEMA, ("file", pa.string()), ("labeled_in", pa.string())]
 )
-"""Pieces as they are listed, and as files of labels have them, which ``labelled_in`` names.
+"""Pieces as they are listed, and as files of labels have them, which ``labeled_in`` names.
 
 ``file`` is what holds a piece, itself or an archive, as labels name it.
 """
 
 
-def unlabelled(
+def unlabeled(
     listed: ray.data.Dataset, output: str, held: Mapping[str, LabelTally]
 ) -> ray.data.Dataset:
     """Return those rows of a listing whose files the labels do not have as they are now.
@@ -47,11 +47,11 @@ def unlabelled(
         held: What was counted of each of their files.
     """
     names = sorted(file for tally in held.values() for file in tally.files)
-    labelled = (
+    labeled = (
         ray.data.from_arrow(pa.table({"file": names}))
         .repartition(target_num_rows_per_block=64)
         .map_batches(
-            _labelled,
+            _labeled,
             fn_kwargs={"output": output},
             batch_format="pyarrow",
             batch_size=None,
@@ -61,7 +61,7 @@ def unlabelled(
     # How much was listed decides in how many parts it is compared.
     listed = listed.materialize()
     num_files = listed.count() + sum(tally.images for tally in held.values())
-    together = listed.map_batches(_compared, batch_format="pyarrow", num_cpus=0.25).union(labelled)
+    together = listed.map_batches(_compared, batch_format="pyarrow", num_cpus=0.25).union(labeled)
     # All rows of a file come to lie in one block, as groupby of Ray Data has it too.
     return together.repartition(1 + num_files // IMAGES_A_PARTITION, keys=["file"]).map_batches(
         _left, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=None, num_cpus=0.25
@@ -75,12 +75,12 @@ def _compared(listed: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, COMPARED_SCHEMA)
 
 
-def _labelled(files: pa.Table, output: str) -> Iterator[pa.Table]:
+def _labeled(files: pa.Table, output: str) -> Iterator[pa.Table]:
     for file in files["file"].to_pylist():
         rows = read_rows(storage.join(output, file), ["image", "etag", "status"])
         states = {(file_of(row["image"]), _kind(row), row["etag"]) for row in rows}
         known = [
-            {"kind": kind, "file": holder, "etag": etag, "labelled_in": file}
+            {"kind": kind, "file": holder, "etag": etag, "labeled_in": file}
             for holder, kind, etag in states
         ]
         yield pa.Table.from_pylist(known, COMPARED_SCHEMA)
@@ -92,22 +92,22 @@ def _kind(row: dict[str, Any]) -> str:
 
 
 def _left(together: pa.Table, output: str) -> pa.Table:
-    """Return the pieces that are to be labelled, and write down what they replace."""
-    labelled = defaultdict(list)
+    """Return the pieces that are to be labeled, and write down what they replace."""
+    labeled = defaultdict(list)
     for row in (rows := together.to_pylist()):
-        if row["labelled_in"]:
-            labelled[row["file"]].append(row)
+        if row["labeled_in"]:
+            labeled[row["file"]].append(row)
     pieces = [
         row
         for row in rows
-        if not row["labelled_in"]
+        if not row["labeled_in"]
         and row["kind"] != "ignored"
-        and not _is_labelled(row, labelled[row["file"]])
+        and not _is_labeled(row, labeled[row["file"]])
     ]
     replaced = [
-        {name: old[name] for name in ("file", "labelled_in")}
+        {name: old[name] for name in ("file", "labeled_in")}
         for piece in pieces
-        for old in labelled[piece["file"]]
+        for old in labeled[piece["file"]]
     ]
     if replaced:
         with stages.writing(output):
@@ -115,10 +115,10 @@ def _left(together: pa.Table, output: str) -> pa.Table:
     return pa.Table.from_pylist(pieces, stages.PIECE_SCHEMA)
 
 
-def _is_labelled(piece: dict[str, Any], labelled: list[dict[str, Any]]) -> bool:
-    if not labelled or any(row["kind"] == "rejected" for row in labelled):
+def _is_labeled(piece: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
+    if not labeled or any(row["kind"] == "rejected" for row in labeled):
         return False
-    return piece["etag"] is None or {row["etag"] for row in labelled} == {piece["etag"]}
+    return piece["etag"] is None or {row["etag"] for row in labeled} == {piece["etag"]}
 
 
 def drop_replaced(
@@ -137,7 +137,7 @@ def drop_replaced(
     replaced = (
         ray.data.from_arrow(pa.table({"name": names}))
         .map_batches(_read, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=1)
-        .repartition(len(names), keys=["labelled_in"])
+        .repartition(len(names), keys=["labeled_in"])
         .map_batches(
             _rewrite,
             fn_kwargs={"output": output, "class_names": class_names, "formats": formats},
@@ -158,7 +158,7 @@ def _rewrite(
 ) -> Iterator[dict[str, Any]]:
     stale = defaultdict(set)
     for row in replaced.to_pylist():
-        stale[row["labelled_in"]].add(row["file"])
+        stale[row["labeled_in"]].add(row["file"])
     for name, files in stale.items():
         location = storage.join(output, name)
         rows = [row for row in read_rows(location) if file_of(row["image"]) not in files]

@@ -1,4 +1,4 @@
-"""The list of what is to be labelled, as chunks in an output: made once, by the whole cluster.
+"""The list of what is to be labeled, as chunks in an output: made once, by the whole cluster.
 
 A file of the manifest is a chunk, or names an archive, whose chunks are cut when it is read. Where
 there are labels already, it has what they are without.
@@ -50,7 +50,7 @@ class Worklist:
         kinds: Number of pieces by kind.
         files: Names of its files.
         salt: Of the names of chunks, a digest of the files of labels that there were. What is
-            labelled again as it was must have a file of another name than the stale one.
+            labeled again as it was must have a file of another name than the stale one.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -64,7 +64,7 @@ class Worklist:
 
 
 def make(images: str, output: str, selection: Selection, held: Mapping[str, LabelTally]) -> None:
-    """List what of a source is to be labelled, unless that is done.
+    """List what of a source is to be labeled, unless that is done.
 
     Args:
         images: Location of a folder, an archive, an image or a manifest of them.
@@ -81,7 +81,7 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
     num_tasks = min(len(divided), MOST_LISTERS)
     listed = _listed(divided, num_tasks, selection)
     if held:
-        listed = update.unlabelled(listed, output, held)
+        listed = update.unlabeled(listed, output, held)
     whole = Worklist(salt=_salt(held))
     written = listed.map_batches(
         _write,
@@ -140,7 +140,7 @@ def _listed(
     divided: Sequence[tuple[str, str]], num_tasks: int, selection: Selection
 ) -> ray.data.Dataset:
     """Return the pieces of a source, unopened, as rows of ``stages.PIECE_SCHEMA``."""
-    # Dealt out in turn: neighbours are alike, and the largest come first.
+    # Dealt out in turn: neighbors are alike, and the largest come first.
     dealt = [part for first in range(num_tasks) for part in divided[first::num_tasks]]
     rows = [{"location": where, "how": how} for where, how in dealt]
     return ray.data.from_items(rows, override_num_blocks=num_tasks).map_batches(
@@ -272,7 +272,7 @@ def _open(
         return
     members = selection.of(_members(Piece(**table.to_pylist()[0])))
     if salt:
-        # What an archive holds besides images was counted when it was labelled first.
+        # What an archive holds besides images was counted when it was labeled first.
         members = (member for member in members if member.kind != "ignored")
     for chunk in cut(members, salt):
         if chunk.name not in done:
@@ -282,7 +282,7 @@ def _open(
 def _members(archive: Piece) -> Iterator[Piece]:
     if not storage.exists(archive.source):
         yield _refused(archive, "was there when it was listed, and is gone")
-    # Chunks of what it was before may be labelled already.
+    # Chunks of what it was before may be labeled already.
     elif archive.etag not in (None, listing.describe(archive.source).etag):
         yield _refused(archive, "has changed since it was listed")
     else:

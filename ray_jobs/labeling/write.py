@@ -13,7 +13,7 @@ import ray.data
 
 from fer import storage
 from fer.labels.files import SUFFIX, read_tally, write_labels
-from fer.labels.schema import Labeller
+from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
 from fer.storage import listing
 from ray_jobs.cluster import session
@@ -25,18 +25,18 @@ FACES = "faces"
 
 
 def write(
-    classified: ray.data.Dataset, output: str, labeller: Labeller, formats: Collection[str]
+    classified: ray.data.Dataset, output: str, labeler: Labeler, formats: Collection[str]
 ) -> ray.data.Dataset:
     """Write each chunk to a file of its name, all or nothing; return what was counted of each.
 
     Args:
         classified: Rows of ``chunk``, a name, and ``table``, a packed table of images.
         output: Where the labels are.
-        labeller: Makes rows of probabilities.
+        labeler: Makes rows of probabilities.
         formats: What the rows are written in besides Parquet.
     """
     return classified.map_batches(
-        partial(write_chunk, output=output, labeller=labeller, formats=formats),
+        partial(write_chunk, output=output, labeler=labeler, formats=formats),
         batch_format="pyarrow",
         batch_size=1,
         # A writer waits more than it computes, and another need keeps it apart.
@@ -46,7 +46,7 @@ def write(
 
 
 def write_chunk(
-    chunk: pa.Table, output: str, labeller: Labeller, formats: Collection[str] = ()
+    chunk: pa.Table, output: str, labeler: Labeler, formats: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
     """Write a classified chunk as rows of ``LABEL_SCHEMA`` to its file, and count them.
 
@@ -56,18 +56,18 @@ def write_chunk(
     images = [image for image in seen.to_pylist() if image["status"] != IGNORED]
     file = f"{FACES}/{name}{SUFFIX}"
     tally = LabelTally(len(images), ignored=len(seen) - len(images), files={file})
-    rows = [row for image in images for row in _rows(image, labeller, tally)]
+    rows = [row for image in images for row in _rows(image, labeler, tally)]
     tally = tally.trimmed()
     with stages.writing(output):
-        write_labels(output, file, rows, tally, labeller.class_names, formats)
+        write_labels(output, file, rows, tally, labeler.class_names, formats)
     return stages.tally_batch(tally)
 
 
-def _rows(image: dict[str, Any], labeller: Labeller, tally: LabelTally) -> list[dict[str, Any]]:
+def _rows(image: dict[str, Any], labeler: Labeler, tally: LabelTally) -> list[dict[str, Any]]:
     """Return the rows of an image, and count them."""
     tally.slowest.append((image.pop("seconds"), image["image"]))
     thumbnails = [face.pop("thumbnail") for face in image["faces"] or ()] or [None]
-    rows = labeller.rows(image, image.pop("probs_0"))
+    rows = labeler.rows(image, image.pop("probs_0"))
     for row, thumbnail in zip(rows, thumbnails, strict=True):
         tally.count(row, thumbnail)
     return rows

@@ -11,7 +11,7 @@ import torch
 from fer.errors import JobError
 from fer.models.checkpoint import read_id
 from fer.models.engine import EngineName
-from fer.models.predictor import Predictor, resolve_checkpoint
+from fer.models.predictor import Predictor
 from fer.vision.decode import IMAGE_SIZE
 from ray_jobs.cluster import autoscaling, session
 from ray_jobs.pipeline import stages
@@ -130,7 +130,7 @@ def classify(
         classifier,
         fn_constructor_kwargs={
             "checkpoints": list(checkpoints),
-            "ids": [read_id(resolve_checkpoint(each)) for each in checkpoints],
+            "ids": [read_id(each) for each in checkpoints],
             "tta": tta,
             "engine": engine,
         },

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from fer import storage
 from fer.errors import InputError
-from ray_jobs.config import BUNDLED, Location, Locations
+from fer.models.shipped import SHIPPED
+from ray_jobs.config import Location, Locations
 
 Config = TypeVar("Config")
 
@@ -57,7 +58,7 @@ def refusals_told(config: object) -> Iterator[None]:
 
 
 def _resolve(location: str, field: str) -> str:
-    if location == BUNDLED:
+    if location in SHIPPED:
         return location
     if _IN_JOB in os.environ and not storage.is_uri(location) and not Path(location).is_absolute():
         raise InputError(

@@ -32,7 +32,7 @@ def test_labels_have_one_row_an_image(demo):
 
 def test_report(demo):
     report = json.loads((demo / "report" / "report.json").read_text())
-    assert [each["name"] for each in report["checkpoints"]] == ["shallow", "deep", "committee"]
+    assert [each["name"] for each in report["checkpoints"]] == ["shallow", "deep", "ensemble"]
 
 
 def test_an_output_that_exists(demo, fer):

@@ -33,7 +33,7 @@ def report(cluster, dataset, networks, tmp_path_factory):
             checkpoint=tuple(map(str, networks)),
             output=str(output),
             tta=True,
-            committee=True,
+            ensemble=True,
         )
     )
     return output
@@ -46,23 +46,23 @@ def test_predictions_of_every_example_are_the_predictor_s(report, dataset, netwo
     rows = {(row["checkpoint"], row["source"]): row for row in table.to_pylist()}
     predictors = [Predictor.load(str(folder), engine="float32") for folder in networks]
     a, b = (predictor.predict_probs(val.images, tta=True) for predictor in predictors)
-    for name, probs in (("shallow-a", a), ("deep-b", b), ("committee", (a + b) / 2)):
+    for name, probs in (("shallow-a", a), ("deep-b", b), ("ensemble", (a + b) / 2)):
         found = [rows[name, source] for source in val.sources]
         np.testing.assert_allclose([row["probabilities"] for row in found], probs, atol=1e-5)
         assert [row["label"] for row in found] == val.labels.tolist()
         assert [row["emotion"] for row in found] == [EMOTIONS[label] for label in val.labels]
 
 
-def test_a_committee_is_a_checkpoint_of_its_own(report, dataset, networks):
+def test_an_ensemble_is_a_checkpoint_of_its_own(report, dataset, networks):
     val = open_dataset(str(dataset)).read_split("val")
-    committee = Predictor.load(str(report / "committee"), engine="float32")
+    ensemble = Predictor.load(str(report / "ensemble"), engine="float32")
     predictors = [Predictor.load(str(folder), engine="float32") for folder in networks]
     members = [predictor.predict_probs(val.images) for predictor in predictors]
     np.testing.assert_allclose(
-        committee.predict_probs(val.images), np.mean(members, axis=0), atol=1e-5
+        ensemble.predict_probs(val.images), np.mean(members, axis=0), atol=1e-5
     )
     listed = json.loads((report / "report.json").read_text())["checkpoints"][-1]
-    assert (listed["name"], listed["id"]) == ("committee", committee.id)
+    assert (listed["name"], listed["id"]) == ("ensemble", ensemble.id)
 
 
 def test_scores_are_those_of_scikit_learn(report):
@@ -98,11 +98,11 @@ def test_a_checkpoint_of_other_classes(fer, dataset, save_network, tmp_path):
     assert not (tmp_path / "report").exists()
 
 
-def test_what_is_no_checkpoint_or_no_committee(fer, dataset, networks, tmp_path):
+def test_what_is_no_checkpoint_or_no_ensemble(fer, dataset, networks, tmp_path):
     arguments = ("evaluate", "--dataset", dataset, "--output", tmp_path / "report")
     run = fer(*arguments, "--checkpoint", tmp_path)
     assert (run.code, "is not a checkpoint" in run.sentence) == (2, True)
-    run = fer(*arguments, "--checkpoint", networks[0], "--committee")
+    run = fer(*arguments, "--checkpoint", networks[0], "--ensemble")
     assert (run.code, "expected two or more" in run.sentence) == (2, True)
 
 

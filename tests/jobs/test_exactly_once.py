@@ -1,4 +1,4 @@
-"""Labelling that is killed, and goes on: every image once, and nothing done twice."""
+"""Labeling that is killed, and goes on: every image once, and nothing done twice."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def undisturbed(cluster, collection, checkpoint):
     return output
 
 
-def test_every_image_is_listed_and_labelled_once(undisturbed):
+def test_every_image_is_listed_and_labeled_once(undisturbed):
     rows = rows_of(undisturbed)
     assert len(rows) == len({row["image"] for row in rows}) == 421
     assert Counter(row["status"] for row in rows) == {"ok": 420, "unreadable": 1}
@@ -118,7 +118,7 @@ def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, tmp
 def test_a_lost_process_and_then_a_lost_machine_lose_no_rows(
     undisturbed, collection, checkpoint, faults, tmp_path
 ):
-    # Or all is labelled before the second loss.
+    # Or all is labeled before the second loss.
     faults.append(Fault("^GET /open/once/", "slow", seconds=0.5))
     script, output = Path(__file__).with_name("lost_node.py"), tmp_path / "labels"
     flags = command(collection, checkpoint, str(output))[4:-2]

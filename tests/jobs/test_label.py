@@ -232,7 +232,7 @@ def test_a_manifest_and_the_failures_of_its_labels(
         archive.writestr("x.png", png(faces[0][7]))
     flags = ("--exclude", "empty.png")
     run = label(fer, tmp_path / "list.csv", checkpoint, tmp_path / "labels", *flags)
-    # Named twice, though not in a row, is labelled twice.
+    # Named twice, though not in a row, is labeled twice.
     assert (run.result["images"], run.result["failed"]) == (5, 2)
     rows = rows_of(tmp_path / "labels")
     good = rows[f"{tmp_path}/a/0.png"]

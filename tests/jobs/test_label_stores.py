@@ -1,4 +1,4 @@
-"""Labelling from and to object stores that fail, refuse, or want to be asked in their own way."""
+"""Labeling from and to object stores that fail, refuse, or want to be asked in their own way."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""What labelling a bucket asks of the store, beside what plan says of it."""
+"""What labeling a bucket asks of the store, beside what plan says of it."""
 
 from collections import Counter
 

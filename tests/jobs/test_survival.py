@@ -81,7 +81,7 @@ def test_an_elastic_run_goes_on_with_the_workers_that_are_left(dataset, undistur
     assert [epoch["epoch"] for epoch in epochs] == list(range(1, 9))
     workers = [epoch["num_workers"] for epoch in epochs]
     assert (workers[0], workers[-1], sorted(workers, reverse=True)) == (2, 1, workers)
-    # The same examples in the same global batches, but for what batch normalisation sees.
+    # The same examples in the same global batches, but for what batch normalization sees.
     assert epochs[-1]["train_loss"] == pytest.approx(undisturbed("1")[-1]["train_loss"], abs=0.15)
 
 

@@ -26,12 +26,12 @@ def test_a_network_comes_back_as_it_was(tmp_path, save_network):
         assert torch.equal(load_checkpoint(str(tmp_path)).models[0](images), network(images))
 
 
-def test_a_committee_averages_by_weight(tmp_path, save_network, faces):
+def test_an_ensemble_averages_by_weight(tmp_path, save_network, faces):
     images = faces[0]
     save_network(tmp_path / "a", seed=1)
     save_network(tmp_path / "b", "deep", seed=2)
-    committee = {"members": ["a", "b"], "weights": [3, 1], "class_names": EMOTIONS}
-    (tmp_path / "config.json").write_text(json.dumps(committee))
+    ensemble = {"members": ["a", "b"], "weights": [3, 1], "class_names": EMOTIONS}
+    (tmp_path / "config.json").write_text(json.dumps(ensemble))
     a, b, both = (
         Predictor.load(str(folder)).predict_probs(images)
         for folder in (tmp_path / "a", tmp_path / "b", tmp_path)
@@ -56,7 +56,7 @@ def test_temperature_divides_the_logits(tmp_path, save_network, faces):
     ("fields", "sentence"),
     [
         ({"schema_version": 99}, "99"),
-        ({"normalisation": "none"}, "none"),
+        ({"preprocessing": "none"}, "none"),
         ({"image_size": 224}, "224"),
         ({"architecture": {"name": "wide", "arguments": {}}}, "wide"),
         ({"architecture": {"name": "deep", "arguments": {"wings": 2}}}, "can't build: .*wings"),

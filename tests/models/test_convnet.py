@@ -100,7 +100,7 @@ def test_another_activation_takes_the_place_of_relu(activation):
     assert count_parameters(model) == 4_927_111
 
 
-def test_a_network_without_batch_normalisation():
+def test_a_network_without_batch_normalization():
     model = build_model("deep", batch_norm=False)
     assert not [layer for layer in model.modules() if "BatchNorm" in type(layer).__name__]
     scales_and_shifts = 2 * (64 + 128 + 512 + 512 + 256 + 512)

@@ -9,7 +9,6 @@ from fer.data.synthetic import draw_faces
 from fer.models.checkpoint import load_checkpoint
 from fer.models.convnet import MODELS, build_model
 from fer.models.engine import Engine, choose_engine, fuse
-from fer.models.predictor import BUNDLED_WEIGHTS
 from fer.models.transforms import standardize
 
 CPU = torch.device("cpu")
@@ -18,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def network():
     """The bundled network, whose answers are worth comparing."""
-    (model,) = load_checkpoint(str(BUNDLED_WEIGHTS)).models
+    (model,) = load_checkpoint("bundled").models
     return model
 
 
@@ -51,7 +50,7 @@ def test_fusing_changes_nothing(name, images):
 
 @pytest.mark.parametrize("name", ["auto", "float32", "bfloat16"])
 def test_an_engine_agrees_with_the_network_in_float32(name, network, images, expected):
-    engine = Engine(network, "per_image", CPU, name)
+    engine = Engine(network, "standardize", CPU, name)
     if name != "auto":
         assert str(engine.dtype) == f"torch.{name}"
     check_agreement(probs_of(engine.logits, images), expected)
@@ -61,7 +60,7 @@ def test_an_engine_agrees_with_the_network_in_float32(name, network, images, exp
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about torch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_a_compiled_engine_agrees_too(network, images, expected):
-    engine = Engine(network, "per_image", CPU, "compiled")
+    engine = Engine(network, "standardize", CPU, "compiled")
     check_agreement(probs_of(engine.logits, images), expected)
     for size in (130, 1):
         probs = engine.logits(images[:size]).softmax(dim=1)

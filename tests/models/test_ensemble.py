@@ -6,7 +6,7 @@ import pytest
 from fer import storage
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint, read_id
-from fer.models.ensemble import accuracy_of, committee_files, fuse, fusion_weights
+from fer.models.ensemble import accuracy_of, ensemble_files, fuse, fusion_weights
 
 
 def members(labels, *accuracies, sureness=0.9):
@@ -30,7 +30,7 @@ def test_an_average_weighs_members_alike(labels):
     np.testing.assert_allclose(fuse(probs, np.array([1.0, 1.0])), probs.mean(axis=1), rtol=1e-6)
 
 
-def test_exponential_weights_favour_who_is_right_where_that_helps(labels):
+def test_exponential_weights_favor_who_is_right_where_that_helps(labels):
     # The two weak members are wrong together, and outvote the strong one.
     probs = members(labels, 0.9, 0.5, 0.5)
     probs[:, 2] = probs[:, 1]
@@ -60,24 +60,24 @@ def test_exponential_weights_are_alike_where_they_do_not_help(labels):
         {"schema_version": 2},
     ],
 )
-def test_a_committee_that_is_none(tmp_path, save_network, wrong):
+def test_an_ensemble_that_is_none(tmp_path, save_network, wrong):
     save_network(tmp_path / "0")
     config = {"schema_version": 1, "members": ["0", "0"], "weights": [1, 1], **wrong}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"config\.json is not a committee's: expected names"):
+    with pytest.raises(InputError, match=r"config\.json is not an ensemble's: expected names"):
         load_checkpoint(str(tmp_path))
 
 
-def test_a_committee_of_a_committee_hands_its_share_on(tmp_path, save_network):
+def test_an_ensemble_of_a_ensemble_hands_its_share_on(tmp_path, save_network):
     for seed, name in enumerate("abc"):
         save_network(tmp_path / name, seed=seed)
     for folder, of, weights in (("pair", "ab", [0.5, 0.5]), ("all", ("pair", "c"), [0.8, 0.2])):
-        for name, content in committee_files([str(tmp_path / each) for each in of], weights):
+        for name, content in ensemble_files([str(tmp_path / each) for each in of], weights):
             storage.write_bytes(str(tmp_path / folder / name), content)
     loaded = load_checkpoint(str(tmp_path / "all"))
     assert loaded.weights == pytest.approx((0.4, 0.4, 0.2))
     alone = [load_checkpoint(str(tmp_path / name)).id for name in "abc"]
     assert [config.id for config in loaded.configs] == alone
-    assert loaded.id.startswith("committee-")
+    assert loaded.id.startswith("ensemble-")
     assert read_id(str(tmp_path / "all")) == loaded.id
     assert json.loads((tmp_path / "all" / "config.json").read_text())["members"] == ["0", "1"]

@@ -7,7 +7,6 @@ import torch
 from fer import Predictor
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.models.predictor import BUNDLED_WEIGHTS
 from fer.models.transforms import equalize
 from fer.vision.decode import ImageError
 
@@ -46,7 +45,7 @@ def test_tta_is_the_mean_of_an_image_and_its_mirror_image(predictor, faces):
 
 
 def test_a_network_sees_images_as_it_saw_them_in_training(save_network, faces, tmp_path):
-    network = save_network(tmp_path / "net", normalisation="equalized")
+    network = save_network(tmp_path / "net", preprocessing="equalize")
     images = torch.tensor(faces[0])
     with torch.inference_mode():
         expected = network(equalize(images)).softmax(dim=1)
@@ -55,12 +54,12 @@ def test_a_network_sees_images_as_it_saw_them_in_training(save_network, faces, t
 
 
 def test_the_bundled_weights_are_small_and_described():
-    predictor, card = Predictor.load(), (BUNDLED_WEIGHTS / "README.md").read_text()
+    predictor, card = Predictor.load(), (SHIPPED["bundled"] / "README.md").read_text()
     (config,) = predictor.checkpoint.configs
     assert card.startswith(f"# Model card: {config.id}\n")
     assert config.architecture["name"] == "deep"
-    assert sum(file.stat().st_size for file in BUNDLED_WEIGHTS.iterdir()) < 10e6
-    assert not re.search(r"(^|[\"\s])/\w", (BUNDLED_WEIGHTS / "config.json").read_text())
+    assert sum(file.stat().st_size for file in SHIPPED["bundled"].iterdir()) < 10e6
+    assert not re.search(r"(^|[\"\s])/\w", (SHIPPED["bundled"] / "config.json").read_text())
 
 
 def test_nothing_to_predict(predictor):

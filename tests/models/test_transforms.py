@@ -4,7 +4,7 @@ import torch
 from fer.models.transforms import Augmentation, equalize, mirror, standardize
 
 
-def test_standardised_images_have_mean_0_and_deviation_1(faces):
+def test_standardized_images_have_mean_0_and_deviation_1(faces):
     images = standardize(torch.tensor(faces[0]))
     assert (images.shape, images.dtype) == ((60, 1, 48, 48), torch.float32)
     assert images.mean(dim=(1, 2, 3)).abs().max() < 1e-5
@@ -20,7 +20,7 @@ def test_light_does_not_matter(faces):
     torch.testing.assert_close(standardize(images), standardize(images + 100), rtol=0, atol=1e-5)
 
 
-def test_equalised_images_forget_contrast_as_well_as_light(faces):
+def test_equalized_images_forget_contrast_as_well_as_light(faces):
     images = torch.tensor(faces[0])
     flatter = (images.float().sqrt() * 8 + 20).to(torch.uint8)
     seen = equalize(images)

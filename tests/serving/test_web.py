@@ -429,9 +429,9 @@ def test_what_the_labels_are_not_is_said_at_once(page):
     expect(page.get_by_text("leave this page only for this server")).to_be_visible()
 
 
-def luminance(colour):
-    """Relative luminance of a colour as WCAG 2.2 defines it."""
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+def luminance(color):
+    """Relative luminance of a color as WCAG 2.2 defines it."""
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
     ]
@@ -446,8 +446,8 @@ def contrast(one, other):
 def palettes():
     light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[:2]
     read = [dict(re.findall(r"--([\w-]+): ([^;]+);", block)) for block in (light, dark)]
-    colours = read[0] | read[1]
-    for palette in (read[0], colours):
+    colors = read[0] | read[1]
+    for palette in (read[0], colors):
         yield {
             name: palette.get(value[6:-1], value) if value.startswith("var(") else value
             for name, value in palette.items()

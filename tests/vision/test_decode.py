@@ -90,8 +90,8 @@ def check_upright(data):
     assert np.abs(quarters.astype(int) - [RED, GREEN, BLUE, WHITE]).max() <= 4
     face = decode_image(data)
     assert (face.width, face.height) == (180, 120)
-    greys = face.pixels[[5, 5, -5, -5], [5, -5, 5, -5]].astype(int)
-    assert np.abs(greys - [89, 155, 46, 240]).max() <= 6
+    grays = face.pixels[[5, 5, -5, -5], [5, -5, 5, -5]].astype(int)
+    assert np.abs(grays - [89, 155, 46, 240]).max() <= 6
 
 
 def turned_by_90(image, **options):
@@ -231,11 +231,11 @@ def test_a_large_photograph_is_scaled_as_if_at_once(kind, orientation):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK", "1"])
 def test_a_large_face_is_that_of_the_small_one(mode):
-    grey = Image.linear_gradient("L")
+    gray = Image.linear_gradient("L")
     if mode == "I;16":
-        face = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+        face = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     else:
-        face = grey.convert("RGB").convert(mode)
+        face = gray.convert("RGB").convert(mode)
     kind = "TIFF" if mode == "CMYK" else "PNG"
     small = decode_image(encode(face, kind)).pixels
     wide = face.resize((2100, 2100)).crop((-100, 0, 2200, 2100))

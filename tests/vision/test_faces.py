@@ -18,7 +18,7 @@ def blob(image, x, y, value, radius):
 
 
 def mock_face(tilt_degrees, side=200.0):
-    """A grey photograph with a bright right eye and a dark left one, its box and landmarks."""
+    """A gray photograph with a bright right eye and a dark left one, its box and landmarks."""
     photo = np.full((600, 800), 128, np.uint8)
     tilt, middle = math.radians(tilt_degrees), np.array([430.0, 290.0])
     turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
@@ -46,9 +46,9 @@ def test_a_crop_has_its_eyes_level_where_fer2013_has_them(tilt, side):
 
 
 def test_a_face_at_the_border_is_filled_up():
-    grey = np.full((50, 50), 77, np.uint8)
+    gray = np.full((50, 50), 77, np.uint8)
     landmarks = np.array([[2, 5], [12, 5], [7, 10], [3, 15], [11, 15]], float)
-    assert (faces.align(grey, np.array([-5.0, -5.0, 20.0, 25.0]), landmarks) == 77).all()
+    assert (faces.align(gray, np.array([-5.0, -5.0, 20.0, 25.0]), landmarks) == 77).all()
 
 
 def test_a_thumbnail_shows_the_box():

@@ -6,7 +6,7 @@ const TAG_INK = "#101114";
 const FEW = 6;
 
 /**
- * What was taken as the face: its box, or without a detector the largest centred square.
+ * What was taken as the face: its box, or without a detector the largest centered square.
  *
  * @param {object} result One of the results of POST /v1/predict.
  * @param {object} face One of its faces.
@@ -35,10 +35,10 @@ export function drawBoxes(canvas, result, { mirrored = false, marked = null } = 
     if (!face.box && result.width === result.height) continue;
     const area = scaled(areaOf(result, face), scale);
     if (mirrored) area.x = canvas.clientWidth - area.x - area.width;
-    const colour = colourOf(canvas, face.emotion);
-    drawFrame(context, area, colour, { dashed: !face.box, strong: index === marked });
+    const color = colorOf(canvas, face.emotion);
+    drawFrame(context, area, color, { dashed: !face.box, strong: index === marked });
     const isNamed = result.faces.length <= FEW || index === marked;
-    if (face.box) drawTag(context, area, colour, tagOf(result, face, index, isNamed), canvas);
+    if (face.box) drawTag(context, area, color, tagOf(result, face, index, isNamed), canvas);
   }
 }
 
@@ -89,7 +89,7 @@ function scaled(area, scale) {
 }
 
 /** The accent of an emotion on a picture, which is the one of dark pages whatever the page is. */
-function colourOf(canvas, emotion) {
+function colorOf(canvas, emotion) {
   const style = getComputedStyle(canvas);
   return style.getPropertyValue(`--on-picture-${emotion}`).trim() || style.getPropertyValue("--on-picture").trim();
 }
@@ -100,9 +100,9 @@ function tagOf(result, face, index, isNamed) {
   return [number, name].filter(Boolean).join("  ");
 }
 
-function drawFrame(context, area, colour, { dashed, strong }) {
+function drawFrame(context, area, color, { dashed, strong }) {
   context.setLineDash(dashed ? [6, 5] : []);
-  for (const [style, width] of [[HALO, LINE + 2.5], [colour, strong ? LINE + 1.5 : LINE]]) {
+  for (const [style, width] of [[HALO, LINE + 2.5], [color, strong ? LINE + 1.5 : LINE]]) {
     context.strokeStyle = style;
     context.lineWidth = width;
     context.beginPath();
@@ -111,12 +111,12 @@ function drawFrame(context, area, colour, { dashed, strong }) {
   }
 }
 
-function drawTag(context, area, colour, text, canvas) {
+function drawTag(context, area, color, text, canvas) {
   context.font = "600 13px system-ui, sans-serif";
   const width = context.measureText(text).width + 12;
   const x = Math.max(0, Math.min(area.x - LINE / 2, canvas.clientWidth - width));
   const y = area.y >= 24 ? area.y - 24 : Math.min(area.y + 4, canvas.clientHeight - 20);
-  context.fillStyle = colour;
+  context.fillStyle = color;
   context.beginPath();
   context.roundRect(x, y, width, 20, 5);
   context.fill();

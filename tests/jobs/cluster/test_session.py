@@ -40,7 +40,7 @@ def bucket(s3, png, save_network, dataset, tmp_path_factory):
 
 @pytest.fixture
 def label(bucket, request):
-    """The flags of labelling, with an output of its own in the bucket."""
+    """The flags of labeling, with an output of its own in the bucket."""
     output = f"s3://open/out/{request.node.name}"
     flags = ["label", "--images", f"{bucket}/in", "--checkpoint", f"{bucket}/network"]
     return [*flags, "--detector", "none", "--engine", "float32", "--output", output]
@@ -90,7 +90,7 @@ def test_a_node_goes_and_another_comes_with_a_bucket_between_them(label, tmp_pat
 
 
 def test_two_jobs_share_a_cluster(bucket, label, tmp_path):
-    """Two trainings that each want all of it, and labelling: none waits for ever."""
+    """Two trainings that each want all of it, and labeling: none waits for ever."""
     train = ["train", "--dataset", f"{bucket}/data", "--model", "shallow", "--num-epochs", "2"]
     train += ["--batch-size", "32", "--lr", "0.02", "--num-workers", "2", "--cpus-per-worker", "1"]
     with Nodes(tmp_path) as nodes:
@@ -122,7 +122,7 @@ def test_a_head_that_goes_takes_the_job_with_it_and_the_next_goes_on(label, tmp_
         result, _ = finish(nodes.job(*label, "--resume"))
     assert done > 0
     assert result["images"] == NUM_IMAGES
-    assert result["labelled"] < NUM_IMAGES
+    assert result["labeled"] < NUM_IMAGES
     check_rows(output)
 
 
@@ -160,7 +160,7 @@ def test_a_job_that_is_stopped_goes_on_under_another_id(label, tmp_path):
     (line,) = [line for line in logs.splitlines() if line.startswith("RESULT ")]
     result = json.loads(line.removeprefix("RESULT "))
     assert result["images"] == NUM_IMAGES
-    assert result["labelled"] < NUM_IMAGES
+    assert result["labeled"] < NUM_IMAGES
     check_rows(output)
 
 

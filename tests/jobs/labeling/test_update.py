@@ -1,4 +1,4 @@
-"""Labels of a source that has grown: what is new or changed is labelled, and nothing else."""
+"""Labels of a source that has grown: what is new or changed is labeled, and nothing else."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from fer.data.synthetic import draw_faces
 from fer.errors import JobError
 from ray_jobs.labeling import update
 
-COUNTS = ("images", "labelled", "faces", "failed")
+COUNTS = ("images", "labeled", "faces", "failed")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def check_grown(rows, before):
 
 
 @pytest.mark.slow
-def test_what_is_new_or_changed_is_labelled(label, folder, drawings, tmp_path):
+def test_what_is_new_or_changed_is_labeled(label, folder, drawings, tmp_path):
     assert counts_of(label()) == [50, 50, 50, 0]
     before = rows_of(tmp_path)
     grow(folder, drawings)
@@ -150,7 +150,7 @@ def test_what_fails_again_and_again_keeps_its_row(fer, checkpoint, folder, drawi
 
 
 @pytest.mark.slow
-def test_an_archive_that_changes_while_it_waits_is_labelled_by_an_update(
+def test_an_archive_that_changes_while_it_waits_is_labeled_by_an_update(
     label, folder, drawings, tmp_path, monkeypatch
 ):
     from ray_jobs.labeling import worklist

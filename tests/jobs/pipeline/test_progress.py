@@ -9,14 +9,14 @@ from ray_jobs.pipeline.progress import progress
 def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with progress("Labelling", "images", 12_000) as advance:
+    with progress("Labeling", "images", 12_000) as advance:
         for seconds, done, faces in ((5, 1000, 9), (20, 4000, 1234), (90, 12_000, 5000)):
             now[0] = 100.0 + seconds
             advance(done, faces=f"{faces:,}", failed=2)
     assert capsys.readouterr().err.splitlines() == [
-        "Labelling: 1,000 of 12,000 images, 200/s, faces 9, failed 2, 0:00:55 left",
-        "Labelling: 4,000 of 12,000 images, 200/s, faces 1,234, failed 2, 0:00:40 left",
-        "Labelling: 12,000 of 12,000 images, 133/s, faces 5,000, failed 2",
+        "Labeling: 1,000 of 12,000 images, 200/s, faces 9, failed 2, 0:00:55 left",
+        "Labeling: 4,000 of 12,000 images, 200/s, faces 1,234, failed 2, 0:00:40 left",
+        "Labeling: 12,000 of 12,000 images, 133/s, faces 5,000, failed 2",
     ]
 
 
@@ -45,16 +45,16 @@ def test_what_was_done_before_is_no_part_of_the_rate(capsys, monkeypatch):
 def test_without_a_total_nothing_is_said_of_the_rest(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with progress("Labelling", "images") as advance:
+    with progress("Labeling", "images") as advance:
         now[0] = 40.0
         advance(10)
-    assert capsys.readouterr().err == "Labelling: 10 images, 0.25/s\n"
+    assert capsys.readouterr().err == "Labeling: 10 images, 0.25/s\n"
 
 
 def test_a_terminal_shows_the_same(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
-    with progress("Labelling", "images", 100) as advance:
+    with progress("Labeling", "images", 100) as advance:
         for done in (20, 40, 60):
             advance(done, faces=done, failed=1)
             time.sleep(0.15)
