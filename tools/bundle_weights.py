@@ -19,12 +19,12 @@ import jinja2
 
 from fer.models.checkpoint import (
     CONFIG,
-    SHIPPED,
     CheckpointConfig,
     load_checkpoint,
     pack_checkpoint,
     read_config,
 )
+from fer.models.shipped import SHIPPED
 
 NOT_OF_THE_RECIPE = frozenset(
     ("dataset", "output", "from_checkpoint", "teacher", "mlflow_uri", "resume", "overwrite")

@@ -10,6 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from fer.models.checkpoint import read_config
+from fer.models.shipped import SHIPPED
 from fer.serving.inference import Answerer
 from fer.serving.middleware import DOCS_PATH, BodyLimit, SecurityHeaders, TimeLimit, require_token
 from fer.serving.schemas import Answer, Detector, Problem

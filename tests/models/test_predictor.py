@@ -7,6 +7,7 @@ import torch
 from fer import Predictor
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
+from fer.models.shipped import SHIPPED
 from fer.models.transforms import equalize
 from fer.vision.decode import ImageError
 
