@@ -52,7 +52,7 @@ def _run(arguments: Sequence[str]) -> int:
         chosen = parse(arguments)
         job = importlib.import_module(f"ray_jobs.{MODULES[type(chosen)]}")
         session = importlib.import_module("ray_jobs.cluster.session")
-        with session.left_afterwards(), locations.refusals_told(chosen):
+        with session.shutdown_on_exit(), locations.explain_refusals(chosen):
             result = job.run(chosen)
     except InputError as error:
         return _tell(error, MISUSED)

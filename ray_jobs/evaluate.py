@@ -21,12 +21,12 @@ from fer import storage
 from fer.data.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
 from fer.errors import InputError
 from fer.models.checkpoint import check_classes, load_checkpoint
-from fer.models.ensemble import ensemble_files, fuse, fusion_weights
+from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights
 from fer.storage import parquet
 from ray_jobs.cluster import session
 from ray_jobs.config import EvaluateConfig
 from ray_jobs.pipeline import locations, outputs, stages
-from ray_jobs.pipeline.classify import BATCH_SIZE, classify
+from ray_jobs.pipeline.classify import BATCH_SIZE, Inference, classify
 from ray_jobs.pipeline.progress import progress
 
 ENSEMBLE = "ensemble"
@@ -82,9 +82,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         config, "report.json", ("predictions", "pictures", "index.html", ENSEMBLE)
     )
     session.connect()
-    session.require_room([{"CPU": 1}], "Tasks")
+    session.require_resources([{"CPU": 1}], "Tasks")
     claim.take()
-    with session.sentences():
+    with session.unwrap_errors():
         predictions = _predict(config, data, checkpoints)
     result = _report(config, data, checkpoints, _collect(predictions))
     return {**result, "seconds": round(time.monotonic() - start, 2)}
@@ -136,14 +136,14 @@ def _parts(
         .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
     # What is reported is what the checkpoint says, not what a processor makes of it.
-    named = [*checkpoints.values()]
-    classified = classify(faces, named, tta=config.tta, engine="float32")
+    inference = Inference(tuple(checkpoints.values()), engine="float32", tta=config.tta)
+    classified = classify(faces, inference)
     written = classified.map_batches(
         partial(write, output=config.output, names=[*checkpoints], class_names=data.class_names),
         batch_format="pyarrow",
         batch_size=ROWS_PER_FILE,
         num_cpus=0,
-        **session.off_head(),
+        **session.avoid_head(),
     )
     yield from stages.tallies(written)
 
@@ -200,7 +200,7 @@ def _found_ensemble(
     location = storage.join(config.output, ENSEMBLE)
     for name, content in ensemble_files([*checkpoints.values()], weights.tolist()):
         storage.write_bytes(storage.join(location, name), content)
-    fused = fuse(predictions.probs, weights)
+    fused = combine_probs(predictions.probs, weights)
     table = _table(predictions.truth, ENSEMBLE, fused, data.class_names)
     parquet.write_part(config.output, "predictions", table, key="checkpoint")
     return location, fused

@@ -78,9 +78,9 @@ def run(config: IngestConfig) -> dict[str, Any]:
     votes = _read_votes(config)
     claim = outputs.claim(config, "summary.json", PARTS)
     session.connect()
-    session.require_room([{"CPU": 1}], "Tasks")
+    session.require_resources([{"CPU": 1}], "Tasks")
     claim.take()
-    with session.sentences():
+    with session.unwrap_errors():
         tally = _write_parts(config, classes, votes)
     _check(tally, config, votes)
     summary = _finish(tally, config, classes, time.monotonic() - start)
@@ -163,7 +163,7 @@ def parse(
 ) -> pa.Table:
     """Parse pieces: a table of ``stages.PIECE_SCHEMA`` to one of ``PARSED_SCHEMA``."""
     by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
-    parse_all = _parse_apart if isolation.is_suspect() else parse_piece
+    parse_all = _parse_apart if isolation.is_poison_suspect() else parse_piece
     for row in table.to_pylist():
         for outcome in parse_all(Piece(**row), classes, split_from):
             by_kind[type(outcome)].append(outcome)
@@ -175,7 +175,7 @@ def parse(
 def _parse_apart(piece: Piece, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
     """Parse a piece, even if it ends the process that reads it."""
     try:
-        return list(isolation.apart(_parse_alone, piece, classes, split_from))
+        return list(isolation.run_isolated(_parse_alone, piece, classes, split_from))
     except ChildProcessError as error:
         return [Reject(piece.source, str(error))]
 

@@ -34,10 +34,10 @@ from fer.vision.detector import FaceDetector, detector_id, detector_weights
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.labeling import update, worklist, write
-from ray_jobs.labeling.detect import look_at
+from ray_jobs.labeling.detect import detect_faces
 from ray_jobs.labeling.write import FACES
 from ray_jobs.pipeline import locations, outputs, stages
-from ray_jobs.pipeline.classify import ChunkClassifier, classify
+from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
 from ray_jobs.pipeline.progress import progress
 
 SUMMARY = "summary.json"
@@ -105,19 +105,19 @@ def run(config: LabelConfig) -> dict[str, Any]:
         raise InputError(f"The labels in {config.output} are not finished: --resume them first.")
     session.connect()
     gpu = [{"GPU": 1}] if config.use_gpu else []
-    session.require_room([{"CPU": 1}, *gpu], "Tasks and networks")
+    session.require_resources([{"CPU": 1}, *gpu], "Tasks and networks")
     claim.take()
     if config.update:
         _reopen(config.output)
     labeler = Labeler(network.class_names, min_confidence=config.min_confidence, **named)
-    with session.sentences():
-        done = write.read_done(config.output)
+    with session.unwrap_errors():
+        done = write.read_tallies(config.output)
         worklist.make(config.images, config.output, selection, done)
         if not done and worklist.read(config.output).is_empty:
             raise JobError(_no_image(config))
         tally = _label(config, selection, labeler, weights, done)
         replaced = update.drop_replaced(config.output, labeler.class_names, config.format)
-        done |= {write.chunk_of(part): part for part in replaced}
+        done |= {write.chunk_name(part): part for part in replaced}
     labeled = tally.images
     for part in done.values():
         tally.add(part)
@@ -191,17 +191,15 @@ def _parts(
     """Look, classify and write as one stream; yield what was counted of each chunk."""
     look_cpus, classify_cpus = CPUS[config.detector]
     chunks = worklist.chunks(config.output, done, selection)
-    seen = look_at(chunks, weights, config.min_face_size, look_cpus)
-    classified = classify(
-        seen,
-        [config.checkpoint],
-        classifier=ChunkClassifier,
-        batch_size=1,
+    seen = detect_faces(chunks, weights, config.min_face_size, look_cpus)
+    inference = Inference(
+        (config.checkpoint,),
         engine=config.engine,
         num_cpus=classify_cpus,
         use_gpu=config.use_gpu,
     )
-    yield from stages.tallies(write.write(classified, config.output, labeler, config.format))
+    classified = classify(seen, inference, ChunkClassifier)
+    yield from stages.tallies(write.write_chunks(classified, config.output, labeler, config.format))
 
 
 def _finish(
@@ -235,7 +233,7 @@ def _finish(
         "config": dataclasses.asdict(config),
     }
     files = label_report(tally, labeler.class_names, summary)
-    with stages.writing(config.output):
+    with stages.explain_write_errors(config.output):
         for name, content in {**files, SUMMARY: json.dumps(summary, indent=2).encode()}.items():
             storage.write_bytes(storage.join(config.output, name), content)
     return result

@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fer.cost_model import Coefficients, Plan, Shape, plan_label, plan_train
+from fer.cost_model import ClusterShape, Coefficients, Plan, plan_label, plan_train
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.errors import InputError
 from fer.labels.files import read_tally
@@ -67,7 +67,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
             costs.write(config.coefficients)
     else:
         costs = Coefficients.read(config.coefficients or str(DEFAULTS))
-    shape = Shape(
+    shape = ClusterShape(
         config.num_nodes,
         config.cpus_per_node,
         config.gpus_per_node,
@@ -78,7 +78,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
     result = {
         "job": config.job,
         "seconds": round(planned.seconds, 1),
-        "parts": {name: round(seconds, 1) for name, seconds in planned.parts.items()},
+        "parts": {name: round(seconds, 1) for name, seconds in planned.seconds_by_stage.items()},
         "node_hours": round(config.num_nodes * planned.seconds / 3600, 3),
         "cost": {name: round(dollars, 4) for name, dollars in planned.cost(shape).items()},
         "requests": dict(planned.requests),
@@ -89,7 +89,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
     return result
 
 
-def _plan(config: PlanConfig, shape: Shape, costs: Coefficients) -> Plan:
+def _plan(config: PlanConfig, shape: ClusterShape, costs: Coefficients) -> Plan:
     if config.job == "train":
         return plan_train(
             config.num_images,
@@ -148,7 +148,7 @@ def calibrate(config: PlanConfig) -> Coefficients:
     are measured as they are.
     """
     session.connect()
-    session.require_room([{"CPU": 1}], "Measurements")
+    session.require_resources([{"CPU": 1}], "Measurements")
     if len([node for node in ray.nodes() if node["Alive"]]) > 1:
         raise InputError(
             "--calibrate measures one machine, on whose disk its samples lie, and this cluster has "
@@ -158,7 +158,7 @@ def calibrate(config: PlanConfig) -> Coefficients:
     weights = detector_weights(config.detector_weights) if config.detector == "yunet" else None
     _say("decoding, detecting and classifying")
     pieces = _mean([ray.remote(num_cpus=1)(_pieces).remote(weights) for _ in range(cpus)])
-    with tempfile.TemporaryDirectory() as name, session.sentences():
+    with tempfile.TemporaryDirectory() as name, session.unwrap_errors():
         folder = Path(name)
         _say("two small runs of label")
         labeled = _measure_label(folder, cpus, pieces)
@@ -277,7 +277,7 @@ def _measure_train(folder: Path, model: Any, cpus: int, **flags: Any) -> dict[st
 
 
 def _measure_gpu(folder: Path, config: PlanConfig) -> dict[str, float]:
-    session.require_room([{"GPU": 1}], "Training that is measured on a GPU")
+    session.require_resources([{"GPU": 1}], "Training that is measured on a GPU")
     _say("the same on a GPU")
     trained = _measure_train(folder, config.model, 1, use_gpu=True, cpus_per_worker=1)
     return dict(trained["train"])

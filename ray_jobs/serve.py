@@ -73,7 +73,7 @@ def run(config: ServeConfig) -> None:
     session.connect()
     needed = {"CPU": config.cpus_per_replica, "GPU": config.gpus_per_replica}
     replica = {name: number for name, number in needed.items() if number}
-    session.require_room([replica] * config.min_replicas, f"{config.min_replicas} replica(s)")
+    session.require_resources([replica] * config.min_replicas, f"{config.min_replicas} replica(s)")
     if serve.status().proxies:
         raise InputError(
             "Ray Serve already runs on this cluster, at an address of its own: add the application "

@@ -34,10 +34,10 @@ from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.models import checkpoint
 from fer.models.checkpoint import read_config
-from fer.models.convnet import Layers
+from fer.models.layers import Layers
 from fer.models.precision import has_fast_bfloat16
 from fer.reports import figures
-from fer.training.batches import Feed, ResidentFeed, example_bytes
+from fer.training.batches import BatchSource, InMemoryBatches, example_bytes
 from fer.training.history import from_json_lines, tensorboard_events
 from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.training.run import METRICS, Run
@@ -47,9 +47,9 @@ from ray_jobs.config import TrainConfig
 from ray_jobs.pipeline import locations, outputs
 from ray_jobs.pipeline.progress import progress_from_workers
 from ray_jobs.training import streaming
-from ray_jobs.training.mlflow import REMEMBERED, MlflowCallback, require_answer
+from ray_jobs.training.mlflow import RUN_FILE, MlflowCallback, require_server
 from ray_jobs.training.placement import place_workers
-from ray_jobs.training.streaming import StreamedFeed
+from ray_jobs.training.streaming import StreamedBatches
 
 LAST = "last"
 """Ray Train's own folder in the output: the newest and the best epoch, to resume from."""
@@ -57,7 +57,7 @@ LAST = "last"
 TENSORBOARD = "tensorboard"
 """A file an epoch: TensorBoard does not see that one that it has open is replaced."""
 
-PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST, REMEMBERED)
+PARTS = (checkpoint.WEIGHTS, METRICS, TENSORBOARD, "curves.png", LAST, RUN_FILE)
 
 MAX_FAILURES = 3
 """How often lost workers are replaced before the job gives up."""
@@ -158,7 +158,7 @@ def _check_extras(config: TrainConfig, data: Dataset) -> None:
     if config.votes_weight and not data.held_columns("votes"):
         raise InputError(NO_VOTES)
     if config.mlflow_uri is not None:
-        require_answer(config.mlflow_uri)
+        require_server(config.mlflow_uri)
 
 
 def _check_batch(config: TrainConfig, data: Dataset) -> None:
@@ -281,7 +281,7 @@ def _tracked(config: TrainConfig) -> Iterator[list[UserCallback]]:
 def _failures_told() -> Iterator[None]:
     """Raise what was tried again in vain as one sentence: that of the mistake, if it is one."""
     try:
-        with session.sentences():
+        with session.unwrap_errors():
             yield
     except (TrainingFailedError, RayError, OSError) as error:
         told = str(error).strip().splitlines()[-1].rstrip(".")
@@ -337,10 +337,10 @@ def _epochs(
 
     of_worker = (data, run.recipe, device, run.rank, run.world_size)
     if is_streamed(config, data):
-        feed: Feed = StreamedFeed.open(*of_worker)
+        batches: BatchSource = StreamedBatches.open(*of_worker)
     else:
-        feed = ResidentFeed.place(*of_worker, taught)
-    return run.epochs(prepare_model(run.network), feed, advance)
+        batches = InMemoryBatches.load(*of_worker, taught)
+    return run.epochs(prepare_model(run.network), batches, advance)
 
 
 def _check_unchanged(config: TrainConfig, made_from: dict[str, str]) -> None:
@@ -360,12 +360,12 @@ def _begin(config: TrainConfig, data: Dataset, device: torch.device) -> Run:
     """Return a worker's run: new, from another checkpoint, or as far as it had got before."""
     context = ray_train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    run = Run.begin(recipe(config, device), architecture(config, data), device, rank, world_size)
+    run = Run.create(recipe(config, device), architecture(config, data), device, rank, world_size)
     if kept := ray_train.get_checkpoint():
         with kept.as_directory() as folder:
-            run.take_up(folder)
+            run.restore(folder)
     elif config.from_checkpoint is not None:
-        run.start_from(config.from_checkpoint, data.class_names)
+        run.load_weights(config.from_checkpoint, data.class_names)
     return run
 
 
@@ -408,7 +408,7 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
     """Return a run's checkpoint after its newest epoch, and what it needs to be taken up again."""
     metrics = run.history[-1]
     packed = checkpoint.pack_checkpoint(
-        run.kept,
+        run.eval_model,
         architecture(config, data),
         class_names=data.class_names,
         preprocessing=config.preprocessing,

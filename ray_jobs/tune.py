@@ -30,7 +30,7 @@ from fer.models import checkpoint
 from fer.reports import study
 from fer.reports.trials import Study
 from fer.reports.trials import Trial as TrialReport
-from fer.training.batches import ResidentFeed
+from fer.training.batches import InMemoryBatches
 from fer.training.run import Run
 from fer.training.targets import NO_VOTES
 from ray_jobs import train
@@ -113,12 +113,12 @@ def run(config: TuneConfig) -> dict[str, Any]:
         return dict(json.loads(storage.read_bytes(finished))["result"])
     session.connect(session.TRAINING_MEMORY)
     needed = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-    session.require_room(
+    session.require_resources(
         [{name: need for name, need in needed.items() if need}], "Trials this large"
     )
     tune_config = _tune_config(config)
     claim.take()
-    with session.sentences():
+    with session.unwrap_errors():
         results = _try(config, tune_config)
     return _finish(config, data, results, time.monotonic() - start)
 
@@ -259,12 +259,12 @@ def trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:
     device = torch.device("cuda" if is_on_gpu else "cpu")
     torch.set_num_threads(max(1, int(settings["cpus_per_trial"])))
     data = open_dataset(config.dataset)
-    begun = Run.begin(train.recipe(config, device), train.architecture(config, data), device)
+    begun = Run.create(train.recipe(config, device), train.architecture(config, data), device)
     if kept := tune.get_checkpoint():
         with kept.as_directory() as folder:
-            begun.take_up(folder)
-    feed = ResidentFeed.place(data, begun.recipe, device)
-    epochs = begun.epochs(begun.network, feed, advance=lambda _step, _said: None)
+            begun.restore(folder)
+    batches = InMemoryBatches.load(data, begun.recipe, device)
+    epochs = begun.epochs(begun.network, batches, advance=lambda _step, _said: None)
     # Raised, a loss that explodes would be taken for a lost node, and the same be tried again.
     with contextlib.suppress(JobError):
         for metrics in epochs:

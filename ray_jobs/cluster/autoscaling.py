@@ -34,7 +34,7 @@ def is_autoscaled() -> bool:
     return ray.is_initialized() and bool(is_autoscaler_v2())
 
 
-def wait_for(bundles: Sequence[Bundle], purpose: str) -> None:
+def wait_for_resources(bundles: Sequence[Bundle], purpose: str) -> None:
     """Return when a cluster has room for bundles at the same time, each on one node.
 
     Args:

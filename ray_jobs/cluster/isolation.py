@@ -13,7 +13,7 @@ SUSPECT_AFTER = 2
 """Deaths of a task after which its input is suspected. Nodes are lost too, but seldom twice."""
 
 
-def is_suspect() -> bool:
+def is_poison_suspect() -> bool:
     """Tell whether the process of this task has died so often that its input may be why.
 
     Ray Data tries a task again without end, and says to no one how often it has.
@@ -23,7 +23,7 @@ def is_suspect() -> bool:
     return bool(global_worker.core_worker.get_current_task_attempt_number() >= SUSPECT_AFTER)
 
 
-def apart(work: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - the work's own
+def run_isolated(work: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - the work's own
     """Do some work in a process of its own.
 
     Raises:

@@ -91,7 +91,7 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
 
 
 @contextmanager
-def left_afterwards() -> Iterator[None]:
+def shutdown_on_exit() -> Iterator[None]:
     """Leave a cluster that is joined meanwhile: what Ray has to say stands before what follows."""
     was_joined = ray.is_initialized()
     try:
@@ -101,7 +101,7 @@ def left_afterwards() -> Iterator[None]:
             ray.shutdown()
 
 
-def require_room(bundles: Sequence[Bundle], purpose: str) -> None:
+def require_resources(bundles: Sequence[Bundle], purpose: str) -> None:
     """Refuse what this cluster can never schedule, and wait for what its autoscaler can add.
 
     Args:
@@ -115,7 +115,7 @@ def require_room(bundles: Sequence[Bundle], purpose: str) -> None:
     placed = _num_placed(bundles)
     if autoscaling.is_autoscaled():
         if placed < len(bundles):
-            autoscaling.wait_for(bundles, purpose)
+            autoscaling.wait_for_resources(bundles, purpose)
         return
     held = ray.cluster_resources()
     for name, needed in sum((Counter(bundle) for bundle in bundles), Counter()).items():
@@ -144,14 +144,14 @@ def _num_placed(bundles: Sequence[Bundle]) -> int:
     return placed
 
 
-def num_readers() -> int:
+def num_reader_tasks() -> int:
     """Return how many tasks that reserve no CPU may read at once for those that compute."""
     if autoscaling.is_autoscaled():
         return READERS_OF_GROWING
     return max(4, int(ray.cluster_resources().get("CPU", 1)) // 2)
 
 
-def off_head() -> dict[str, Any]:
+def avoid_head() -> dict[str, Any]:
     """Return what keeps tasks that reserve no CPU from a head that offers none.
 
     Ray prefers the node that asks for them, the head of a submitted job: all that a job reads and
@@ -164,7 +164,7 @@ def off_head() -> dict[str, Any]:
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def unwrap_errors() -> Iterator[None]:
     """Raise a mistake that a worker found as the sentence it is, without a traceback."""
     try:
         yield

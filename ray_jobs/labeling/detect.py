@@ -23,7 +23,7 @@ FACE = pa.struct(
         ("thumbnail", pa.binary()),
     ]
 )
-SEEN_SCHEMA = pa.schema(
+DETECTED_SCHEMA = pa.schema(
     [LABEL_SCHEMA.field(name) for name in ("image", "etag", "size_bytes", "width", "height")]
     + [
         ("status", pa.string()),
@@ -45,10 +45,10 @@ NUM_SHOWN, NUM_FACES_SHOWN = 64, 4
 """The report may choose from about so many images of each block, and from so many faces of each."""
 
 
-def look_at(
+def detect_faces(
     chunks: ray.data.Dataset, weights: bytes | None, min_face_size: float, num_cpus: float
 ) -> ray.data.Dataset:
-    """Turn chunks of pieces into chunks of images, tables of ``SEEN_SCHEMA``.
+    """Turn chunks of pieces into chunks of images, tables of ``DETECTED_SCHEMA``.
 
     Args:
         chunks: Rows of ``chunk``, a name, and ``table``, a packed table of pieces.
@@ -57,7 +57,7 @@ def look_at(
         num_cpus: What each task reserves.
     """
     return chunks.map_batches(
-        stages.each_table(partial(look, weights=weights, min_face_size=min_face_size)),
+        stages.on_packed_tables(partial(look, weights=weights, min_face_size=min_face_size)),
         batch_format="pyarrow",
         batch_size=1,
         num_cpus=num_cpus,
@@ -65,21 +65,21 @@ def look_at(
 
 
 def look(pieces: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Table:
-    """Find the faces of images: a table of ``stages.PIECE_SCHEMA`` to one of ``SEEN_SCHEMA``.
+    """Find the faces of images: a table of ``stages.PIECE_SCHEMA`` to one of ``DETECTED_SCHEMA``.
 
     Args:
         pieces: The images.
         weights: YuNet's; None takes each image as one face.
         min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
     """
-    see = _see_apart if isolation.is_suspect() else _see
+    see = _see_apart if isolation.is_poison_suspect() else _see
     rows, every = [], max(1, len(pieces) // NUM_SHOWN)
     for number, piece in enumerate(pieces.to_pylist()):
         start = time.perf_counter()
         is_shown = number % every == 0
         row = _look(Piece(**piece), partial(see, weights, min_face_size, is_shown))
         rows.append({**row, "seconds": time.perf_counter() - start})
-    return pa.Table.from_pylist(rows, SEEN_SCHEMA)
+    return pa.Table.from_pylist(rows, DETECTED_SCHEMA)
 
 
 def _look(piece: Piece, see: Callable[[Piece], dict[str, Any]]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _see_apart(
 ) -> dict[str, Any]:
     """Return what is seen in an image, even if it ends the process that looks at it."""
     try:
-        return dict(isolation.apart(_see, weights, min_face_size, with_thumbnails, piece))
+        return dict(isolation.run_isolated(_see, weights, min_face_size, with_thumbnails, piece))
     except ChildProcessError as error:
         return _unfetched(piece, "unreadable", f"The file can't be read: {error}.")
 

@@ -34,7 +34,7 @@ COMPARED_SCHEMA = pa.schema(
 """
 
 
-def unlabeled(
+def select_unlabeled(
     listed: ray.data.Dataset, output: str, held: Mapping[str, LabelTally]
 ) -> ray.data.Dataset:
     """Return those rows of a listing whose files the labels do not have as they are now.
@@ -110,7 +110,7 @@ def _left(together: pa.Table, output: str) -> pa.Table:
         for old in labeled[piece["file"]]
     ]
     if replaced:
-        with stages.writing(output):
+        with stages.explain_write_errors(output):
             parquet.write_part(output, REPLACED, pa.Table.from_pylist(replaced), key="file")
     return pa.Table.from_pylist(pieces, stages.PIECE_SCHEMA)
 
@@ -163,6 +163,6 @@ def _rewrite(
         location = storage.join(output, name)
         rows = [row for row in read_rows(location) if file_of(row["image"]) not in files]
         tally = read_tally(location).of_what_is_left(rows)
-        with stages.writing(output):
+        with stages.explain_write_errors(output):
             write_labels(output, name, rows, tally, class_names, formats)
         yield stages.tally_batch(tally)

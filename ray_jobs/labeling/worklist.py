@@ -81,7 +81,7 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
     num_tasks = min(len(divided), MOST_LISTERS)
     listed = _listed(divided, num_tasks, selection)
     if held:
-        listed = update.unlabeled(listed, output, held)
+        listed = update.select_unlabeled(listed, output, held)
     whole = Worklist(salt=_salt(held))
     written = listed.map_batches(
         _write,
@@ -93,7 +93,7 @@ def make(images: str, output: str, selection: Selection, held: Mapping[str, Labe
     for part in stages.tallies(written):
         whole.kinds.update(part.kinds)
         whole.files.extend(part.files)
-    with stages.writing(output):
+    with stages.explain_write_errors(output):
         storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(whole)).encode())
 
 
@@ -156,7 +156,7 @@ def _listed(
 def _list(parts: dict[str, np.ndarray], selection: Selection) -> Iterator[pa.Table]:
     each = zip(parts["location"].tolist(), parts["how"].tolist(), strict=True)
     found = chain.from_iterable(_pieces(location, how) for location, how in each)
-    for pieces in stages.batched(selection.of(found)):
+    for pieces in stages.batch_pieces(selection.of(found)):
         yield stages.to_table(pieces)
 
 
@@ -182,7 +182,7 @@ def _write(pieces: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str
     for chunk in _chunks(pieces, worklist, num_tasks):
         worklist.files.append(chunk.name)
         location = storage.join(output, FOLDER, chunk.name + SUFFIX)
-        with stages.writing(output):
+        with stages.explain_write_errors(output):
             parquet.write_table(location, stages.to_table(chunk.pieces))
     return stages.tally_batch(worklist)
 
@@ -252,8 +252,8 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
         # A reader waits more than it computes, and another need keeps it apart from what follows.
         num_cpus=0,
         # Or as many would be started as there are chunks, each a process of its own.
-        compute=ray.data.TaskPoolStrategy(min(len(blocks), session.num_readers())),
-        **session.off_head(),
+        compute=ray.data.TaskPoolStrategy(min(len(blocks), session.num_reader_tasks())),
+        **session.avoid_head(),
     )
 
 

@@ -24,7 +24,7 @@ FACES = "faces"
 """Folder of the files of labels."""
 
 
-def write(
+def write_chunks(
     classified: ray.data.Dataset, output: str, labeler: Labeler, formats: Collection[str]
 ) -> ray.data.Dataset:
     """Write each chunk to a file of its name, all or nothing; return what was counted of each.
@@ -41,7 +41,7 @@ def write(
         batch_size=1,
         # A writer waits more than it computes, and another need keeps it apart.
         num_cpus=0,
-        **session.off_head(),
+        **session.avoid_head(),
     )
 
 
@@ -58,7 +58,7 @@ def write_chunk(
     tally = LabelTally(len(images), ignored=len(seen) - len(images), files={file})
     rows = [row for image in images for row in _rows(image, labeler, tally)]
     tally = tally.trimmed()
-    with stages.writing(output):
+    with stages.explain_write_errors(output):
         write_labels(output, file, rows, tally, labeler.class_names, formats)
     return stages.tally_batch(tally)
 
@@ -77,7 +77,7 @@ NUM_WITH_EXHIBITS = 256
 """Chunks of another run whose faces the report may choose from: of all, memory is too small."""
 
 
-def read_done(output: str) -> dict[str, LabelTally]:
+def read_tallies(output: str) -> dict[str, LabelTally]:
     """Return what was counted of the chunks that have files, by their names."""
     # Their names are digests: the first are any of them.
     names = sorted(listing.names(storage.join(output, FACES)))
@@ -89,10 +89,10 @@ def read_done(output: str) -> dict[str, LabelTally]:
     read = ray.data.from_items(rows).map_batches(
         partial(_read_tallies, output=output), batch_format="numpy", batch_size=64, num_cpus=0.25
     )
-    return {chunk_of(part): part for part in stages.tallies(read)}
+    return {chunk_name(part): part for part in stages.tallies(read)}
 
 
-def chunk_of(tally: LabelTally) -> str:
+def chunk_name(tally: LabelTally) -> str:
     """Return the name of the chunk that was counted."""
     (file,) = tally.files
     return storage.name(file).removesuffix(SUFFIX)

@@ -1,6 +1,11 @@
-"""The stage that runs networks on faces, apart from the others since it alone waits for torch."""
+"""The stage that runs networks on faces.
+
+It is a module of its own because it alone waits for torch to be imported.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,19 +22,24 @@ from ray_jobs.cluster import autoscaling, session
 from ray_jobs.pipeline import stages
 
 BATCH_SIZE = 512
-"""Images that are handed to a network's process at once."""
+"""Images in a batch that a network's process receives."""
 
 CLASSIFY_CPUS = 0.75
-"""What classifying reserves; what comes before takes the rest, so that each CPU runs one of each.
+"""CPUs that a classifying process reserves.
+
+The stage before it reserves the rest, so that each CPU runs one task of each stage.
 """
 
 
 class Classifier:
     """A process that keeps networks in memory and adds their probabilities to tables of images.
 
-    It takes a column ``crops`` away, a list of faces of 2,304 bytes an image (or null), and adds
-    one column a network, ``probs_0`` and so on: for each image a list of lists of float32 (C,).
+    It replaces the column ``crops``, which holds for each image a list of faces of 2,304 bytes (or
+    null), by one column a network: ``probs_0``, ``probs_1`` and so on. These hold for each image a
+    list with one list of float32 (C,) a face.
     """
+
+    batch_size: ClassVar[int] = BATCH_SIZE
 
     def __init__(
         self,
@@ -39,10 +49,10 @@ class Classifier:
         tta: bool = False,
         engine: EngineName = "auto",
     ) -> None:
-        # There is a process for each CPU: threads of its own would get in the others' way.
+        # Every CPU has its own process, so more threads would compete for the same CPUs.
         torch.set_num_threads(1)
         device = _reserved_device()
-        self.predictors = [Predictor.load(each, device, engine) for each in checkpoints]
+        self.predictors = [Predictor.load(checkpoint, device, engine) for checkpoint in checkpoints]
         for location, expected, predictor in zip(checkpoints, ids, self.predictors, strict=True):
             _check_id(location, expected, predictor.id)
         self.tta = tta
@@ -53,90 +63,115 @@ class Classifier:
         joined = b"".join(crop for faces in crops for crop in faces)
         batch = np.frombuffer(joined, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
         ends = np.cumsum([0, *map(len, crops)]).astype(np.int32)
-        rest = images.drop_columns("crops")
+        classified = images.drop_columns("crops")
         for index, predictor in enumerate(self.predictors):
             probs = predictor.predict_probs(batch, tta=self.tta)
-            rest = rest.append_column(f"probs_{index}", _as_lists(probs, ends))
-        return rest
+            classified = classified.append_column(f"probs_{index}", _as_lists(probs, ends))
+        return classified
 
 
-def _check_id(location: str, expected: str, found: str) -> None:
-    """Refuse what has been overwritten since the job began: processes are started all the time."""
-    if found != expected:
+def _check_id(location: str, expected: str, actual: str) -> None:
+    """Refuse a network that was overwritten after the job began.
+
+    Processes start throughout a job, so a late one could load another network.
+    """
+    if actual != expected:
         raise JobError(
-            f"{location} was {expected} when the job began, and is {found} by now: keep each "
-            "network in a folder of its own."
+            f"{location} was {expected} when the job began, but is {actual} now. Keep each network "
+            "in a folder of its own, and start the job again."
         )
 
 
 def _reserved_device() -> str:
-    """Return what this process reserved; a GPU that it sees without having done so is another's."""
+    """Return the device that Ray reserved for this process: ``cpu`` or ``cuda``.
+
+    A process can see a GPU without having reserved it; that GPU belongs to another process.
+    """
     if not ray.get_gpu_ids():
         return "cpu"
     if not torch.cuda.is_available():
         node = ray.util.get_node_ip_address()
         raise JobError(
-            f"The node {node} offers a GPU that torch can't use: check its driver and that its "
+            f"The node {node} offers a GPU that torch cannot use. Check its driver, and that its "
             "torch is built for CUDA."
         )
     return "cuda"
 
 
 class ChunkClassifier(Classifier):
-    """The same for chunks: rows of ``chunk``, a name, and ``table``, a packed table of images."""
+    """A ``Classifier`` for chunks: rows of ``chunk``, a name, and ``table``, a packed table."""
+
+    batch_size: ClassVar[int] = 1
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
-        """Classify all faces of some chunks."""
-        return stages.each_table(super().__call__)(chunks)
+        """Classify all faces of a table of chunks."""
+        return stages.on_packed_tables(super().__call__)(chunks)
 
 
 def _as_lists(probs: np.ndarray, ends: np.ndarray) -> pa.Array:
-    """Return probabilities float32 (N, C) as lists of lists, cut where each image's faces end."""
+    """Return probabilities float32 (N, C) as one list of lists for each image.
+
+    Args:
+        probs: Probabilities of all faces, image by image.
+        ends: int32 (images + 1,), the index of each image's first face, then N.
+    """
     num_faces, num_classes = probs.shape
     bounds = pa.array(np.arange(num_faces + 1, dtype=np.int32) * num_classes)
     faces = pa.ListArray.from_arrays(bounds, pa.array(probs.ravel()))
     return pa.ListArray.from_arrays(pa.array(ends), faces)
 
 
+@dataclass(frozen=True)
+class Inference:
+    """Which networks classify images, and how.
+
+    Attributes:
+        checkpoints: Locations or shipped names of the networks.
+        engine: How each process runs its networks.
+        tta: Whether to average over each face and its mirror image (test-time augmentation).
+        num_cpus: CPUs that each process reserves when it runs on CPUs.
+        use_gpu: Whether each process reserves a GPU instead, and leaves the CPUs to other stages.
+    """
+
+    checkpoints: tuple[str, ...]
+    engine: EngineName = "auto"
+    tta: bool = False
+    num_cpus: float = CLASSIFY_CPUS
+    use_gpu: bool = False
+
+    def resources(self) -> dict[str, float]:
+        """Return what each process reserves, as arguments of Ray Data."""
+        return {"num_gpus": 1, "num_cpus": 0} if self.use_gpu else {"num_cpus": self.num_cpus}
+
+    def max_processes(self) -> int | None:
+        """Return the most processes to start: one a CPU, or one a GPU; None for no limit."""
+        if autoscaling.is_autoscaled():
+            # Nodes that join later run processes too.
+            return None
+        return max(1, int(ray.cluster_resources().get("GPU" if self.use_gpu else "CPU", 1)))
+
+
 def classify(
-    rows: ray.data.Dataset,
-    checkpoints: Sequence[str],
-    *,
-    classifier: type[Classifier] = Classifier,
-    batch_size: int = BATCH_SIZE,
-    tta: bool = False,
-    engine: EngineName = "auto",
-    num_cpus: float = CLASSIFY_CPUS,
-    use_gpu: bool = False,
+    rows: ray.data.Dataset, inference: Inference, classifier: type[Classifier] = Classifier
 ) -> ray.data.Dataset:
-    """Add the probabilities of networks to images, with at most one process a CPU, or a GPU.
+    """Add the probabilities of networks to images.
 
     Args:
-        rows: What the classifier takes.
-        checkpoints: The networks.
-        classifier: Takes images, or chunks of them.
-        batch_size: Rows that it is handed at once.
-        tta: Whether to average over each face and its mirror image.
-        engine: How each process runs them.
-        num_cpus: What each process reserves on CPUs.
-        use_gpu: Whether each has a GPU, and leaves the CPUs to the other stages.
+        rows: Images, or chunks of images for a ``ChunkClassifier``.
+        inference: Which networks classify them, and how.
+        classifier: Class whose instances run the networks, one in each process.
     """
-    needed = {"num_gpus": 1, "num_cpus": 0} if use_gpu else {"num_cpus": num_cpus}
-    most: int | None = max(1, int(ray.cluster_resources().get("GPU" if use_gpu else "CPU", 1)))
-    if autoscaling.is_autoscaled():
-        # Nodes that come later have processes too.
-        most = None
     return rows.map_batches(
         classifier,
         fn_constructor_kwargs={
-            "checkpoints": list(checkpoints),
-            "ids": [read_id(each) for each in checkpoints],
-            "tta": tta,
-            "engine": engine,
+            "checkpoints": inference.checkpoints,
+            "ids": [read_id(checkpoint) for checkpoint in inference.checkpoints],
+            "tta": inference.tta,
+            "engine": inference.engine,
         },
         batch_format="pyarrow",
-        batch_size=batch_size,
+        batch_size=classifier.batch_size,
         runtime_env=session.INFERENCE_MEMORY,
-        **needed,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+        **inference.resources(),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=inference.max_processes()),
     )

@@ -18,7 +18,7 @@ Config = TypeVar("Config")
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
-def named(config: object) -> dict[str, Any]:
+def location_flags(config: object) -> dict[str, Any]:
     """Return the flags of a configuration that hold a location or several."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     kinds = (Location, Location | None, Locations)
@@ -36,13 +36,13 @@ def resolve(config: Config) -> Config:
         name: tuple(_resolve(location, name) for location in value)
         if isinstance(value, tuple)
         else _resolve(value, name)
-        for name, value in named(config).items()
+        for name, value in location_flags(config).items()
     }
     return dataclasses.replace(config, **resolved)  # type: ignore[type-var] # configs are dataclasses
 
 
 @contextmanager
-def refusals_told(config: object) -> Iterator[None]:
+def explain_refusals(config: object) -> Iterator[None]:
     """Raise why a store refuses everything by now, which what fails first need not know.
 
     Raises:
@@ -51,7 +51,7 @@ def refusals_told(config: object) -> Iterator[None]:
     try:
         yield
     except OSError:
-        for value in named(config).values():
+        for value in location_flags(config).values():
             for location in value if isinstance(value, tuple) else (value,):
                 storage.check_store(location)
         raise

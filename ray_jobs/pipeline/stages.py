@@ -50,7 +50,7 @@ def read(locations: Sequence[str]) -> ray.data.Dataset:
         batch_size=1,
         # A reader waits more than it computes, and another need keeps it apart from what follows.
         num_cpus=0,
-        **session.off_head(),
+        **session.avoid_head(),
     )
 
 
@@ -69,7 +69,7 @@ def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Da
 
 def _read(sources: pa.Table) -> Iterator[pa.Table]:
     for location in sources["location"].to_pylist():
-        for pieces in batched(read_pieces(location)):
+        for pieces in batch_pieces(read_pieces(location)):
             yield to_table(pieces)
 
 
@@ -92,7 +92,7 @@ def unpack(value: bytes) -> pa.Table:
         return stream.read_all()
 
 
-def batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+def batch_pieces(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     """Yield pieces some at a time: as many as a task takes."""
     batch: list[Piece] = []
     size_bytes = 0
@@ -106,7 +106,7 @@ def batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def each_table(work: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.Table]:
+def on_packed_tables(work: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.Table]:
     """Return what does some work on each packed table of rows of ``chunk`` and ``table``."""
 
     def on_chunks(chunks: pa.Table) -> pa.Table:
@@ -118,7 +118,7 @@ def each_table(work: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.
 
 
 @contextmanager
-def writing(output: str) -> Iterator[None]:
+def explain_write_errors(output: str) -> Iterator[None]:
     """Raise a failure to write to an output that can be resumed as one sentence that names it."""
     try:
         yield

@@ -19,7 +19,7 @@ from ray_jobs.config import TrainConfig
 from ray_jobs.pipeline import outputs
 
 EXPERIMENT = "fer-on-ray"
-REMEMBERED = "mlflow.json"
+RUN_FILE = "mlflow.json"
 """The file in an output that names its run of MLflow, for when it is resumed."""
 
 
@@ -103,7 +103,7 @@ def _silence_told(uri: str) -> Iterator[None]:
         ) from error
 
 
-def require_answer(uri: str) -> None:
+def require_server(uri: str) -> None:
     """Refuse to go on without MLflow.
 
     Raises:
@@ -122,7 +122,7 @@ def _log(client: Any, run_id: str, epoch: int, metrics: Mapping[str, float]) -> 
 
 
 def _remembered(config: TrainConfig) -> str | None:
-    location = storage.join(config.output, REMEMBERED)
+    location = storage.join(config.output, RUN_FILE)
     if not config.resume or not storage.exists(location):
         return None
     remembered = json.loads(storage.read_bytes(location))
@@ -145,7 +145,7 @@ def _create(client: Any, config: TrainConfig) -> str:  # noqa: ANN401
     client.log_batch(run_id, params=params)
     remembered = {"uri_sha256": _digest(config.mlflow_uri), "run_id": run_id}
     content = json.dumps(remembered).encode()
-    storage.write_bytes(storage.join(config.output, REMEMBERED), content)
+    storage.write_bytes(storage.join(config.output, RUN_FILE), content)
     return run_id
 
 

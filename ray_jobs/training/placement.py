@@ -27,13 +27,13 @@ def place_workers(config: TrainConfig, reading_cpus: int = 0) -> ScalingConfig:
     purpose = f"{low} worker(s)"
     if autoscaling.is_autoscaled():
         least: Bundle = {"CPU": config.cpus_per_worker or 1, **gpu}
-        autoscaling.wait_for([least] * low + reading, purpose)
+        autoscaling.wait_for_resources([least] * low + reading, purpose)
     cpus = config.cpus_per_worker or _even_share(high, gpu, reading_cpus)
     worker: Bundle = {"CPU": cpus, **gpu}
     more = f" and {reading_cpus} more to read for them" if reading_cpus else ""
-    session.require_room([worker] * low + reading, f"{low} worker(s) of {cpus} CPU{more}")
+    session.require_resources([worker] * low + reading, f"{low} worker(s) of {cpus} CPU{more}")
     # Ray Train alone waits without a word, and without an ear for Ctrl-C.
-    autoscaling.wait_for([worker] * low + reading, purpose)
+    autoscaling.wait_for_resources([worker] * low + reading, purpose)
     if reading_cpus and not autoscaling.is_autoscaled():
         # Workers that came later would take the last CPU, and wait for what nobody reads.
         free = ray.cluster_resources().get("CPU", 0) - reading_cpus

@@ -125,7 +125,7 @@ def test_an_archive_whose_reading_is_refused_is_not_taken_for_a_broken_one(s3, f
 )
 def test_a_refused_write_names_the_output(s3_server, faults, status, code):
     faults.append(Fault("^(PUT|POST) /open/full/", status=status, code=code))
-    with pytest.raises(JobError) as caught, stages.writing("s3://open/full"):
+    with pytest.raises(JobError) as caught, stages.explain_write_errors("s3://open/full"):
         storage.write_bytes("s3://open/full/x", b"x")
     told = "ACCESS_DENIED" if code == "AccessDenied" else code
     assert str(caught.value) == (

@@ -307,7 +307,7 @@ def test_workers_that_fit_in_all_and_on_no_node(monkeypatch):
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 6.0})
     waited = []
     monkeypatch.setattr(
-        "ray_jobs.cluster.autoscaling.wait_for", lambda *asked: waited.append(asked)
+        "ray_jobs.cluster.autoscaling.wait_for_resources", lambda *asked: waited.append(asked)
     )
     flags = {"dataset": "d", "output": "o", "cpus_per_worker": 2}
     with pytest.raises(InputError, match=r"3 worker\(s\) of 2 CPU find no room: .* room for 2;"):
@@ -323,7 +323,7 @@ def test_what_others_hold_is_waited_for_with_a_word(cluster, capfd):
     other = ray.remote(num_cpus=num_cpus)(threading.Event).remote()
     ray.get(other.is_set.remote())
     threading.Timer(2.5, ray.kill, [other]).start()
-    autoscaling.wait_for([{"CPU": num_cpus}], "1 worker(s)")
+    autoscaling.wait_for_resources([{"CPU": num_cpus}], "1 worker(s)")
     told = f"Waiting for room: 1 worker(s) need 1 x ({num_cpus:g} CPU); other jobs must end first\n"
     assert capfd.readouterr().err == told
 

@@ -1,4 +1,4 @@
-"""The stage that runs networks: in which processes, and on what."""
+"""The stage that runs networks: its processes and their devices."""
 
 import os
 
@@ -9,30 +9,30 @@ import torch
 
 from fer.errors import JobError
 from fer.models.checkpoint import read_id
-from ray_jobs.pipeline.classify import Classifier, classify
+from ray_jobs.pipeline.classify import Classifier, Inference, classify
 
 
-def test_its_processes_keep_the_memory_of_a_batch(cluster, checkpoint):
-    # Within a function, or other processes would look for it in this file.
-    class Telling(Classifier):
+def test_classifying_processes_keep_the_memory_of_a_batch(cluster, checkpoint):
+    # Defined inside the function: Ray would import a module-level class from this file.
+    class Reporting(Classifier):
         def __call__(self, images):
-            told = [os.environ.get("MALLOC_TRIM_THRESHOLD_")] * len(images)
-            return images.append_column("threshold", pa.array(told))
+            thresholds = [os.environ.get("MALLOC_TRIM_THRESHOLD_")] * len(images)
+            return images.append_column("threshold", pa.array(thresholds))
 
     rows = ray.data.from_items([{"row": row} for row in range(3)])
-    told = classify(rows, [str(checkpoint)], classifier=Telling).take_all()
-    assert [int(row["threshold"]) for row in told] == [2**28] * 3
+    classified = classify(rows, Inference((str(checkpoint),)), Reporting).take_all()
+    assert [int(row["threshold"]) for row in classified] == [2**28] * 3
 
 
-def test_a_gpu_that_torch_cannot_use(checkpoint, monkeypatch):
+def test_rejects_a_gpu_that_torch_cannot_use(checkpoint, monkeypatch):
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: [0])
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(JobError, match=r"The node 10\.0\.0\.7 offers a GPU that torch can't use"):
+    with pytest.raises(JobError, match=r"The node 10\.0\.0\.7 offers a GPU that torch cannot use"):
         Classifier([str(checkpoint)], ["none"])
 
 
-def test_a_network_that_was_overwritten_meanwhile(checkpoint):
-    found = read_id(str(checkpoint))
-    with pytest.raises(JobError, match=f"was shallow-0 when the job began, and is {found} by now"):
+def test_rejects_a_network_that_was_overwritten_during_the_job(checkpoint):
+    actual = read_id(str(checkpoint))
+    with pytest.raises(JobError, match=f"was shallow-0 when the job began, but is {actual} now"):
         Classifier([str(checkpoint)], ["shallow-0"])
