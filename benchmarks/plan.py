@@ -17,7 +17,7 @@ from pathlib import Path
 import ray
 import tyro
 
-from fer.cost_model import Coefficients, Shape, chunk_sizes, plan_label, plan_train
+from fer.cost_model import ClusterShape, Coefficients, chunk_sizes, plan_label, plan_train
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from ray_jobs import ingest, label, train
 from ray_jobs.cluster import session
@@ -48,7 +48,7 @@ def main(
         output: File to write them to.
     """
     session.connect()
-    shape = Shape(1, int(ray.cluster_resources()["CPU"]))
+    shape = ClusterShape(1, int(ray.cluster_resources()["CPU"]))
     has_photographs = detector_weights is not None
     flags = {
         "detector": "yunet" if has_photographs else "none",
@@ -80,7 +80,9 @@ def tell(job: str, planned: float, taken: float) -> float:
     return abs(off)
 
 
-def run_crops(folder: Path, number: int, shape: Shape, costs: Coefficients) -> tuple[float, float]:
+def run_crops(
+    folder: Path, number: int, shape: ClusterShape, costs: Coefficients
+) -> tuple[float, float]:
     images, labels = draw_faces(number, seed=1)
     (folder / "crops.zip").write_bytes(to_zip(Faces(images, labels, ["train"] * number)))
     planned = plan_label(number, shape, costs, megapixels=None)
@@ -97,7 +99,7 @@ def run_crops(folder: Path, number: int, shape: Shape, costs: Coefficients) -> t
 
 
 def run_photographs(
-    folder: Path, number: int, shape: Shape, costs: Coefficients, weights: str
+    folder: Path, number: int, shape: ClusterShape, costs: Coefficients, weights: str
 ) -> tuple[float, float]:
     """Label drawn faces as large as photographs, in which the detector finds none."""
     (folder / "photographs").mkdir()
@@ -119,7 +121,7 @@ def run_photographs(
 
 
 def run_train(
-    folder: Path, number: int, num_epochs: int, shape: Shape, costs: Coefficients
+    folder: Path, number: int, num_epochs: int, shape: ClusterShape, costs: Coefficients
 ) -> tuple[float, float]:
     images, labels = draw_faces(number + number // 8, seed=2)
     splits = ["train"] * number + ["val"] * (number // 8)

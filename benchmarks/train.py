@@ -27,7 +27,7 @@ from fer.data.synthetic import Faces, draw_faces, to_csv
 from fer.models.convnet import build_model
 from fer.models.precision import has_fast_bfloat16
 from fer.models.transforms import Augmentation, standardize
-from fer.training.batches import ResidentFeed
+from fer.training.batches import InMemoryBatches
 from fer.training.run import Run
 from ray_jobs import ingest, train
 from ray_jobs.cluster import session
@@ -98,12 +98,12 @@ def measure_waiting(data: str, model: str) -> None:
     """Print what making batches takes of an epoch, and a checkpoint's time and size."""
     config = TrainConfig(dataset=data, output="unused", model=model, num_epochs=1)
     opened = open_dataset(data)
-    run = Run.begin(train.recipe(config, CPU), train.architecture(config, opened), CPU)
-    feed = ResidentFeed.place(opened, run.recipe, CPU)
+    run = Run.create(train.recipe(config, CPU), train.architecture(config, opened), CPU)
+    batches = InMemoryBatches.load(opened, run.recipe, CPU)
     start = time.perf_counter()
-    num_batches = sum(1 for _ in feed.train(epoch=0))
+    num_batches = sum(1 for _ in batches.train_batches(epoch=0))
     batches_seconds = time.perf_counter() - start
-    (metrics,) = run.epochs(run.network, feed, advance=lambda _step, _said: None)
+    (metrics,) = run.epochs(run.network, batches, advance=lambda _step, _said: None)
     epoch_seconds = num_batches * BATCH_SIZE / metrics["images_per_second"]
     print(f"{model}, making batches: {batches_seconds / epoch_seconds:.2%} of an epoch")
     start = time.perf_counter()

@@ -15,20 +15,20 @@ from fer.labels import chunks
 from fer.storage import listing
 from fer.vision.detector import DETECTION_SIDE
 
-PARAMETERS = {"shallow": 4_927_111, "deep": 4_474_759}
+NUM_PARAMETERS = {"shallow": 4_927_111, "deep": 4_474_759}
 """Numbers of a network, each of which is a gradient of four bytes."""
 
-LOOKED_AT = DETECTION_SIDE**2 * 3 / 4 / 1e6
+DETECTION_MEGAPIXELS = DETECTION_SIDE**2 * 3 / 4 / 1e6
 """Megapixels that the detector sees of a larger photograph, whose sides are as 4 to 3."""
 
-PER_IMAGE = 2
+REQUESTS_PER_IMAGE = 2
 """Requests for an image, one after the other: a HEAD tells pyarrow its size, a GET brings it."""
 
-PER_CHUNK = {"get": 5, "put": 6}
+REQUESTS_PER_CHUNK = {"get": 5, "put": 6}
 """The same for a chunk: its file of the manifest is written and read, its labels are written; what
 is written is begun, sent and ended, three requests that cost what a PUT does."""
 
-PRICES = {"list": 5e-6, "put": 5e-6, "get": 4e-7}
+REQUEST_PRICES = {"list": 5e-6, "put": 5e-6, "get": 4e-7}
 """Dollars a request: S3 Standard in us-east-1 as AWS listed it in 2025, an assumption to check."""
 
 
@@ -95,7 +95,7 @@ class Coefficients:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ClusterShape:
     """A cluster, without its head.
 
     Attributes:
@@ -119,26 +119,26 @@ class Plan:
 
     Attributes:
         seconds: From its start to its end, on nodes that are there.
-        parts: The same by what takes it.
+        seconds_by_stage: The same by what takes it.
         requests: To an object store, by what they cost: HEAD as GET, all that writes as PUT.
         output_bytes: What it writes.
     """
 
     seconds: float
-    parts: Mapping[str, float]
+    seconds_by_stage: Mapping[str, float]
     requests: Mapping[str, int]
     output_bytes: int
 
-    def cost(self, shape: Shape) -> dict[str, float]:
+    def cost(self, shape: ClusterShape) -> dict[str, float]:
         """Return dollars by what costs them, the nodes' to the second."""
         hours = self.seconds / 3600
-        requests = sum(PRICES[kind] * number for kind, number in self.requests.items())
+        requests = sum(REQUEST_PRICES[kind] * number for kind, number in self.requests.items())
         return {"nodes": shape.num_nodes * shape.price * hours, "requests": requests}
 
 
 def plan_label(
     num_images: int,
-    shape: Shape,
+    shape: ClusterShape,
     costs: Coefficients,
     *,
     megapixels: float | None,
@@ -167,28 +167,28 @@ def plan_label(
             "none."
         )
     if megapixels is not None:
-        look = costs.decode * megapixels + costs.detect * min(megapixels, LOOKED_AT)
+        look = costs.decode * megapixels + costs.detect * min(megapixels, DETECTION_MEGAPIXELS)
     compute = look + faces_per_image * costs.classify + costs.pipeline
     # Looking waits for the store; classifying, in a process of its own, goes on meanwhile.
-    per_image = max(compute, look + PER_IMAGE * request_seconds)
+    per_image = max(compute, look + REQUESTS_PER_IMAGE * request_seconds)
     cpus = shape.num_nodes * shape.cpus
     sizes = chunk_sizes(num_images)
     largest, num_chunks = sizes
     # The last chunk is one task's: on average the others wait for half of it.
     tail = min(largest, num_images) * per_image / 2 if cpus > 1 else 0.0
-    parts = {
+    seconds_by_stage = {
         "start": seconds_per_start + costs.label_start,
         "images": num_images * per_image / cpus,
         "last chunk": tail,
     }
     rows = max(1.0, faces_per_image) * num_images
     requests = {
-        "list": math.ceil(num_images / listing.PAGE),
-        "get": PER_IMAGE * num_images + PER_CHUNK["get"] * num_chunks,
-        "put": PER_CHUNK["put"] * num_chunks,
+        "list": math.ceil(num_images / listing.PAGE_SIZE),
+        "get": REQUESTS_PER_IMAGE * num_images + REQUESTS_PER_CHUNK["get"] * num_chunks,
+        "put": REQUESTS_PER_CHUNK["put"] * num_chunks,
     }
     output_bytes = round(rows * costs.row_bytes + num_chunks * costs.chunk_bytes)
-    return Plan(sum(parts.values()), parts, requests, output_bytes)
+    return Plan(sum(seconds_by_stage.values()), seconds_by_stage, requests, output_bytes)
 
 
 def chunk_sizes(num_images: int) -> tuple[int, int]:
@@ -206,7 +206,7 @@ def chunk_sizes(num_images: int) -> tuple[int, int]:
 def plan_train(
     num_examples: int,
     num_epochs: int,
-    shape: Shape,
+    shape: ClusterShape,
     costs: Coefficients,
     *,
     model: str = "deep",
@@ -238,8 +238,8 @@ def plan_train(
     num_workers = gpus or shape.num_nodes
     share = gpus or shape.num_nodes * shape.cpus
     steps = num_epochs * max(1, num_examples // batch_size)
-    exchange = exchange_seconds(4 * PARAMETERS[model], num_workers, shape.gbps)
-    parts = {
+    exchange = exchange_seconds(4 * NUM_PARAMETERS[model], num_workers, shape.gbps)
+    seconds_by_stage = {
         "start": seconds_per_start + costs.train_start,
         "steps": steps * batch_size * per_example / share,
         "gradients": steps * exchange,
@@ -247,9 +247,9 @@ def plan_train(
         "checkpoints": num_epochs * costs.epoch,
     }
     # A checkpoint with all that resuming needs: the network, its average and the momentum.
-    checkpoint_bytes = 3 * 4 * PARAMETERS[model]
+    checkpoint_bytes = 3 * 4 * NUM_PARAMETERS[model]
     requests = {"list": num_epochs, "get": 8 * num_workers, "put": 8 * num_epochs}
-    return Plan(sum(parts.values()), parts, requests, 2 * checkpoint_bytes)
+    return Plan(sum(seconds_by_stage.values()), seconds_by_stage, requests, 2 * checkpoint_bytes)
 
 
 def exchange_seconds(num_bytes: int, num_workers: int, gbps: float) -> float:

@@ -109,7 +109,7 @@ def score(labels: np.ndarray, probs: np.ndarray, class_names: Sequence[str]) -> 
     exact = probs.astype(np.float64) / probs.sum(axis=1, dtype=np.float64, keepdims=True)
     return Scores(
         num_examples=len(labels),
-        accuracy=wilson(round(accuracy * len(labels)), len(labels)),
+        accuracy=wilson_interval(round(accuracy * len(labels)), len(labels)),
         macro_f1=macro_f1,
         log_loss=float(log_loss(labels, exact, labels=columns)),
         brier=float(((exact - truth) ** 2).sum(axis=1).mean()),
@@ -128,7 +128,7 @@ def scores_from_confusion(confusion: np.ndarray) -> tuple[float, float]:
     return float(accuracy), float(f1[present].mean()) if present.any() else 0.0
 
 
-def wilson(successes: int, trials: int) -> Interval:
+def wilson_interval(successes: int, trials: int) -> Interval:
     """Return a proportion with Wilson's score interval at 95 % (Wilson 1927)."""
     if trials == 0:
         return Interval(float("nan"), 0.0, 1.0)
@@ -172,7 +172,7 @@ def _class_scores(confusion: np.ndarray, class_names: Sequence[str]) -> tuple[Cl
         ClassScore(
             name=name,
             support=int(support[label]),
-            recall=wilson(int(confusion[label, label]), int(support[label])),
+            recall=wilson_interval(int(confusion[label, label]), int(support[label])),
             precision=float(precision[label]),
             f1=float(f1[label]),
         )

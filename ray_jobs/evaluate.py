@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from fer import storage
-from fer.data.dataset import ROWS_PER_FILE, Dataset, images_of, open_dataset
+from fer.data.dataset import ROWS_PER_FILE, Dataset, images_from_table, open_dataset
 from fer.errors import InputError
 from fer.models.checkpoint import check_classes, load_checkpoint
 from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights
@@ -99,7 +99,7 @@ def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
         network = load_checkpoint(checkpoint)
         check_classes(checkpoint, network.class_names, data.class_names)
         # "shallow-C1" for runs/C1, and no more than "shallow" for runs/shallow.
-        name = "-".join(dict.fromkeys((network.id.partition("-")[0], storage.name(checkpoint))))
+        name = "-".join(dict.fromkeys((network.id.partition("-")[0], storage.base_name(checkpoint))))
         taken = {*named, ENSEMBLE} if config.ensemble else {*named}
         names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
         named[next(free for free in names if free not in taken)] = checkpoint
@@ -116,7 +116,7 @@ def _predict(
             predictions.append(part)
             done += len(part)
             advance(done)
-    parquet.keep_only(config.output, ("predictions",), {part.file for part in predictions})
+    parquet.delete_all_except(config.output, ("predictions",), {part.file for part in predictions})
     return predictions
 
 
@@ -150,7 +150,7 @@ def _parts(
 
 def to_crops(examples: pa.Table) -> pa.Table:
     """Give examples ``crops``, one of 2,304 bytes, as the networks take them, for ``image``."""
-    crops = [[image.tobytes()] for image in images_of(examples)]
+    crops = [[image.tobytes()] for image in images_from_table(examples)]
     crops_column = pa.array(crops, pa.list_(pa.binary()))
     return examples.drop_columns("image").append_column("crops", crops_column)
 
@@ -166,7 +166,7 @@ def write(
         _table(truth, name, probs, class_names)
         for name, probs in zip(names, by_network, strict=True)
     ]
-    file = parquet.write_part(output, "predictions", pa.concat_tables(tables), key="source")
+    file = parquet.write_keyed_table(output, "predictions", pa.concat_tables(tables), key="source")
     return stages.tally_batch(Predictions(truth, np.stack(by_network, axis=1), file))
 
 
@@ -202,7 +202,7 @@ def _found_ensemble(
         storage.write_bytes(storage.join(location, name), content)
     fused = combine_probs(predictions.probs, weights)
     table = _table(predictions.truth, ENSEMBLE, fused, data.class_names)
-    parquet.write_part(config.output, "predictions", table, key="checkpoint")
+    parquet.write_keyed_table(config.output, "predictions", table, key="checkpoint")
     return location, fused
 
 

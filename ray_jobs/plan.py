@@ -29,7 +29,7 @@ from fer.labels.files import read_tally
 from fer.models.predictor import Predictor
 from fer.training.history import from_json_lines
 from fer.vision.decode import decode_image, decode_photo
-from fer.vision.detector import FaceDetector, detector_weights
+from fer.vision.detector import FaceDetector, load_detector_weights
 from ray_jobs import ingest, label, train
 from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
@@ -155,7 +155,7 @@ def calibrate(config: PlanConfig) -> Coefficients:
             "several: run it on a node of the kind to be planned for, without RAY_ADDRESS."
         )
     cpus = int(ray.cluster_resources()["CPU"])
-    weights = detector_weights(config.detector_weights) if config.detector == "yunet" else None
+    weights = load_detector_weights(config.detector_weights) if config.detector == "yunet" else None
     _say("decoding, detecting and classifying")
     pieces = _mean([ray.remote(num_cpus=1)(_pieces).remote(weights) for _ in range(cpus)])
     with tempfile.TemporaryDirectory() as name, session.unwrap_errors():
@@ -194,7 +194,7 @@ def _pieces(weights: bytes | None) -> dict[str, float]:
     }
     if weights is not None:
         detector, photo = FaceDetector(weights), decode_photo(large)
-        seconds["detect"] = _seconds_of(lambda: detector.find(photo)) / MEGAPIXELS
+        seconds["detect"] = _seconds_of(lambda: detector.detect(photo)) / MEGAPIXELS
     return seconds
 
 

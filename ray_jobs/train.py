@@ -155,7 +155,7 @@ def _check_start(config: TrainConfig, from_checkpoint: str) -> str:
 
 
 def _check_extras(config: TrainConfig, data: Dataset) -> None:
-    if config.votes_weight and not data.held_columns("votes"):
+    if config.votes_weight and not data.existing_columns("votes"):
         raise InputError(NO_VOTES)
     if config.mlflow_uri is not None:
         require_server(config.mlflow_uri)
@@ -452,7 +452,7 @@ def _told_where(stopped: str, result: Result, config: TrainConfig) -> str:
 def _best(result: Result, config: TrainConfig) -> str:
     """Return the location of the best epoch's checkpoint."""
     best, _ = max(result.best_checkpoints, key=lambda kept: kept[1][config.select_by])
-    return storage.join(config.output, LAST, storage.name(best.path))
+    return storage.join(config.output, LAST, storage.base_name(best.path))
 
 
 def _result(config: TrainConfig, seconds: float) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def run(config: TuneConfig) -> dict[str, Any]:
     data = open_dataset(config.dataset)
     data.check_split("train", every_class=True)
     data.check_split("val")
-    if config.study == "votes" and not data.held_columns("votes"):
+    if config.study == "votes" and not data.existing_columns("votes"):
         raise InputError(NO_VOTES)
     if train.is_streamed(trial_config(config, {}), data):
         raise InputError(
@@ -376,4 +376,4 @@ def _read_trial(result: tune.Result) -> TrialReport | None:
         return None
     history = tuple(told.to_dict("records"))
     varied = {name: result.config[name] for name in sorted(result.config)}
-    return TrialReport(storage.name(result.path), varied, history)
+    return TrialReport(storage.base_name(result.path), varied, history)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from fer.cost_model import (
+    ClusterShape,
     Coefficients,
-    Shape,
     chunk_sizes,
     exchange_seconds,
     plan_label,
     plan_train,
 )
-from fer.data.sources import Piece
+from fer.data.sources import SourceItem
 from fer.labels import chunks
 from ray_jobs.__main__ import main
 
@@ -34,7 +34,7 @@ COSTS = Coefficients(
     epoch=0.5,
     gpu_train={},
 )
-ONE, MANY = Shape(1, 1), Shape(8, 16, price=0.5)
+ONE, MANY = ClusterShape(1, 1), ClusterShape(8, 16, price=0.5)
 
 
 @pytest.fixture
@@ -66,15 +66,19 @@ def test_one_core_takes_the_sum_of_its_pieces():
 
 
 def test_many_cores_share_the_images_and_wait_for_the_last_chunk():
-    parts = plan_label(1_000_000, MANY, COSTS, megapixels=None, seconds_per_start=60).parts
-    assert parts["images"] == pytest.approx(1_000_000 * 0.007 / 128)
-    assert parts["last chunk"] == pytest.approx(chunks.MAX_IMAGES * 0.007 / 2)
-    assert parts["start"] == 70
+    seconds_by_stage = plan_label(
+        1_000_000, MANY, COSTS, megapixels=None, seconds_per_start=60
+    ).seconds_by_stage
+    assert seconds_by_stage["images"] == pytest.approx(1_000_000 * 0.007 / 128)
+    assert seconds_by_stage["last chunk"] == pytest.approx(chunks.MAX_IMAGES * 0.007 / 2)
+    assert seconds_by_stage["start"] == 70
 
 
 def test_a_slow_store_holds_up_what_looks_but_not_what_classifies():
     def seconds(request):
-        return plan_label(1000, ONE, COSTS, megapixels=1.0, request_seconds=request).parts["images"]
+        return plan_label(
+            1000, ONE, COSTS, megapixels=1.0, request_seconds=request
+        ).seconds_by_stage["images"]
 
     look, classify = 0.01 + 0.786432 * 0.02, 0.005 + 0.001
     assert seconds(0.0) == seconds(0.002) == pytest.approx(1000 * (look + classify))
@@ -83,7 +87,9 @@ def test_a_slow_store_holds_up_what_looks_but_not_what_classifies():
 
 @pytest.mark.parametrize("number", [1, 31, 32, 500, 4000, 70_000])
 def test_chunks_are_counted_as_they_are_cut(number):
-    cut = [len(chunk.pieces) for chunk in chunks.cut(Piece("image", "a") for _ in range(number))]
+    cut = [
+        len(chunk.items) for chunk in chunks.cut(SourceItem("image", "a") for _ in range(number))
+    ]
     largest, num_chunks = chunk_sizes(number)
     assert num_chunks == pytest.approx(len(cut), rel=0.05, abs=1)
     assert largest == pytest.approx(max(*cut, 32), rel=0.1)
@@ -98,12 +104,12 @@ def test_a_billion_images_are_planned_at_once():
 
 def test_training_shares_steps_and_exchanges_gradients():
     alone = plan_train(1280, 10, ONE, COSTS)
-    assert alone.parts["steps"] == pytest.approx(10 * 1280 * 0.01)
-    assert alone.parts["gradients"] == 0
-    assert alone.parts["scoring"] == pytest.approx(10 * 160 * 0.004)
+    assert alone.seconds_by_stage["steps"] == pytest.approx(10 * 1280 * 0.01)
+    assert alone.seconds_by_stage["gradients"] == 0
+    assert alone.seconds_by_stage["scoring"] == pytest.approx(10 * 160 * 0.004)
     shared = plan_train(1280, 10, MANY, COSTS)
-    assert shared.parts["steps"] == pytest.approx(alone.parts["steps"] / 128)
-    assert shared.parts["gradients"] == pytest.approx(
+    assert shared.seconds_by_stage["steps"] == pytest.approx(alone.seconds_by_stage["steps"] / 128)
+    assert shared.seconds_by_stage["gradients"] == pytest.approx(
         100 * exchange_seconds(4 * 4_474_759, 8, 10.0)
     )
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer.metrics import score, wilson
+from fer.metrics import score, wilson_interval
 
 
 def test_scores_of_a_perfect_network():
@@ -35,5 +35,5 @@ def test_scores_of_three_classes():
 
 
 def test_wilson():
-    interval = wilson(5, 10)
+    interval = wilson_interval(5, 10)
     assert (interval.low, interval.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)

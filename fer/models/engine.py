@@ -33,7 +33,7 @@ class Engine:
         self.name = choose_engine(device) if name == "auto" else name
         self._preprocess = PREPROCESSING[preprocessing]
         self.dtype = _DTYPES.get(self.name) or _DTYPES[choose_engine(device)]
-        fused = fuse(model).to(device, self.dtype)
+        fused = fold_batch_norm(model).to(device, self.dtype)
         fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch_size = CPU_BATCH_SIZE if device.type == "cpu" else BATCH_SIZE
         self._run = _compile(fused, self.batch_size) if self.name == "compiled" else _eager(fused)
@@ -55,7 +55,7 @@ def choose_engine(device: torch.device) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
-def fuse(model: nn.Module) -> nn.Module:
+def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Return a copy in evaluation mode whose batch normalization is part of the layer before it."""
     fused = copy.deepcopy(model).eval()
     for block in fused.modules():

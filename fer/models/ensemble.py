@@ -30,21 +30,21 @@ def fusion_weights(probs: np.ndarray, labels: np.ndarray, fusion: Fusion) -> np.
     Returns:
         float (K,), summing to 1.
     """
-    scores = np.array([accuracy_of(probs[:, member], labels) for member in range(probs.shape[1])])
+    scores = np.array([top1_accuracy(probs[:, member], labels) for member in range(probs.shape[1])])
     powers = (0,) if fusion == "average" else POWERS
     candidates = [(scores / scores.max()) ** power for power in powers]
-    weights = max(candidates, key=lambda each: accuracy_of(fuse(probs, each), labels))
+    weights = max(candidates, key=lambda each: top1_accuracy(combine_probs(probs, each), labels))
     shares: np.ndarray = weights / weights.sum()
     return shares
 
 
-def fuse(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def combine_probs(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Average members' probabilities float (N, K, C) by weight (K,) to those of all, (N, C)."""
     fused: np.ndarray = np.einsum("nkc,k->nc", probs, weights / weights.sum())
     return fused.astype(np.float32)
 
 
-def accuracy_of(probs: np.ndarray, labels: np.ndarray) -> float:
+def top1_accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of examples whose most probable class, of float (N, C), is their label."""
     return float((probs.argmax(axis=1) == labels).mean())
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fer.errors import InputError, JobError
 from fer.models.checkpoint import Checkpoint
-from fer.models.engine import fuse
+from fer.models.engine import fold_batch_norm
 from fer.models.transforms import PREPROCESSING
 from fer.vision.decode import IMAGE_SIZE
 
@@ -22,12 +22,12 @@ TOLERANCE = 1e-4
 """How far a probability of the exported network may lie from the checkpoint's own."""
 
 
-class Exported(nn.Module):
+class ExportedModel(nn.Module):
     """All of a checkpoint in one graph: preprocessing, members, temperatures, average."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
-        self.members = nn.ModuleList(fuse(model) for model in checkpoint.models)
+        self.members = nn.ModuleList(fold_batch_norm(model) for model in checkpoint.models)
         self.configs, self.weights = checkpoint.configs, checkpoint.weights
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
     import onnx  # noqa: PLC0415 - an extra
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    model, example = Exported(checkpoint).eval(), torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE).byte()
+    model, example = ExportedModel(checkpoint).eval(), torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE).byte()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -12,7 +12,7 @@ from torch import nn
 from fer.data.dataset import Dataset
 from fer.metrics import Scores, score
 from fer.models.checkpoint import load_checkpoint
-from fer.models.convnet import Layers
+from fer.models.layers import Layers
 from fer.reports import figures
 from fer.reports.architecture import draw_architecture
 from fer.reports.pages import render_page

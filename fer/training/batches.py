@@ -15,10 +15,10 @@ from torch import Tensor
 from fer.data.dataset import Dataset, Examples
 from fer.models.transforms import Augmentation
 from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
-from fer.training.targets import TargetRule, smoothed_targets
+from fer.training.targets import TargetBuilder, smoothed_targets
 from fer.vision.decode import IMAGE_SIZE
 
-EVALUATION_BATCH = 256
+VAL_BATCH_SIZE = 256
 
 
 def example_bytes(num_classes: int) -> int:
@@ -65,7 +65,9 @@ class DeviceExamples:
     targets: Tensor
 
     @classmethod
-    def place(cls, examples: Examples, num_classes: int, device: torch.device) -> "DeviceExamples":
+    def from_examples(
+        cls, examples: Examples, num_classes: int, device: torch.device
+    ) -> "DeviceExamples":
         """Copy examples to a device, their labels as they are for targets."""
         images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
         targets = smoothed_targets(labels, num_classes, 0.0)
@@ -79,7 +81,7 @@ class DeviceExamples:
         return DeviceExamples(self.images[part], self.labels[part], self.targets[part])
 
 
-class Feed(Protocol):
+class BatchSource(Protocol):
     """What a worker trains and is evaluated on."""
 
     @property
@@ -90,15 +92,15 @@ class Feed(Protocol):
     def num_val(self) -> int:
         """Examples of ``val``, those of all workers together."""
 
-    def train(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int) -> Iterator[Batch]:
         """Yield this worker's part of each global batch of an epoch, from 0, in a random order."""
 
-    def val(self) -> Iterator[DeviceExamples]:
+    def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's part of ``val``, some examples at a time."""
 
 
 @dataclass(frozen=True)
-class ResidentFeed:
+class InMemoryBatches:
     """Both splits in the memory of the device: nothing decodes or copies while it trains.
 
     Attributes:
@@ -116,7 +118,7 @@ class ResidentFeed:
     world_size: int = 1
 
     @classmethod
-    def place(
+    def load(
         cls,
         data: Dataset,
         recipe: Recipe,
@@ -124,7 +126,7 @@ class ResidentFeed:
         rank: int = 0,
         world_size: int = 1,
         taught: Callable[[int], None] = lambda _number: None,
-    ) -> "ResidentFeed":
+    ) -> "InMemoryBatches":
         """Read a dataset onto a device.
 
         Args:
@@ -141,10 +143,12 @@ class ResidentFeed:
         """
         num_classes = len(data.class_names)
         train, val = data.read_split("train"), data.read_split("val")
-        rule = TargetRule.learn(recipe, train.labels, train.votes, num_classes, device)
-        targets = _targets(rule, train, rank, world_size, taught).to(device)
-        placed = replace(DeviceExamples.place(train, num_classes, device), targets=targets)
-        return cls(recipe, placed, DeviceExamples.place(val, num_classes, device), rank, world_size)
+        builder = TargetBuilder.fit(recipe, train.labels, train.votes, num_classes, device)
+        targets = _targets(builder, train, rank, world_size, taught).to(device)
+        placed = replace(DeviceExamples.from_examples(train, num_classes, device), targets=targets)
+        return cls(
+            recipe, placed, DeviceExamples.from_examples(val, num_classes, device), rank, world_size
+        )
 
     @property
     def num_train(self) -> int:
@@ -156,7 +160,7 @@ class ResidentFeed:
         """Examples of ``val``."""
         return len(self.val_examples)
 
-    def train(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int) -> Iterator[Batch]:
         """Yield this worker's part of each global batch of an epoch, in a new random order.
 
         The rest that does not fill a global batch is left to other epochs.
@@ -179,29 +183,33 @@ class ResidentFeed:
                 epoch * num_steps + index,
             )
 
-    def val(self) -> Iterator[DeviceExamples]:
+    def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's part of ``val``."""
         mine = self.val_examples[self.rank :: self.world_size]
-        for start in range(0, len(mine), EVALUATION_BATCH):
-            yield mine[start : start + EVALUATION_BATCH]
+        for start in range(0, len(mine), VAL_BATCH_SIZE):
+            yield mine[start : start + VAL_BATCH_SIZE]
 
 
-TAUGHT_AT_ONCE = 1024
+TEACHER_BATCH_SIZE = 1024
 
 
 def _targets(
-    rule: TargetRule, examples: Examples, rank: int, world_size: int, taught: Callable[[int], None]
+    builder: TargetBuilder,
+    examples: Examples,
+    rank: int,
+    world_size: int,
+    taught: Callable[[int], None],
 ) -> Tensor:
     """Return the targets of all examples; of a teacher each worker asks its share of them."""
-    if not rule.teacher:
-        return rule.targets(examples)
-    targets = torch.zeros(len(examples), len(rule.weights))
-    stride = TAUGHT_AT_ONCE * world_size
+    if not builder.teacher:
+        return builder.build(examples)
+    targets = torch.zeros(len(examples), len(builder.weights))
+    stride = TEACHER_BATCH_SIZE * world_size
     for start in range(rank, len(examples), stride):
         part = slice(start, start + stride, world_size)
-        targets[part] = rule.targets(examples[part])
+        targets[part] = builder.build(examples[part])
         taught(min(start + stride, len(examples)))
     if world_size > 1:
-        targets = targets.to(rule.teacher.device)
+        targets = targets.to(builder.teacher.device)
         dist.all_reduce(targets)
     return targets

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from fer.data.dataset import Examples
-from fer.data.ferplus import VotesReader
+from fer.data.ferplus import VoteModel
 from fer.errors import InputError
 from fer.models.predictor import Predictor
 from fer.training.recipe import Recipe
@@ -20,7 +20,7 @@ NO_VOTES = (
 
 
 @dataclass(frozen=True)
-class TargetRule:
+class TargetBuilder:
     """What a label, ten people's votes and a trained network ask another network to say.
 
     The label, smoothed; in the share of ``votes_weight`` what the votes make of it; of that in turn
@@ -30,24 +30,24 @@ class TargetRule:
     Attributes:
         recipe: Fixes the shares.
         weights: float32 (C,), of each class.
-        votes_reader: Knows what votes say of labels, where they are asked.
+        vote_model: Knows what votes say of labels, where they are asked.
         teacher: Says how probable each class is, where it is asked.
     """
 
     recipe: Recipe
     weights: Tensor
-    votes_reader: VotesReader | None
+    vote_model: VoteModel | None
     teacher: Predictor | None
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         recipe: Recipe,
         labels: np.ndarray,
         votes: np.ndarray | None,
         num_classes: int,
         device: torch.device,
-    ) -> "TargetRule":
+    ) -> "TargetBuilder":
         """Learn from a training split what a recipe asks for.
 
         Args:
@@ -61,23 +61,23 @@ class TargetRule:
             InputError: There are no votes though the recipe wants them, or the teacher is no
                 checkpoint.
         """
-        votes_reader = None
+        vote_model = None
         if recipe.votes_weight:
             if votes is None:
                 raise InputError(NO_VOTES)
-            votes_reader = VotesReader.learn(votes, labels, num_classes)
+            vote_model = VoteModel.fit(votes, labels, num_classes)
         is_taught = recipe.teacher and recipe.teacher_weight
         teacher = Predictor.load(str(recipe.teacher), device) if is_taught else None
         weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
-        return cls(recipe, weights, votes_reader, teacher)
+        return cls(recipe, weights, vote_model, teacher)
 
-    def targets(self, examples: Examples) -> Tensor:
+    def build(self, examples: Examples) -> Tensor:
         """Return the targets float32 (N, C) of N examples: a row's sum is its example's weight."""
         known = torch.tensor(examples.labels, dtype=torch.int64)
         targets = smoothed_targets(known, len(self.weights), self.recipe.label_smoothing)
-        if self.votes_reader:
+        if self.vote_model:
             assert examples.votes is not None
-            said = torch.tensor(self.votes_reader.probs(examples.votes))
+            said = torch.tensor(self.vote_model.predict_probs(examples.votes))
             targets = targets.lerp(said, self.recipe.votes_weight)
         if self.teacher:
             said = torch.tensor(self.teacher.predict_probs(examples.images, tta=True))

@@ -9,11 +9,11 @@ import torch
 from ray import train as ray_train
 from ray.data import DataIterator, ExecutionOptions, RandomSeedConfig
 
-from fer.data.dataset import Dataset, Examples, examples_of
+from fer.data.dataset import Dataset, Examples, examples_from_table
 from fer.models.transforms import Augmentation
-from fer.training.batches import EVALUATION_BATCH, Batch, DeviceExamples
+from fer.training.batches import VAL_BATCH_SIZE, Batch, DeviceExamples
 from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
-from fer.training.targets import TargetRule
+from fer.training.targets import TargetBuilder
 from ray_jobs.pipeline import stages
 
 TRAIN = "train"
@@ -42,17 +42,17 @@ def data_config() -> ray_train.DataConfig:
 
 
 @dataclass(frozen=True)
-class StreamedFeed:
+class StreamedBatches:
     """Both splits as streams: a worker holds some batches of images.
 
     Of labels and votes it holds all, 18 bytes an example. The global batches are of the same size
-    as those of a ``ResidentFeed``, and as many; which examples meet in them is up to Ray Data's
+    as those of ``InMemoryBatches``, and as many; which examples meet in them is up to Ray Data's
     shuffle, and how they are moved differs by worker.
 
     Attributes:
         data: The dataset.
         recipe: Fixes the batches.
-        rule: Makes the targets.
+        target_builder: Builds the targets of each batch.
         stream: This worker's share of ``train_examples``.
         device: Where batches are put.
         rank: Number of this worker.
@@ -61,7 +61,7 @@ class StreamedFeed:
 
     data: Dataset
     recipe: Recipe
-    rule: TargetRule
+    target_builder: TargetBuilder
     stream: DataIterator
     device: torch.device
     rank: int
@@ -70,16 +70,18 @@ class StreamedFeed:
     @classmethod
     def open(
         cls, data: Dataset, recipe: Recipe, device: torch.device, rank: int, world_size: int
-    ) -> "StreamedFeed":
+    ) -> "StreamedBatches":
         """Join the stream as a worker of Ray Train.
 
         Raises:
             InputError: The dataset has no votes though the recipe wants them, or the teacher is no
                 checkpoint.
         """
-        rule = TargetRule.learn(recipe, *data.read_labels("train"), len(data.class_names), device)
+        builder = TargetBuilder.fit(
+            recipe, *data.read_labels("train"), len(data.class_names), device
+        )
         stream = ray_train.get_dataset_shard(TRAIN)
-        return cls(data, recipe, rule, stream, device, rank, world_size)
+        return cls(data, recipe, builder, stream, device, rank, world_size)
 
     @property
     def num_train(self) -> int:
@@ -91,7 +93,7 @@ class StreamedFeed:
         """Examples of ``val``."""
         return sum(self.data.counts("val").values())
 
-    def train(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int) -> Iterator[Batch]:
         """Yield this worker's part of each global batch of an epoch."""
         num_steps = steps_per_epoch(self.num_train, self.recipe.batch_size)
         seed = seed_of_worker(self.recipe.seed, epoch, self.rank)
@@ -103,10 +105,10 @@ class StreamedFeed:
             drop_last=True,
         )
         for index, table in enumerate(islice(tables, num_steps)):
-            yield self._batch(examples_of(table), epoch * num_steps + index, generator)
+            yield self._batch(examples_from_table(table), epoch * num_steps + index, generator)
 
     def _batch(self, examples: Examples, step: int, generator: torch.Generator) -> Batch:
-        targets = self.rule.targets(examples)
+        targets = self.target_builder.build(examples)
         moves = Augmentation.draw(len(examples), generator) if self.recipe.augment else None
         return Batch(
             torch.tensor(examples.images).to(self.device),
@@ -117,8 +119,8 @@ class StreamedFeed:
             step,
         )
 
-    def val(self) -> Iterator[DeviceExamples]:
+    def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's part of ``val``, read from its own share of the files."""
         num_classes = len(self.data.class_names)
-        for examples in self.data.stream_split("val", EVALUATION_BATCH, self.rank, self.world_size):
-            yield DeviceExamples.place(examples, num_classes, self.device)
+        for examples in self.data.stream_split("val", VAL_BATCH_SIZE, self.rank, self.world_size):
+            yield DeviceExamples.from_examples(examples, num_classes, self.device)

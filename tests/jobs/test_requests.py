@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from fer.cost_model import Coefficients, Shape, plan_label
+from fer.cost_model import ClusterShape, Coefficients, plan_label
 from fer.data.synthetic import draw_faces
 from ray_jobs.plan import DEFAULTS
 
@@ -28,7 +28,7 @@ def test_requests_are_as_many_as_planned(fer, photographs, checkpoint, s3_proxy)
     )
     asked = Counter(kind(request) for request in s3_proxy.asked)
     planned = plan_label(
-        NUM_IMAGES, Shape(1, 4), Coefficients.read(str(DEFAULTS)), megapixels=None
+        NUM_IMAGES, ClusterShape(1, 4), Coefficients.read(str(DEFAULTS)), megapixels=None
     ).requests
     # With a dozen that belong to no image and no chunk.
     assert asked["get"] == pytest.approx(planned["get"], abs=30)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from fer.errors import InputError
-from fer.models.convnet import ACTIVATIONS, MODELS, Dropout, build_model, count_parameters
+from fer.models.convnet import MODELS, build_model, count_parameters
+from fer.models.layers import ACTIVATIONS, Dropout
 from ray_jobs.config import Model
 
 STATISTICS = "eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)"

@@ -8,7 +8,7 @@ import torch
 from fer.data.synthetic import draw_faces
 from fer.models.checkpoint import load_checkpoint
 from fer.models.convnet import MODELS, build_model
-from fer.models.engine import Engine, choose_engine, fuse
+from fer.models.engine import Engine, choose_engine, fold_batch_norm
 from fer.models.transforms import standardize
 
 CPU = torch.device("cpu")
@@ -43,8 +43,12 @@ def test_fusing_changes_nothing(name, images):
     with torch.inference_mode():
         model(standardize(images[:64]))  # statistics that are not those of the start
         seen = model.eval()(standardize(images[:8]))
-        torch.testing.assert_close(fuse(model)(standardize(images[:8])), seen, rtol=1e-4, atol=1e-4)
-    assert not any("BatchNorm" in type(module).__name__ for module in fuse(model).modules())
+        torch.testing.assert_close(
+            fold_batch_norm(model)(standardize(images[:8])), seen, rtol=1e-4, atol=1e-4
+        )
+    assert not any(
+        "BatchNorm" in type(module).__name__ for module in fold_batch_norm(model).modules()
+    )
     assert any("BatchNorm" in type(module).__name__ for module in model.modules())
 
 

@@ -6,7 +6,7 @@ import pytest
 from fer import storage
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint, read_id
-from fer.models.ensemble import accuracy_of, ensemble_files, fuse, fusion_weights
+from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights, top1_accuracy
 
 
 def members(labels, *accuracies, sureness=0.9):
@@ -27,7 +27,9 @@ def labels():
 def test_an_average_weighs_members_alike(labels):
     probs = members(labels, 0.9, 0.5)
     assert fusion_weights(probs, labels, "average").tolist() == [0.5, 0.5]
-    np.testing.assert_allclose(fuse(probs, np.array([1.0, 1.0])), probs.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        combine_probs(probs, np.array([1.0, 1.0])), probs.mean(axis=1), rtol=1e-6
+    )
 
 
 def test_exponential_weights_favor_who_is_right_where_that_helps(labels):
@@ -38,8 +40,8 @@ def test_exponential_weights_favor_who_is_right_where_that_helps(labels):
     assert weights.sum() == pytest.approx(1)
     assert weights[0] > 0.5 > weights[1] == weights[2]
     alike = fusion_weights(probs, labels, "average")
-    assert accuracy_of(fuse(probs, weights), labels) == 0.9
-    assert accuracy_of(fuse(probs, alike), labels) == 0.5
+    assert top1_accuracy(combine_probs(probs, weights), labels) == 0.9
+    assert top1_accuracy(combine_probs(probs, alike), labels) == 0.5
 
 
 def test_exponential_weights_are_alike_where_they_do_not_help(labels):

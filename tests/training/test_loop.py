@@ -12,7 +12,7 @@ from fer.data.dataset import Examples
 from fer.errors import InputError
 from fer.models.convnet import build_model
 from fer.models.predictor import Predictor
-from fer.training.batches import DeviceExamples, ResidentFeed
+from fer.training.batches import DeviceExamples, InMemoryBatches
 from fer.training.loop import (
     GRADIENT_CLIP,
     best_temperature,
@@ -23,7 +23,7 @@ from fer.training.loop import (
 )
 from fer.training.losses import cross_entropy_sum, squared_hinge_sum
 from fer.training.recipe import Recipe, learning_rate, steps_per_epoch
-from fer.training.targets import TargetRule, class_weights, smoothed_targets
+from fer.training.targets import TargetBuilder, class_weights, smoothed_targets
 
 CPU = torch.device("cpu")
 
@@ -50,11 +50,11 @@ RECIPE = Recipe(
 def examples(faces):
     images, labels = faces
     split = Examples(images, labels.astype(np.int64))
-    return DeviceExamples.place(split, 7, CPU)
+    return DeviceExamples.from_examples(split, 7, CPU)
 
 
 def training_batches(examples, recipe, epoch, rank=0, world_size=1):
-    return ResidentFeed(recipe, examples, examples, rank, world_size).train(epoch)
+    return InMemoryBatches(recipe, examples, examples, rank, world_size).train_batches(epoch)
 
 
 def in_parts(examples, batch_size):
@@ -194,19 +194,19 @@ def test_targets_mix_the_label_with_what_votes_make_of_it():
     votes = np.eye(10, dtype=np.int8)[labels] * 10
     recipe = replace(RECIPE, label_smoothing=0.0, votes_weight=0.5)
     examples = Examples(np.zeros((70, 48, 48), np.uint8), labels, votes=votes)
-    targets = TargetRule.learn(recipe, labels, votes, 7, CPU).targets(examples)
+    targets = TargetBuilder.fit(recipe, labels, votes, 7, CPU).build(examples)
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(70))
     assert (targets.argmax(dim=1) == torch.tensor(labels)).all()
     # The votes tell all about these labels, so their half says nearly as much as the label's.
     assert 0.8 < targets.max(dim=1).values.min() < 1
     with pytest.raises(InputError, match="has no FER[+] votes to learn from"):
-        TargetRule.learn(recipe, labels, None, 7, CPU)
+        TargetBuilder.fit(recipe, labels, None, 7, CPU)
 
 
 def test_targets_mix_the_label_with_what_a_teacher_says(faces):
     images, labels = faces
     recipe = replace(RECIPE, teacher="bundled", teacher_weight=0.3, class_balance=1.0)
-    targets = TargetRule.learn(recipe, labels, None, 7, CPU).targets(Examples(images, labels))
+    targets = TargetBuilder.fit(recipe, labels, None, 7, CPU).build(Examples(images, labels))
     known = torch.tensor(labels, dtype=torch.int64)
     told = torch.tensor(Predictor.load("bundled").predict_probs(images, tta=True))
     mixed = 0.7 * smoothed_targets(known, 7, 0.1) + 0.3 * told
