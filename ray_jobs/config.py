@@ -1,177 +1,181 @@
-"""One frozen dataclass per job: every flag, its unit, its default, its check."""
+"""One frozen dataclass per job: its flags, their defaults, their help and their checks.
+
+A class docstring is the job's one-line help. The string below a field is the flag's help.
+"""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from fer.errors import InputError
 
 Location = Annotated[str, tyro.conf.arg(metavar="LOCATION")]
-"""A path or URI, which ``locations.resolve`` makes absolute before a job begins."""
+"""A path or URI. ``locations.resolve`` makes it absolute before a job begins."""
 
 Locations = Annotated[tuple[Location, ...], tyro.conf.UseAppendAction]
-"""One or more of them: ``--source a b`` and ``--source a --source b`` are the same."""
+"""One or more locations. ``--source a b`` and ``--source a --source b`` mean the same."""
 
 Globs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-"""One or more patterns of names."""
+"""Any number of patterns of names."""
 
 Model = Literal[
     "shallow", "deep", "conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "conv8"
 ]
-"""The keys of ``fer.models.convnet.MODELS``, which would bring torch with it."""
+"""The keys of ``fer.models.convnet.MODELS``, repeated here because that module imports torch."""
 
 Study = Literal[
     "search", "paper", "recipe", "votes", "depth", "pooling", "batch-norm", "activation", "loss"
 ]
 
 BUNDLED = "bundled"
-"""Names the checkpoint that the package ships, where a location could stand."""
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _require(condition: bool, flag: str, expected: str, found: object) -> None:
-    if not condition:
-        raise InputError(f"{flag} must be {expected}, but is {found}.")
+"""The checkpoint that the package ships, usable wherever a checkpoint's location is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    """FER2013 and image archives to a dataset in Parquet."""
+    """Turn FER2013 and image archives into a dataset of Parquet files."""
 
     source: Locations
-    """CSV files (fer2013.csv, icml_face_data.csv, train.csv), folders of images by class, and zip
-    and tar archives of these: paths or URIs."""
+    """One or more paths or URIs of CSV files (fer2013.csv, icml_face_data.csv, train.csv), of
+    folders with one subfolder for each class, or of zip and tar archives that hold these."""
     output: Location
-    """Folder or URI of the dataset to make."""
+    """Folder or URI where the dataset is written."""
     split_from: Literal["auto", "usage", "filename", "folder", "hash"] = "auto"
-    """Where an example's split is read from: the Usage column, the file's name, its folders, or a
-    hash of its pixels; auto takes the first of these that knows it."""
+    """Where the split of an example is read from: the Usage column of the CSV file (usage), the
+    start of the file name (filename), the folders above the file (folder) or a hash of the pixels
+    (hash). auto uses the first of these that names a split."""
     classes: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Classes other than FER2013's seven, in the order of their labels, each with what else it goes
-    by: --classes surprise=1 fear=2 disgust=3 for the folders 1, 2 and 3."""
+    """Class names in the order of their labels, to replace FER2013's seven classes. Other names of
+    a class follow an equals sign: --classes surprise=1 fear=2 disgust=3 reads the folders 1, 2 and
+    3 as these classes."""
     votes: Location | None = None
-    """FER+ votes (fer2013new.csv) for the rows of FER2013's CSV file."""
+    """Path or URI of the FER+ votes (fer2013new.csv) for the rows of FER2013's CSV file. By default
+    no votes are stored."""
     max_reject_fraction: float = 0.05
-    """Largest share of rejects, 0 to 1, with which the job still succeeds."""
+    """Largest fraction of rejected examples, from 0 to 1, with which the job still succeeds."""
     overwrite: bool = False
-    """Replace a dataset that the output already holds."""
+    """Replace the dataset that --output already holds."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.source), "--source", "one location or more", "missing")
-        fraction = self.max_reject_fraction
-        _require(0 <= fraction <= 1, "--max-reject-fraction", "between 0 and 1", fraction)
+        _require(bool(self.source), "--source", "one or more locations", "missing")
+        _require_fraction(self, "max_reject_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A dataset to a checkpoint, data-parallel over any number of workers."""
+    """Train a network on a dataset, data-parallel on any number of workers."""
 
     dataset: Location
-    """Folder or URI of the dataset."""
+    """Folder or URI of the dataset to train on."""
     output: Location
-    """Folder or URI of the checkpoint to make."""
+    """Folder or URI where the checkpoint is written."""
     model: Model = "deep"
-    """The paper's network of two convolutions (shallow) or of four (deep), or a plain net of so
-    many."""
+    """Network to train: deep and shallow are the paper's networks of four and two convolutions;
+    conv1 to conv8 are plain networks of one to eight convolutions."""
     num_workers: str = "1"
-    """Processes that share each batch: N, or MIN:MAX to take what the cluster has."""
+    """Number of worker processes that share each batch: N, or MIN:MAX to use as many as the cluster
+    has room for."""
     cpus_per_worker: int | None = None
-    """CPUs and threads of each worker; by default an even share of the cluster's."""
+    """CPUs and threads of each worker, at least 1. By default the workers share the CPUs of the
+    cluster evenly."""
     use_gpu: bool = False
-    """Give each worker a GPU."""
+    """Give each worker one GPU."""
     memory_limit: float = 4.0
-    """GiB of examples that a worker may hold; a larger dataset is streamed through Ray Data."""
+    """GiB of examples that a worker may hold in memory. A larger dataset is streamed through Ray
+    Data."""
     num_epochs: int = 30
-    """Passes over the training split."""
+    """Number of passes over the training split."""
     batch_size: int = 128
-    """Examples a step, all workers together."""
+    """Number of examples in each training step, over all workers. Each worker needs at least 2."""
     lr: float = 0.05
-    """Highest learning rate of the schedule."""
+    """Highest learning rate of the schedule, above 0."""
     weight_decay: float = 5e-4
-    """Factor of the squared weights in the loss."""
+    """Weight of the L2 penalty on the network's weights, at least 0."""
     dropout: float = 0.25
-    """Fraction of activations dropped after every block, 0 to 1."""
+    """Fraction of activations that are dropped after each block, at least 0 and below 1."""
     batch_norm: bool = True
-    """Normalize what each convolution and hidden layer computes, over the batch."""
+    """Use batch normalization after each convolution and each hidden layer."""
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] = "relu"
-    """What follows it."""
+    """Activation function after each convolution and each hidden layer."""
     pooling: Literal["max", "fractional"] = "max"
-    """How maps are made smaller."""
+    """How feature maps are downsampled: 2x2 max pooling (max) or fractional max pooling
+    (fractional)."""
     first_kernel: int = 3
-    """Side of the first convolution's filters in pixels, odd."""
+    """Side of the first convolution's filters in pixels, an odd number from 1 to 47."""
     loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
-    """What training makes small."""
+    """Loss function that training minimizes."""
     label_smoothing: float = 0.1
-    """Share of the target spread evenly over the classes, 0 to 1."""
+    """Share of each target that is spread evenly over the classes, at least 0 and below 1."""
     votes_weight: float = 0.0
-    """Share of the target that FER+ votes say in the label's place, 0 to 1; the dataset must have
-    been ingested with them."""
+    """Share of each target that comes from the FER+ votes instead of the label, from 0 to 1. Above
+    0, the dataset must hold votes (ingest --votes)."""
     teacher: Location | None = None
-    """Checkpoint, such as an ensemble's, that says of each training image what to learn besides;
-    asked before the first step, or in every epoch where the dataset is streamed."""
+    """Folder, URI or shipped name of a checkpoint, perhaps an ensemble, whose predictions for the
+    training images become a share of the targets. It runs once before the first step, or in every
+    epoch if the dataset is streamed. By default there is no teacher."""
     teacher_weight: float = 0.5
-    """Share of the target that the teacher says in place of label and votes, 0 to 1."""
+    """Share of each target that comes from the --teacher instead of labels and votes, from 0 to
+    1."""
     class_balance: float = 0.0
-    """Weight of rare classes: 0 counts examples alike, 1 counts classes alike."""
+    """How much rare classes weigh, from 0 to 1: at 0 all examples have the same weight, at 1 all
+    classes have."""
     ema_decay: float = 0.998
-    """What a moving average of the weights, which is what is kept, keeps at each step; 0: none."""
+    """Decay of the exponential moving average of the weights at each step, at least 0 and below 1.
+    The averaged weights are scored and saved. 0 turns averaging off."""
     preprocessing: Literal["standardize", "equalize"] = "standardize"
-    """How an image becomes the network's input: brought to mean 0 and deviation 1, or its gray
-    levels spread evenly first."""
+    """What is done to the pixels of each image: scale them to mean 0 and standard deviation 1
+    (standardize), or also equalize the histogram of gray levels first (equalize)."""
     augment: bool = True
-    """Mirror, turn, zoom and shift the training images at random."""
+    """Mirror, rotate, zoom and shift the training images at random."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What the network computes in; auto takes bfloat16 where the processor is fast at it."""
+    """Number format of the network's computations. auto uses bfloat16 where the processor is fast
+    at it, and float32 elsewhere."""
     select_by: Literal["val_macro_f1", "val_accuracy"] = "val_macro_f1"
-    """Which score on val says what the best epoch is."""
+    """Score on the val split by which the best epoch is chosen."""
     patience: int | None = None
-    """Stop after so many epochs without a better score on val."""
+    """Stop after this many epochs without a better score on the val split, at least 1. By default
+    all epochs are trained."""
     seed: int = 0
-    """Of the weights, the order of the examples and the augmentation."""
+    """Random seed of the initial weights, the order of the examples and the augmentation, from 0 to
+    4294967295."""
     from_checkpoint: Location | None = None
-    """Checkpoint whose weights training starts from."""
+    """Folder, URI or shipped name of a checkpoint whose weights training starts from. By default
+    training starts from random weights."""
     mlflow_uri: str | None = None
-    """Tracking server of MLflow that is told the flags and every epoch's metrics."""
+    """URI of the MLflow tracking server that receives the flags and the metrics of every epoch. By
+    default nothing is sent to MLflow."""
     resume: bool = False
-    """Go on with the unfinished run that the output holds."""
+    """Continue the unfinished training run that --output holds."""
     overwrite: bool = False
-    """Replace a checkpoint that the output already holds."""
+    """Replace the checkpoint or the training run that --output already holds."""
 
     def __post_init__(self) -> None:
-        _require(self.memory_limit >= 0, "--memory-limit", "at least 0", self.memory_limit)
-        _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
-        _require(self.batch_size > 1, "--batch-size", "at least 2", self.batch_size)
-        _require(self.lr > 0, "--lr", "above 0", self.lr)
-        _require(0 <= self.seed < 2**32, "--seed", "from 0 to 4294967295", self.seed)
-        _require(self.weight_decay >= 0, "--weight-decay", "at least 0", self.weight_decay)
-        _require(0 <= self.dropout < 1, "--dropout", "in [0, 1)", self.dropout)
+        _require_at_least(self, 0, "memory_limit", "weight_decay")
+        _require_at_least(self, 1, "num_epochs", "patience", "cpus_per_worker")
+        _require_at_least(self, 2, "batch_size")
+        _require_above_zero(self, "lr")
+        _require_seed(self.seed)
+        _require_fraction(self, "votes_weight", "teacher_weight", "class_balance")
+        _require_fraction_below_one(self, "dropout", "label_smoothing", "ema_decay")
         kernel = self.first_kernel
-        _require(kernel % 2 == 1 and 0 < kernel < 48, "--first-kernel", "odd, 1 to 47", kernel)
-        smoothing = self.label_smoothing
-        _require(0 <= smoothing < 1, "--label-smoothing", "in [0, 1)", smoothing)
-        _require(0 <= self.votes_weight <= 1, "--votes-weight", "in [0, 1]", self.votes_weight)
-        share = self.teacher_weight
-        _require(0 <= share <= 1, "--teacher-weight", "in [0, 1]", share)
-        _require(0 <= self.class_balance <= 1, "--class-balance", "in [0, 1]", self.class_balance)
-        _require(0 <= self.ema_decay < 1, "--ema-decay", "in [0, 1)", self.ema_decay)
-        _require(
-            self.patience is None or self.patience > 0, "--patience", "at least 1", self.patience
-        )
-        _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
+        is_kernel = kernel % 2 == 1 and 0 < kernel < 48
+        _require(is_kernel, "--first-kernel", "an odd number from 1 to 47", kernel)
+        _forbid_together(self, "resume", "overwrite")
         low, high = self.worker_range
-        _require(1 <= low <= high, "--num-workers", "N or MIN:MAX, at least 1", self.num_workers)
-        # Batch normalization needs two examples of its own.
-        _require(2 * high <= self.batch_size, "--num-workers", "at most half of --batch-size", high)
-        cpus = self.cpus_per_worker
-        _require(cpus is None or cpus > 0, "--cpus-per-worker", "at least 1", cpus)
+        expected = "N or MIN:MAX, with 1 <= MIN <= MAX"
+        _require(1 <= low <= high, "--num-workers", expected, self.num_workers)
+        # Batch normalization needs two examples in each worker.
+        if 2 * high > self.batch_size:
+            raise InputError(
+                f"--num-workers allows {high} workers, which need a --batch-size of at least "
+                f"{2 * high}, two examples for each, but it is {self.batch_size}; use fewer "
+                "workers or a larger batch."
+            )
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """Smallest and largest number of workers."""
+        """Smallest and largest number of workers; (0, 0) if ``num_workers`` cannot be parsed."""
         low, _, high = self.num_workers.partition(":")
         if not (low.isdecimal() and (high or low).isdecimal()):
             return 0, 0
@@ -180,278 +184,302 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """A search of hyperparameters, or a study of one question, over many short trainings."""
+    """Search hyperparameters, or compare variants of one choice, over many short training runs."""
 
     dataset: Location
-    """Folder or URI of the dataset."""
+    """Folder or URI of the dataset to train on."""
     output: Location
-    """Folder or URI of the study to make."""
+    """Folder or URI where the study is written."""
     study: Study = "search"
-    """search: lr, batch size, epochs, weight decay and dropout of --model; paper: the same of both
-    networks of the paper; recipe: what training is without each of its parts; the others compare
-    what their name says, all else equal."""
+    """What is studied. search varies the learning rate, batch size, epochs, weight decay and
+    dropout of --model. paper does the same for both networks of the paper. recipe leaves out or
+    changes one part of training at a time. The others compare the variants of the choice that they
+    are named after, all else equal."""
     model: Model = "deep"
-    """The network; depth and paper choose their own."""
+    """Network to train in each trial. --study depth and --study paper choose their own networks and
+    ignore this flag."""
     num_samples: int = 16
-    """Trials of a search; a comparison has as many as it has variants."""
+    """Number of trials of --study search and --study paper, at least 1. A comparison runs one trial
+    for each variant."""
     search: Literal["random", "optuna"] = "random"
-    """How a search chooses what to try next."""
+    """How a search chooses the values of the next trial: at random, or by Optuna."""
     num_epochs: int = 12
-    """Most passes over the training split of a trial."""
+    """Largest number of passes over the training split in a trial, at least 1."""
     max_concurrent_trials: int | None = None
-    """Trials at the same time; by default as many as the cluster has room for."""
+    """Largest number of trials that run at the same time, at least 1. By default as many run as the
+    cluster has room for."""
     cpus_per_trial: float = 1.0
-    """CPUs of each trial; parts of one are shared."""
+    """CPUs that each trial reserves, above 0. With fractions, trials share a CPU."""
     gpus_per_trial: float = 0.0
-    """GPUs of each trial; parts of one are shared."""
+    """GPUs that each trial reserves, at least 0. With fractions, trials share a GPU."""
     select_by: Literal["val_macro_f1", "val_accuracy"] = "val_macro_f1"
-    """Which score on val says what the best trial is."""
+    """Score on the val split by which trials and epochs are ranked."""
     seed: int = 0
-    """Of the search and of every trial."""
+    """Random seed of the search and of every trial, from 0 to 4294967295."""
     resume: bool = False
-    """Go on with the unfinished study that the output holds."""
+    """Continue the unfinished study that --output holds."""
     overwrite: bool = False
-    """Replace a study that the output already holds."""
+    """Replace the study that --output already holds."""
 
     def __post_init__(self) -> None:
-        _require(self.num_samples > 0, "--num-samples", "at least 1", self.num_samples)
-        _require(0 <= self.seed < 2**32, "--seed", "from 0 to 4294967295", self.seed)
-        _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
-        _require(self.cpus_per_trial > 0, "--cpus-per-trial", "above 0", self.cpus_per_trial)
-        _require(self.gpus_per_trial >= 0, "--gpus-per-trial", "at least 0", self.gpus_per_trial)
-        most = self.max_concurrent_trials
-        _require(most is None or most > 0, "--max-concurrent-trials", "at least 1", most)
-        _require(not (self.resume and self.overwrite), "--resume", "without --overwrite", "with it")
+        _require_at_least(self, 1, "num_samples", "num_epochs", "max_concurrent_trials")
+        _require_seed(self.seed)
+        _require_above_zero(self, "cpus_per_trial")
+        _require_at_least(self, 0, "gpus_per_trial")
+        _forbid_together(self, "resume", "overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Checkpoints and a dataset to a report: the paper's tables and figures."""
+    """Score checkpoints on a dataset and write a report with the paper's tables and figures."""
 
     dataset: Location
-    """Folder or URI of the dataset."""
+    """Folder or URI of the dataset to score on."""
     checkpoint: Locations
-    """Folders or URIs of the checkpoints to compare."""
+    """One or more folders, URIs or shipped names of checkpoints to score and compare."""
     output: Location
-    """Folder or URI of the report to make."""
+    """Folder or URI where the report is written."""
     split: Literal["train", "val", "test"] = "val"
-    """Which examples to score on; choose on val, look at test once."""
+    """Split of the dataset to score on. Choose networks on val, and look at test once, at the
+    end."""
     tta: bool = False
-    """Average over each image and its mirror image."""
+    """Average the probabilities of each image and its mirror image (test-time augmentation). It
+    takes twice as long."""
     ensemble: bool = False
-    """Score the checkpoints' averaged probabilities as one more network, and write it as a
-    checkpoint into the report's folder."""
+    """Also score the average of all checkpoints as one more network, and write it as a checkpoint
+    into the folder ensemble of --output."""
     fusion: Literal["average", "exponential"] = "average"
-    """How the ensemble weighs its members: alike, or by a power of what each scored on val."""
+    """How --ensemble weighs its members: all the same (average), or by a power of each member's
+    score on the val split (exponential)."""
     overwrite: bool = False
-    """Replace a report that the output already holds."""
+    """Replace the report that --output already holds."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.checkpoint), "--checkpoint", "one location or more", "missing")
-        from_val = self.fusion == "average" or (self.ensemble and self.split == "val")
-        _require(from_val, "--fusion", "with --ensemble and --split val", self.fusion)
+        _require(bool(self.checkpoint), "--checkpoint", "one or more locations", "missing")
+        if self.fusion != "average" and not (self.ensemble and self.split == "val"):
+            raise InputError(
+                f"--fusion {self.fusion} needs --ensemble and --split val; give both, or leave "
+                "--fusion out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """Images to a table of faces and the emotions that they seem to express."""
+    """Label images: write a table of faces and the emotions that they appear to express."""
 
     images: Location
-    """Folder, archive, image or s3:// prefix; or a manifest, a CSV or Parquet file (or a folder of
-    the latter) whose column image, uri or path names one in each row: a path or URI, relative to
-    the manifest's folder, perhaps with its size_bytes and etag."""
+    """Path or URI of the images to label: a folder, an archive, a single image, an s3:// prefix, or
+    a manifest. A manifest is a CSV or Parquet file, or a folder of Parquet files, with one image or
+    archive in each row of its column image, uri or path: a URI, or a path relative to the
+    manifest's folder. Its columns size_bytes and etag are optional."""
     output: Location
-    """Folder or URI of the labels to make."""
+    """Folder or URI where the labels are written."""
     checkpoint: Location = BUNDLED
-    """Folder or URI of the checkpoint, or bundled."""
+    """Folder, URI or shipped name of the checkpoint that classifies the faces."""
     detector: Literal["yunet", "none"] = "yunet"
-    """yunet finds the faces of photographs; none: each image is one face, cropped as FER2013 crops
-    it."""
+    """How faces are found: yunet detects the faces of photographs; none takes each image as one
+    face that is cropped as in FER2013."""
     detector_weights: Location | None = None
-    """YuNet's ONNX file; by default that of OpenCV's model zoo, which is downloaded once."""
+    """Path or URI of YuNet's ONNX file. By default the file of OpenCV's model zoo is used, which is
+    downloaded once."""
     min_face_size: float = 16.0
-    """Faces that are narrower, in pixels of the photograph, are left out."""
+    """Smallest width, in pixels of the photograph, of a face that is labeled."""
     engine: Literal["auto", "float32", "bfloat16", "compiled"] = "auto"
-    """How the network is run: auto takes bfloat16 where the processor is fast at it; compiled needs
-    a C++ compiler, and repays the time that this takes on hundreds of thousands of faces."""
+    """How the network runs. auto uses bfloat16 where the processor is fast at it, and float32
+    elsewhere. compiled needs a C++ compiler; its start takes seconds in each process, which pays
+    off from hundreds of thousands of faces."""
     use_gpu: bool = False
-    """Run the network on the cluster's GPUs, a process on each."""
+    """Run the network on the GPUs of the cluster, one process on each."""
     min_confidence: float = 0.0
-    """Rows whose confidence is below, 0 to 1, are marked uncertain and name no emotion."""
+    """Smallest confidence, from 0 to 1, at which a face gets an emotion. A face below it has the
+    status uncertain and no emotion."""
     include: Globs = ()
-    """Label only images that match one of these globs, which are those of .gitignore: *.jpg and
-    raw/ match at any depth, 2024/**/*.jpg from --images on; case counts. They are asked about the
-    path below --images, in which an archive is a folder; of a manifest below its folder, or about
-    the whole URI."""
+    """Label only the images that match one of these globs, in the syntax of .gitignore: *.jpg and
+    raw/ match at any depth, 2024/**/*.jpg only from --images down, and case matters. They are
+    matched with the path below --images, in which an archive is a folder; for a manifest, with the
+    path below its folder or with the whole URI. By default all images are labeled."""
     exclude: Globs = ()
-    """Label nothing that matches one of these globs, neither images nor whole archives."""
+    """Leave out the images and whole archives that match one of these globs, in the syntax of
+    .gitignore. By default nothing is left out."""
     limit: int | None = None
-    """Label only the first so many of these images of a folder, and of each archive."""
+    """Label only the first N images of --images, and the first N of each archive in it, after
+    --include and --exclude. By default all are labeled."""
     format: Annotated[tuple[Literal["csv", "jsonl"], ...], tyro.conf.UseAppendAction] = ()
-    """Write the labels as CSV or JSON lines too, a file for each one of Parquet. In CSV a text that
-    a spreadsheet would run as a formula begins with an apostrophe."""
+    """Also write the labels as CSV or JSON Lines, one file for each Parquet file. In CSV, a text
+    that a spreadsheet would run as a formula begins with an apostrophe. By default only Parquet is
+    written."""
     resume: bool = False
-    """Label only what the unfinished labels that the output holds are without."""
+    """Continue the unfinished labels that --output holds: label only the images that are
+    missing."""
     update: bool = False
-    """List the images anew and label those that the finished labels of the output are without, or
-    have in an earlier state."""
+    """List the images again and add to the finished labels that --output holds: label only the
+    images that are new or have changed."""
     overwrite: bool = False
-    """Replace labels that the output already holds."""
+    """Replace the labels that --output already holds."""
 
     def __post_init__(self) -> None:
-        confidence = self.min_confidence
-        _require(0 <= confidence <= 1, "--min-confidence", "between 0 and 1", confidence)
-        _require(self.min_face_size >= 0, "--min-face-size", "at least 0", self.min_face_size)
-        _require(self.limit is None or self.limit > 0, "--limit", "at least 1", self.limit)
-        chosen = self.resume + self.update + self.overwrite
-        _require(chosen <= 1, "--resume, --update or --overwrite", "alone", "with another")
+        _require_fraction(self, "min_confidence")
+        _require_at_least(self, 0, "min_face_size")
+        _require_at_least(self, 1, "limit")
+        _forbid_together(self, "resume", "update", "overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """A checkpoint behind HTTP: an API, and a page to try it, until it is stopped."""
+    """Serve a checkpoint over HTTP, as an API and a page to try it, until the job is stopped."""
 
     checkpoint: Location = BUNDLED
-    """Folder or URI of the checkpoint, or bundled."""
+    """Folder, URI or shipped name of the checkpoint that classifies the faces."""
     detector: Literal["yunet", "none"] = "yunet"
-    """yunet finds the faces of photographs; none serves faces cropped as FER2013 crops them
-    alone."""
+    """How faces are found: yunet detects the faces of photographs; none takes each image as one
+    face that is cropped as in FER2013."""
     detector_weights: Location | None = None
-    """YuNet's ONNX file; by default that of OpenCV's model zoo, which is downloaded once."""
+    """Path or URI of YuNet's ONNX file. By default the file of OpenCV's model zoo is used, which is
+    downloaded once."""
     min_face_size: float = 16.0
-    """Faces that are narrower, in pixels of the photograph, are left out."""
+    """Smallest width, in pixels of the photograph, of a face that is classified."""
     min_confidence: float = 0.0
-    """Faces whose confidence is below, 0 to 1, are uncertain and named no emotion."""
+    """Smallest confidence, from 0 to 1, at which a face gets an emotion. A face below it has the
+    status uncertain and no emotion."""
     engine: Literal["auto", "float32", "bfloat16", "compiled"] = "auto"
-    """How the network is run: auto takes bfloat16 where the processor is fast at it."""
+    """How the network runs. auto uses bfloat16 where the processor is fast at it, and float32
+    elsewhere. compiled needs a C++ compiler, and each replica takes seconds longer to start."""
     host: str = "127.0.0.1"
-    """Address to listen at; one that others reach needs a token in FER_API_TOKEN."""
+    """Address to listen on. An address that other machines can reach needs a token in the
+    environment variable FER_API_TOKEN."""
     port: int = 8000
-    """Port to listen at."""
+    """TCP port to listen on, from 1 to 65535."""
     min_replicas: int = 1
-    """Processes that answer when nobody asks."""
+    """Number of replicas, processes that answer requests, that run even without traffic, at least
+    1."""
     max_replicas: int = 1
-    """Most processes that answer when many ask."""
+    """Largest number of replicas, processes that answer requests, under load. It must be at least
+    --min-replicas."""
     cpus_per_replica: float = 1.0
-    """CPUs that each of them reserves; its network has as many threads."""
+    """CPUs that each replica reserves, above 0. Its network uses as many threads."""
     gpus_per_replica: float = 0.0
-    """GPUs of each; several share one at 0.5 or less."""
+    """GPUs that each replica reserves, at least 0. With 0.5 or less, replicas share a GPU."""
     max_batch_size: int = 32
-    """Most faces that the network is given at once, of whatever requests."""
+    """Largest number of faces, from any number of requests, that the network classifies at once, at
+    least 1."""
     batch_wait_ms: float = 2.0
-    """How long a batch that is not full waits for more."""
+    """Longest time in milliseconds that an incomplete batch waits for more faces."""
     max_images: int = 64
-    """Most pictures of a request."""
+    """Largest number of images in a request, at least 1."""
     max_body_mib: float = 32.0
-    """Largest body of a request, in MiB."""
+    """Largest size of a request's body in MiB, above 0."""
     timeout_seconds: float = 30.0
-    """Longest time that a request may take."""
+    """Longest time in seconds that a request may take, above 0."""
     allow_anonymous: bool = False
-    """Start without FER_API_TOKEN though others reach the address, or though it is deployed."""
+    """Start without FER_API_TOKEN even if other machines can reach the server or Ray Serve deploys
+    it."""
 
     def __post_init__(self) -> None:
-        low, high = self.min_replicas, self.max_replicas
-        _require(1 <= low <= high, "--min-replicas", "at least 1, at most --max-replicas", low)
-        _require(0 < self.port < 65536, "--port", "between 1 and 65535", self.port)
-        confidence = self.min_confidence
-        _require(0 <= confidence <= 1, "--min-confidence", "between 0 and 1", confidence)
-        for name in ("max_batch_size", "max_images"):
-            _require(getattr(self, name) > 0, _flag(name), "at least 1", getattr(self, name))
-        for name in ("cpus_per_replica", "max_body_mib", "timeout_seconds"):
-            _require(getattr(self, name) > 0, _flag(name), "above 0", getattr(self, name))
-        for name in ("gpus_per_replica", "min_face_size", "batch_wait_ms"):
-            _require(getattr(self, name) >= 0, _flag(name), "at least 0", getattr(self, name))
+        _require_at_least(self, 1, "min_replicas", "max_batch_size", "max_images")
+        if self.max_replicas < self.min_replicas:
+            raise InputError(
+                f"--max-replicas must be at least --min-replicas, which is {self.min_replicas}, "
+                f"but is {self.max_replicas}."
+            )
+        _require(0 < self.port < 65536, "--port", "from 1 to 65535", self.port)
+        _require_fraction(self, "min_confidence")
+        _require_above_zero(self, "cpus_per_replica", "max_body_mib", "timeout_seconds")
+        _require_at_least(self, 0, "gpus_per_replica", "min_face_size", "batch_wait_ms")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """A checkpoint to an ONNX file, checked against the checkpoint's own answers."""
+    """Export a checkpoint to an ONNX file and compare its predictions with the checkpoint's."""
 
     output: Location
-    """Folder or URI to write model.onnx to."""
+    """Folder or URI where model.onnx is written."""
     checkpoint: Location = BUNDLED
-    """Folder or URI of the checkpoint, or bundled."""
+    """Folder, URI or shipped name of the checkpoint to export."""
     overwrite: bool = False
-    """Replace a file that the output already holds."""
+    """Replace the export that --output already holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """Time, cost, requests and bytes of a job, before it runs."""
+    """Predict the time, cost, requests and output size of a job before it runs."""
 
     job: Literal["label", "train"] = "label"
-    """What is planned."""
+    """Job to plan."""
     num_images: int = 1_000_000
-    """Images to label, or examples to train on; an eighth as many are scored on."""
+    """Number of images to label, or of examples to train on, at least 1. For train, an eighth as
+    many examples are scored in each epoch."""
     detector: Literal["yunet", "none"] = "yunet"
-    """Of label: yunet for photographs, none for faces that are cropped already."""
+    """Detector of the planned label job: yunet for photographs, none for faces that are already
+    cropped."""
     megapixels: float = 1.0
-    """Size of a photograph, in millions of pixels."""
+    """Size of each photograph to label, in millions of pixels, above 0."""
     faces_per_image: float = 1.0
-    """Faces that a photograph has."""
+    """Mean number of faces in a photograph to label, at least 0."""
     request_ms: float = 0.0
-    """What the store takes to answer a request, of which each image waits for two: about 0 of a
-    disk; 20 to 50 are assumed of S3 in its region."""
+    """Time in milliseconds that the store takes to answer a request, at least 0. Each image waits
+    for two requests. Use 0 for a disk; 20 to 50 is an assumption for S3 in the same region."""
     model: Literal["shallow", "deep"] = "deep"
-    """The network to train."""
+    """Network of the planned train job."""
     num_epochs: int = 30
-    """Passes over the training split."""
+    """Number of passes over the training split in the planned train job, at least 1."""
     batch_size: int = 128
-    """Examples a step, all workers together."""
+    """Number of examples in each training step of the planned train job, over all workers, at least
+    1."""
     num_nodes: int = 1
-    """Nodes that work."""
+    """Number of nodes that the planned job runs on, at least 1."""
     cpus_per_node: int = 16
-    """CPUs of each."""
+    """Number of CPUs of each node, at least 1."""
     gpus_per_node: int = 0
-    """GPUs of each; train has a worker on each."""
+    """Number of GPUs of each node, at least 0. A planned train job has one worker on each GPU."""
     price_per_hour: float = 0.714
-    """Dollars an hour of each: by default a c7i.4xlarge, on demand in us-east-1 as AWS listed it in
-    2025."""
+    """Price of a node in US dollars an hour, at least 0. The default is that of an on-demand
+    c7i.4xlarge in us-east-1, as AWS listed it in 2025."""
     link_gbps: float = 10.0
-    """Gigabits a second that each sends."""
+    """Network bandwidth of each node in gigabits a second, above 0."""
     start_seconds: float = 0.0
-    """What the nodes take to be there: some minutes where they are started for the job."""
+    """Seconds until the nodes are ready, at least 0. Allow some minutes for nodes that are started
+    for the job."""
     calibrate: bool = False
-    """Measure the coefficients on this machine first, which takes some minutes."""
+    """First measure the coefficients of the plan on this machine, which takes some minutes."""
     coefficients: Location | None = None
-    """JSON file of the coefficients: read, or with --calibrate written."""
+    """Path or URI of the JSON file from which the coefficients of the plan are read, or to which
+    --calibrate writes them. By default the coefficients that fer-on-ray ships are read."""
     detector_weights: Location | None = None
-    """YuNet's ONNX file, to calibrate with; by default that of OpenCV's model zoo, which is
-    downloaded once."""
+    """Path or URI of YuNet's ONNX file, which --calibrate runs. By default the file of OpenCV's
+    model zoo is used, which is downloaded once."""
     use_gpu: bool = False
-    """Calibrate training on a GPU too."""
+    """Let --calibrate measure training on a GPU too."""
 
     def __post_init__(self) -> None:
-        for name in ("num_images", "num_epochs", "batch_size", "num_nodes", "cpus_per_node"):
-            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            _require(value > 0, flag, "at least 1", value)
-        for name in ("megapixels", "link_gbps"):
-            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            _require(value > 0, flag, "above 0", value)
-        for name in ("faces_per_image", "request_ms", "price_per_hour", "start_seconds"):
-            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            _require(value >= 0, flag, "at least 0", value)
-        _require(self.gpus_per_node >= 0, "--gpus-per-node", "at least 0", self.gpus_per_node)
+        _require_at_least(
+            self, 1, "num_images", "num_epochs", "batch_size", "num_nodes", "cpus_per_node"
+        )
+        _require_above_zero(self, "megapixels", "link_gbps")
+        _require_at_least(
+            self, 0, "faces_per_image", "request_ms", "price_per_hour", "start_seconds"
+        )
+        _require_at_least(self, 0, "gpus_per_node")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Everything once on drawn faces: ingest, train, evaluate and label, in minutes."""
+    """Run ingest, train, evaluate and label on drawn faces, in minutes."""
 
     output: Location = "demo"
-    """Folder to work in."""
+    """Folder where all results of the demo are written."""
     num_faces: int = 2000
-    """How many faces to draw."""
+    """Number of faces to draw, at least 100."""
     num_epochs: int = 6
-    """Passes over the training split, for each network."""
+    """Number of passes over the training split for each network, at least 1."""
     seed: int = 0
-    """Of the faces and of the training."""
+    """Random seed of the drawn faces and of training, from 0 to 4294967295."""
     overwrite: bool = False
-    """Replace a demo that the folder already holds."""
+    """Replace the demo that --output already holds."""
 
     def __post_init__(self) -> None:
-        _require(self.num_faces >= 100, "--num-faces", "at least 100", self.num_faces)
-        _require(self.num_epochs > 0, "--num-epochs", "at least 1", self.num_epochs)
+        _require_at_least(self, 100, "num_faces")
+        _require_at_least(self, 1, "num_epochs")
+        _require_seed(self.seed)
 
 
 JobConfig = (
@@ -465,3 +493,51 @@ JobConfig = (
     | Annotated[PlanConfig, tyro.conf.subcommand("plan")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
 )
+
+
+# Checks of flags. They take a job's configuration and the names of its fields.
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _require(condition: bool, flag: str, expected: str, value: object) -> None:
+    if not condition:
+        raise InputError(f"{flag} must be {expected}, but is {str(value).removesuffix('.0')}.")
+
+
+def _require_at_least(config: Any, minimum: int, *names: str) -> None:  # noqa: ANN401 - any job's
+    for name in names:
+        # A flag that defaults to None is checked only where it is given.
+        value = getattr(config, name)
+        _require(value is None or value >= minimum, _flag(name), f"at least {minimum}", value)
+
+
+def _require_above_zero(config: Any, *names: str) -> None:  # noqa: ANN401 - any job's
+    for name in names:
+        value = getattr(config, name)
+        _require(value > 0, _flag(name), "above 0", value)
+
+
+def _require_fraction(config: Any, *names: str) -> None:  # noqa: ANN401 - any job's
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value <= 1, _flag(name), "from 0 to 1", value)
+
+
+def _require_fraction_below_one(config: Any, *names: str) -> None:  # noqa: ANN401 - any job's
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value < 1, _flag(name), "at least 0 and below 1", value)
+
+
+def _require_seed(seed: int) -> None:
+    _require(0 <= seed < 2**32, "--seed", "from 0 to 4294967295", seed)
+
+
+def _forbid_together(config: Any, *names: str) -> None:  # noqa: ANN401 - any job's
+    chosen = [_flag(name) for name in names if getattr(config, name)]
+    if len(chosen) > 1:
+        *others, last = chosen
+        raise InputError(f"{', '.join(others)} and {last} cannot be combined; give one of them.")

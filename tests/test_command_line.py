@@ -52,19 +52,31 @@ def test_values_after_one_flag_are_as_those_after_several():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("ingest --source a --output b --max-reject-fraction 2", "between 0 and 1, but is 2.0"),
+        ("ingest --source a --output b --max-reject-fraction 2", "from 0 to 1, but is 2."),
         ("train --dataset a --output b --num-epochs 0", "--num-epochs must be at least 1"),
         ("train --dataset a --output b --num-workers 3:2", "--num-workers must be N or MIN:MAX"),
         ("train --dataset a --output b --num-workers x", "--num-workers must be N or MIN:MAX"),
-        ("train --dataset a --output b --lr -1", "--lr must be above 0, but is -1.0"),
-        ("train --dataset a --output b --resume --overwrite", "--resume must be without"),
+        ("train --dataset a --output b --lr -1", "--lr must be above 0, but is -1."),
+        (
+            "train --dataset a --output b --resume --overwrite",
+            "--resume and --overwrite cannot be combined; give one of them.",
+        ),
+        (
+            "label --images a --output b --resume --update --overwrite",
+            "--resume, --update and --overwrite cannot be combined; give one of them.",
+        ),
+        (
+            "train --dataset a --output b --num-workers 1:5 --batch-size 8",
+            "--num-workers allows 5 workers, which need a --batch-size of at least 10",
+        ),
         ("label --images a --output b --detector none --limit 0", "--limit must be at least 1"),
         (
             "evaluate --dataset a --checkpoint b --output c --fusion exponential",
-            "--fusion must be with --ensemble and --split val, but is exponential",
+            "--fusion exponential needs --ensemble and --split val; give both, or leave",
         ),
         ("demo --num-faces 5", "--num-faces must be at least 100, but is 5"),
-        ("ingest --source ftp://a --output b", "ftp:// is not a location that can be opened"),
+        ("demo --seed -1", "--seed must be from 0 to 4294967295, but is -1"),
+        ("ingest --source ftp://a --output b", "ftp:// locations cannot be opened"),
         ("label --images a --output b --detector none", "a does not exist: expected"),
     ],
 )

@@ -135,7 +135,10 @@ def test_what_comes_while_the_network_works_is_its_next_batch(address, checkpoin
         (["--port", "TAKEN"], "can't be listened at (Address already in use): choose another"),
         (["--checkpoint", "/none"], "/none"),
         (["--detector", "yunet", "--detector-weights", "/none"], "--detector-weights /none can't"),
-        (["--max-replicas", "0"], "--min-replicas must be at least 1, at most --max-replicas"),
+        (
+            ["--max-replicas", "0"],
+            "--max-replicas must be at least --min-replicas, which is 1, but is 0.",
+        ),
         (["--min-replicas", "99", "--max-replicas", "99"], "99 replica(s) need 99 CPU in all"),
     ],
 )
