@@ -88,7 +88,8 @@ def test_a_slow_store_holds_up_what_looks_but_not_what_classifies():
 @pytest.mark.parametrize("number", [1, 31, 32, 500, 4000, 70_000])
 def test_chunks_are_counted_as_they_are_cut(number):
     cut = [
-        len(chunk.items) for chunk in chunks.cut(SourceItem("image", "a") for _ in range(number))
+        len(chunk.items)
+        for chunk in chunks.split_into_chunks(SourceItem("image", "a") for _ in range(number))
     ]
     largest, num_chunks = chunk_sizes(number)
     assert num_chunks == pytest.approx(len(cut), rel=0.05, abs=1)

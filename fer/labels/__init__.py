@@ -1,1 +1,1 @@
-"""What labels are: their schema, their files, and which images are asked for."""
+"""Labels: their schema and files, and the selection of the images to label."""

@@ -1,60 +1,66 @@
-"""A source cut into chunks of images: what is labeled at once, and once."""
+"""Chunks: groups of images that are labeled together and written to one file."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from fer.data.sources import Piece
+from fer.data.sources import SourceItem
 
 MIN_IMAGES, MAX_IMAGES = 32, 4096
-"""Images a chunk: few of them in a small source, so that all of a cluster has some."""
+"""Fewest and most images in a chunk. Small sources get small chunks, so that every node of a
+cluster has work."""
 
 GROWTH = 16
-"""A chunk has one in so many of the images that came before it."""
+"""A chunk holds one image for every 16 images in the chunks before it, within the limits above."""
 
 MAX_BYTES = 64 * 2**20
-"""What the images of a chunk may carry of an archive's bytes."""
+"""A chunk is complete when the image data that it carries out of an archive reaches this size."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some pieces of a source, and a name that they have whenever they are cut.
+    """A group of items of a source.
 
     Attributes:
-        name: A digest of what the pieces are and in which state, and of the salt.
-        pieces: The images, and what is in no condition to be one.
+        name: A digest of the items' locations and ETags and of a salt. The same items always get
+            the same name.
+        items: The images, and the items that were rejected.
     """
 
     name: str
-    pieces: tuple[Piece, ...]
+    items: tuple[SourceItem, ...]
 
 
-def cut(pieces: Iterable[Piece], salt: str = "", num_parts: int = 1) -> Iterator[Chunk]:
-    """Cut the pieces of a source, in their order, into chunks that grow as the source does.
+def split_into_chunks(
+    items: Iterable[SourceItem], salt: str = "", num_shares: int = 1
+) -> Iterator[Chunk]:
+    """Split the items of a source, in order, into chunks that grow with the number of items.
 
     Args:
-        pieces: What ``fer.data.sources`` reads from it, or from a part of it.
-        salt: Sets the chunks' names apart from those of the same pieces at another time.
-        num_parts: Parts of the source that are cut on their own, taken to be as large as this one,
-            but for no chunk of more than half of what came before it.
+        items: The items that ``fer.data.sources`` reads from a source, or from a share of it.
+        salt: Changes the names of the chunks, so that labeling the same items again writes files
+            with other names.
+        num_shares: Number of shares that the source is read in, each split into chunks of its own.
+            All are assumed to be as large as this one, but a chunk grows to at most half the number
+            of items before it in this share.
     """
-    batch: list[Piece] = []
-    size_bytes = before = 0
-    for piece in pieces:
-        batch.append(piece)
-        size_bytes += len(piece.data or b"")
-        grown = min(before * num_parts // GROWTH, before // 2)
-        enough = min(MAX_IMAGES, max(MIN_IMAGES, grown))
-        if len(batch) >= enough or size_bytes >= MAX_BYTES:
-            yield _chunk(batch, salt)
-            before += len(batch)
-            batch, size_bytes = [], 0
-    if batch:
-        yield _chunk(batch, salt)
+    chunk: list[SourceItem] = []
+    size_bytes = num_before = 0
+    for item in items:
+        chunk.append(item)
+        size_bytes += len(item.data or b"")
+        wanted = min(num_before * num_shares // GROWTH, num_before // 2)
+        full = min(MAX_IMAGES, max(MIN_IMAGES, wanted))
+        if len(chunk) >= full or size_bytes >= MAX_BYTES:
+            yield _name_chunk(chunk, salt)
+            num_before += len(chunk)
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield _name_chunk(chunk, salt)
 
 
-def _chunk(pieces: list[Piece], salt: str) -> Chunk:
+def _name_chunk(items: list[SourceItem], salt: str) -> Chunk:
     digest = hashlib.sha256(salt.encode())
-    for piece in pieces:
-        digest.update(f"{piece.source}\n{piece.etag}\n".encode())
-    return Chunk(digest.hexdigest()[:24], tuple(pieces))
+    for item in items:
+        digest.update(f"{item.source}\n{item.etag}\n".encode())
+    return Chunk(digest.hexdigest()[:24], tuple(items))

@@ -1,4 +1,4 @@
-"""Labels as CSV and as JSON lines, for those who don't read Parquet."""
+"""Labels as CSV and JSON Lines, for tools that do not read Parquet."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,66 +9,67 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.csv import write_csv
 
-FORMULA = r"^[=+\-@\t\r\n]"
-"""How a text begins that a spreadsheet runs when it opens a CSV file."""
+FORMULA_START = r"^[=+\-@\t\r\n]"
+"""Matches the first character of a text that a spreadsheet runs as a formula."""
 
 
 def to_csv(labels: pa.Table, class_names: Sequence[str]) -> bytes:
-    """Return rows of ``LABEL_SCHEMA`` as a CSV file with a header.
+    """Convert rows of ``LABEL_SCHEMA`` to a CSV file with a header.
 
-    The box has a column for each side (``box_x``), and each class one for its probability
-    (``probability_happy``); what is null is empty. A text that a spreadsheet would take for a
-    formula is given an apostrophe in front: an ETag or a class can be one, an image's location,
-    which begins with a slash or a scheme, can't.
+    The box has one column for each of its fields (``box_x``), and each class has one for its
+    probability (``probability_happy``). Null values are empty. A text that a spreadsheet would run
+    as a formula gets a leading apostrophe. An ETag or a class name can be such a text; an image's
+    location cannot, because it begins with a slash or a scheme.
 
     Args:
         labels: The rows.
-        class_names: Name of each of the probabilities.
+        class_names: Class of each probability.
     """
     columns: dict[str, pa.ChunkedArray] = {}
     for name in labels.schema.names:
         column = labels[name]
         if name == "box":
-            for side in column.type:
-                columns[f"box_{side.name}"] = pc.struct_field(column, side.name)
+            for field in column.type:
+                columns[f"box_{field.name}"] = pc.struct_field(column, field.name)
         elif name == "probabilities":
-            for number, emotion in enumerate(class_names):
-                columns[f"probability_{emotion}"] = pc.list_element(column, number)
+            for index, emotion in enumerate(class_names):
+                columns[f"probability_{emotion}"] = pc.list_element(column, index)
         else:
-            columns[name] = _harmless(column) if pa.types.is_string(column.type) else column
+            columns[name] = _escape_formulas(column) if pa.types.is_string(column.type) else column
     sink = pa.BufferOutputStream()
     write_csv(pa.table(columns), sink)
     return bytes(sink.getvalue())
 
 
 def to_jsonl(labels: pa.Table, class_names: Sequence[str]) -> bytes:
-    """Return rows of ``LABEL_SCHEMA`` as JSON lines, in ASCII.
+    """Convert rows of ``LABEL_SCHEMA`` to JSON Lines in ASCII.
 
-    Every column is a key, the box an object of its sides, the probabilities one by class.
+    Each column is a key. The box is an object with its fields, and the probabilities are an object
+    with one number for each class.
 
     Args:
         labels: The rows.
-        class_names: Name of each of the probabilities.
+        class_names: Class of each probability.
     """
     lines = []
     for row in labels.to_pylist():
         if row["probabilities"] is not None:
             row["probabilities"] = dict(zip(class_names, row["probabilities"], strict=True))
-        lines.append(json.dumps(_shortest(row)) + "\n")
+        lines.append(json.dumps(_shorten_floats(row)) + "\n")
     return "".join(lines).encode()
 
 
 ENCODERS: dict[str, Callable[[pa.Table, Sequence[str]], bytes]] = {"csv": to_csv, "jsonl": to_jsonl}
-"""What turns rows of labels into a file, by the suffix that names it."""
+"""Functions that convert rows of labels to a file, by the file's suffix."""
 
 
-def _harmless(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+def _escape_formulas(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     quoted = pc.binary_join_element_wise("'", texts, "")
-    return pc.if_else(pc.match_substring_regex(texts, FORMULA), quoted, texts)
+    return pc.if_else(pc.match_substring_regex(texts, FORMULA_START), quoted, texts)
 
 
-def _shortest(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Return a value whose float32 numbers have no more digits than tell them apart."""
+def _shorten_floats(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Write float32 numbers with the fewest digits that identify them."""
     if isinstance(value, dict):
-        return {name: _shortest(each) for name, each in value.items()}
+        return {name: _shorten_floats(item) for name, item in value.items()}
     return float(str(np.float32(value))) if isinstance(value, float) else value

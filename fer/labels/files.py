@@ -1,4 +1,4 @@
-"""Files of labels: the rows of a chunk, and in the footer what was counted of them."""
+"""Label files: the rows of one chunk, with a tally of them in the Parquet footer."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -15,8 +15,8 @@ from fer.storage import parquet
 
 SUFFIX = ".parquet"
 
-TALLY = b"tally"
-"""Names what was counted, in the metadata of a file."""
+TALLY_KEY = b"tally"
+"""Key of the tally in the metadata of a file."""
 
 
 def write_labels(
@@ -27,53 +27,53 @@ def write_labels(
     class_names: Sequence[str],
     formats: Collection[str] = (),
 ) -> None:
-    """Write rows of ``LABEL_SCHEMA`` as one Parquet file, all or nothing.
+    """Write rows of ``LABEL_SCHEMA`` to one Parquet file, completely or not at all.
 
-    Its doubles in other formats come first: where it is, they are.
+    Copies in other formats are written first, so that they exist wherever the Parquet file does.
 
     Args:
-        output: What the labels lie in.
-        file: Name of the file in it.
-        rows: All faces of some images.
-        tally: What was counted of them, for the run that goes on after this one.
-        class_names: Name of each of the probabilities.
-        formats: Keys of ``ENCODERS`` that are written besides.
+        output: Folder of the labels.
+        file: Name of the file in that folder.
+        rows: All rows of the images in a chunk.
+        tally: Tally of the rows, which a resumed run reads.
+        class_names: Class of each probability.
+        formats: Other formats to write, keys of ``ENCODERS``.
     """
     table = pa.Table.from_pylist(list(rows), LABEL_SCHEMA)
-    for kind in formats:
-        content = ENCODERS[kind](table, class_names)
-        storage.write_bytes(storage.join(output, twin(file, kind)), content)
-    known = {**LABEL_SCHEMA.metadata, TALLY: tally.to_json().encode()}
-    parquet.write_table(storage.join(output, file), table.replace_schema_metadata(known))
+    for suffix in formats:
+        content = ENCODERS[suffix](table, class_names)
+        storage.write_bytes(storage.join(output, export_path(file, suffix)), content)
+    metadata = {**LABEL_SCHEMA.metadata, TALLY_KEY: tally.to_json().encode()}
+    parquet.write_table(storage.join(output, file), table.replace_schema_metadata(metadata))
 
 
-def twin(file: str, kind: str) -> str:
-    """Return the name of a file's double in another format."""
-    return f"{kind}/{storage.name(file).removesuffix(SUFFIX)}.{kind}"
+def export_path(file: str, suffix: str) -> str:
+    """Return the path, in the labels' folder, of a file's copy in another format."""
+    return f"{suffix}/{storage.base_name(file).removesuffix(SUFFIX)}.{suffix}"
 
 
 def read_tally(location: str) -> LabelTally:
-    """Return what was counted of a file of labels, without its rows.
+    """Read the tally of a label file without reading its rows.
 
     Raises:
-        JobError: It is none.
+        JobError: It is not a label file.
     """
     store, path = storage.filesystem(location)
     try:
         with store.open_input_file(path) as file:
-            return LabelTally.from_json(pq.read_schema(file).metadata[TALLY])
+            return LabelTally.from_json(pq.read_schema(file).metadata[TALLY_KEY])
     except (pa.ArrowInvalid, KeyError, TypeError) as error:
         raise JobError(
-            f"{location} is no file of labels: take it away, and go on with --resume."
+            f"{location} is not a file of labels; remove it and continue with --resume."
         ) from error
 
 
 def read_rows(location: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a file of labels.
+    """Read the rows of a label file.
 
     Args:
         location: The file.
-        columns: Those of ``LABEL_SCHEMA`` to read; None reads all.
+        columns: Columns of ``LABEL_SCHEMA`` to read; None reads all.
     """
     store, path = storage.filesystem(location)
     with store.open_input_file(path) as file:

@@ -1,4 +1,4 @@
-"""Which of a source's images are asked for: globs that they match, and how many."""
+"""The selection of a source's images: globs to include and exclude, and a limit."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,23 +7,24 @@ from functools import lru_cache
 from pathspec import GitIgnoreSpec
 
 from fer import storage
-from fer.data.sources import MEMBER, Piece, first, is_archive
+from fer.data.sources import MEMBER_SEPARATOR, SourceItem, is_archive, take
 from fer.errors import InputError
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked for of a source.
+    """The images of a source to label.
 
-    Globs are those of ``.gitignore``, and are asked about the path below ``root``, in which an
-    archive is a folder: ``*.jpg`` and ``raw/`` match at any depth, ``2024/*.jpg`` from ``root`` on,
-    ``**`` any folders; case counts. A location that is not below ``root`` is matched as a whole.
+    Globs follow ``.gitignore`` and are matched with the path below ``root``. Archives count as
+    folders. ``*.jpg`` and ``raw/`` match at any depth, ``2024/*.jpg`` only directly below ``root``,
+    and ``**`` matches any number of folders. Matching is case-sensitive. A location outside
+    ``root`` is matched as a whole.
 
     Attributes:
-        root: The folder or archive that paths are below.
-        include: An image must match one of these, if there are any.
-        exclude: Nothing may match one of these.
-        limit: Number of images to stop after.
+        root: The folder or archive that paths are relative to.
+        include: If there are any, an image must match at least one of these.
+        exclude: An image must match none of these.
+        limit: Number of images to stop after; None for no limit.
     """
 
     root: str
@@ -32,48 +33,49 @@ class Selection:
     limit: int | None = None
 
     def check(self) -> None:
-        """Refuse a glob that is none.
+        """Check that every glob can match something.
 
         Raises:
-            InputError: There is one.
+            InputError: A glob is invalid.
         """
         for flag, globs in (("--include", self.include), ("--exclude", self.exclude)):
             for glob in globs:
                 if not _is_glob(glob):
                     raise InputError(
-                        f"{flag} {glob!r} is no glob as .gitignore has them: expected such as "
-                        "*.jpg, raw/ or 2024/**/*.jpg, and \\# where a name begins with #."
+                        f"{flag} {glob!r} is not a valid glob; use a pattern as in .gitignore, "
+                        "such as *.jpg, raw/ or 2024/**/*.jpg, and \\# for a leading #."
                     )
 
-    def of(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """Yield the pieces that are asked for; of others, nothing is counted or told."""
-        return first(filter(self._asks_for, pieces), self.limit)
+    def select(self, items: Iterable[SourceItem]) -> Iterator[SourceItem]:
+        """Yield the selected items. The others are skipped and counted nowhere."""
+        return take(filter(self._matches, items), self.limit)
 
-    def _asks_for(self, piece: Piece) -> bool:
+    def _matches(self, item: SourceItem) -> bool:
         if not (self.include or self.exclude):
             return True
-        path = self._path(piece.source)
+        path = self._path_to_match(item.source)
         if _compile(self.exclude).match_file(path):
             return False
-        # What an archive holds is not known by its name.
+        # An archive's name says nothing about its members, which are matched when it is read.
         return not self.include or is_archive(path) or _compile(self.include).match_file(path)
 
-    def _path(self, source: str) -> str:
-        below = source.removeprefix(self.root)
-        if not below:
-            return storage.name(source)
-        if not below.startswith(("/", MEMBER)):
-            below = source
-        # Only of what `.` matches, a newline not being one, can a glob tell folders.
-        return _folders(below.removeprefix(MEMBER)).replace("\n", "\r").lstrip("/")
+    def _path_to_match(self, source: str) -> str:
+        path = source.removeprefix(self.root)
+        if not path:
+            return storage.base_name(source)
+        if not path.startswith(("/", MEMBER_SEPARATOR)):
+            path = source
+        path = _archives_as_folders(path.removeprefix(MEMBER_SEPARATOR))
+        # The patterns end a folder's name with `.*`, which does not match a newline.
+        return path.replace("\n", "\r").lstrip("/")
 
 
-def _folders(path: str) -> str:
-    """Return a path in which archives are folders."""
-    archive, mark, member = path.rpartition(MEMBER)
+def _archives_as_folders(path: str) -> str:
+    """Replace the mark between an archive and its member by a slash."""
+    archive, mark, member = path.rpartition(MEMBER_SEPARATOR)
     if not mark:
         return path
-    return _folders(archive) + ("/" if is_archive(archive) else mark) + member
+    return _archives_as_folders(archive) + ("/" if is_archive(archive) else mark) + member
 
 
 @lru_cache(maxsize=8)
@@ -82,7 +84,7 @@ def _compile(globs: tuple[str, ...]) -> GitIgnoreSpec:
 
 
 def _is_glob(glob: str) -> bool:
-    """Tell whether a glob can match something: Git passes over comments and open brackets."""
+    """Return whether a glob can match something; Git ignores comments and unclosed brackets."""
     try:
         return any(pattern.regex for pattern in _compile((glob,)).patterns)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The Parquet schema of labels: one row a face, and at least one row an image."""
+"""The Parquet schema of labels: one row for each face, and at least one for each image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 
 STATUSES = ("ok", "uncertain", "no_face", "unreadable", "too_large", "missing")
-"""What became of an image: a named emotion, an abstention, or why there is neither."""
+"""Outcomes of a row: an emotion, an abstention, or the reason why there is neither."""
 
-FAILED = ("unreadable", "too_large", "missing")
+FAILED_STATUSES = ("unreadable", "too_large", "missing")
+"""Statuses of images that could not be used."""
 
-SIDES = ("x", "y", "width", "height")
-"""What a box consists of, in pixels of the image."""
+BOX_FIELDS = ("x", "y", "width", "height")
+"""Fields of a face's box, in pixels of the upright image."""
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -23,7 +24,7 @@ LABEL_SCHEMA = pa.schema(
         ("etag", pa.string()),
         ("size_bytes", pa.int64()),
         ("face", pa.int32()),
-        ("box", pa.struct([(side, pa.float32()) for side in SIDES])),
+        ("box", pa.struct([(name, pa.float32()) for name in BOX_FIELDS])),
         ("detection_score", pa.float32()),
         ("emotion", pa.string()),
         ("confidence", pa.float32()),
@@ -41,13 +42,13 @@ LABEL_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Labeler:
-    """What turns probabilities into rows of labels.
+    """Converts the probabilities of an image's faces to rows of labels.
 
     Attributes:
-        class_names: Name of each probability.
+        class_names: Class of each probability.
         model: Id of the checkpoint.
         detector: Id of the detector.
-        min_confidence: Below it a row is uncertain and names no emotion, in [0, 1].
+        min_confidence: Faces with a lower confidence, in [0, 1], are uncertain and get no emotion.
     """
 
     class_names: Sequence[str]
@@ -56,32 +57,32 @@ class Labeler:
     min_confidence: float
 
     def rows(self, image: dict[str, Any], probs: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-        """Return the rows of an image: one a face, or one that says why there is none.
+        """Return one row for each face of an image, or one row that says why there is none.
 
         Args:
-            image: Columns of ``LABEL_SCHEMA`` that are known of the image, and its ``faces``:
-                a dictionary of ``box`` and ``detection_score`` each, or None if the image could not
-                be read.
-            probs: Probability of each class, C of them, for every face.
+            image: The columns of ``LABEL_SCHEMA`` that describe the image, and ``faces``: a list of
+                dictionaries with ``box`` and ``detection_score``, or None if the image could not be
+                read.
+            probs: The C class probabilities of each face.
         """
         faces = image["faces"]
-        known = {name: value for name, value in image.items() if name != "faces"}
-        known |= {"model": self.model, "detector": self.detector}
+        shared = {name: value for name, value in image.items() if name != "faces"}
+        shared |= {"model": self.model, "detector": self.detector}
         if faces is None:
-            return [known]
+            return [shared]
         if not faces:
-            return [{**known, "status": "no_face"}]
+            return [{**shared, "status": "no_face"}]
         return [
-            {**known, "face": number, **face, **self._named(probs[number])}
-            for number, face in enumerate(faces)
+            {**shared, "face": index, **face, **self._label(probs[index])}
+            for index, face in enumerate(faces)
         ]
 
-    def _named(self, probs: Sequence[float]) -> dict[str, Any]:
+    def _label(self, probs: Sequence[float]) -> dict[str, Any]:
         best = int(np.argmax(probs))
-        certain = probs[best] >= self.min_confidence
+        is_certain = probs[best] >= self.min_confidence
         return {
-            "emotion": self.class_names[best] if certain else None,
+            "emotion": self.class_names[best] if is_certain else None,
             "confidence": probs[best],
             "probabilities": probs,
-            "status": "ok" if certain else "uncertain",
+            "status": "ok" if is_certain else "uncertain",
         }

@@ -1,4 +1,4 @@
-"""What is counted while labels are written, and what the report shows of them."""
+"""Tallies: counts of labels, and the sample faces and problems that a report shows."""
 
 import base64
 import hashlib
@@ -10,29 +10,29 @@ from typing import Any
 
 import numpy as np
 
-from fer.labels.schema import FAILED
+from fer.labels.schema import FAILED_STATUSES
 
-NUM_EXHIBITS, NUM_EXHIBITS_OF_CHUNK = 16, 4
-"""Faces of each emotion in the report, and those that a chunk has to offer for it."""
+MAX_SAMPLES, MAX_SAMPLES_PER_CHUNK = 16, 4
+"""Most sample faces of each emotion, in a report and in the tally of one chunk."""
 
-NUM_TOLD = 20
-"""Failed and slow images that the report names."""
+MAX_LISTED = 20
+"""Most failed images, and most slow images, that a report lists."""
 
 
 @dataclass(frozen=True, order=True)
-class Exhibit:
-    """A face for people to look at.
+class SampleFace:
+    """A face that a report shows.
 
     Attributes:
-        order: A digest of the image and the face: which faces are shown is left to chance, and the
-            same whenever the same images are labeled.
-        image: Where it comes from.
-        emotion: What it was named.
-        confidence: How surely, in [0, 1].
+        digest: Digest of the image's location and the face's index. Samples are those with the
+            smallest digests: a random choice that is the same each time the images are labeled.
+        image: Location of the image.
+        emotion: The predicted emotion.
+        confidence: Probability of the emotion, in [0, 1].
         thumbnail: JPEG file.
     """
 
-    order: str
+    digest: str
     image: str
     emotion: str
     confidence: float
@@ -41,18 +41,18 @@ class Exhibit:
 
 @dataclass
 class LabelTally:
-    """What is counted while labels are written, and some of it to look at.
+    """Counts of labels, with samples for the report.
 
     Attributes:
-        images: Images that have rows.
-        statuses: Rows by status.
-        emotions: Rows by emotion.
-        confidences: Faces by confidence, int64 (20,), in steps of 0.05.
-        ignored: Files that are not images.
-        files: The parts that belong to the labels.
-        exhibits: Some faces of each emotion.
-        failures: Some images that could not be used, and why.
-        slowest: The images that took longest: seconds, and where they come from.
+        images: Number of images that have rows.
+        statuses: Number of rows by status.
+        emotions: Number of rows by emotion.
+        confidences: Histogram of the faces' confidence, int64 (20,), in steps of 0.05.
+        ignored: Number of files that are not images.
+        files: Names of the label files.
+        samples: Sample faces by emotion.
+        failures: Images that could not be used, each with its error.
+        slowest: Images that took the longest, each as (seconds, location).
     """
 
     images: int = 0
@@ -61,84 +61,24 @@ class LabelTally:
     confidences: np.ndarray = field(default_factory=lambda: np.zeros(20, np.int64))
     ignored: int = 0
     files: set[str] = field(default_factory=set)
-    exhibits: dict[str, list[Exhibit]] = field(default_factory=dict)
+    samples: dict[str, list[SampleFace]] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     slowest: list[tuple[float, str]] = field(default_factory=list)
 
-    def add(self, other: "LabelTally") -> None:
-        """Add what was counted elsewhere."""
-        self.images += other.images
-        self.statuses += other.statuses
-        self.emotions += other.emotions
-        self.confidences = self.confidences + other.confidences
-        self.ignored += other.ignored
-        self.files |= other.files
-        for emotion, exhibits in other.exhibits.items():
-            kept = sorted([*self.exhibits.get(emotion, []), *exhibits])
-            self.exhibits[emotion] = kept[:NUM_EXHIBITS]
-        self.failures = sorted({*self.failures, *other.failures})[:NUM_TOLD]
-        self.slowest = sorted({*self.slowest, *other.slowest}, reverse=True)[:NUM_TOLD]
+    @property
+    def faces(self) -> int:
+        """Number of faces that the network classified."""
+        return self.statuses["ok"] + self.statuses["uncertain"]
 
-    def trimmed(self) -> "LabelTally":
-        """Return what was counted with no more to look at than a chunk has to offer."""
-        tally = LabelTally()
-        tally.add(self)
-        for exhibits in tally.exhibits.values():
-            del exhibits[NUM_EXHIBITS_OF_CHUNK:]
-        return tally
-
-    def of_what_is_left(self, rows: Sequence[dict[str, Any]]) -> "LabelTally":
-        """Return what is counted of a file when it has lost some images.
-
-        Args:
-            rows: What is left, rows of ``LABEL_SCHEMA``.
-        """
-        left = {row["image"] for row in rows}
-        tally = LabelTally(len(left), ignored=self.ignored, files=set(self.files))
-        for row in rows:
-            tally.count(row, None)
-        tally.exhibits = {
-            emotion: [shown for shown in some if shown.image in left]
-            for emotion, some in self.exhibits.items()
-        }
-        tally.slowest = [each for each in self.slowest if each[1] in left]
-        return tally.trimmed()
-
-    def to_json(self) -> str:
-        """Return all that was counted, for the file whose rows these are."""
-        exhibits = {
-            emotion: [{**vars(shown), "thumbnail": _text(shown.thumbnail)} for shown in exhibits]
-            for emotion, exhibits in self.exhibits.items()
-        }
-        told = {"confidences": self.confidences.tolist(), "files": sorted(self.files)}
-        return json.dumps({**vars(self), **told, "exhibits": exhibits})
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "LabelTally":
-        """Return what ``to_json`` was called on."""
-        told = json.loads(text)
-        exhibits = {
-            emotion: [
-                Exhibit(**{**shown, "thumbnail": _bytes(shown["thumbnail"])}) for shown in some
-            ]
-            for emotion, some in told["exhibits"].items()
-        }
-        return cls(
-            images=told["images"],
-            statuses=Counter(told["statuses"]),
-            emotions=Counter(told["emotions"]),
-            confidences=np.array(told["confidences"], np.int64),
-            ignored=told["ignored"],
-            files=set(told["files"]),
-            exhibits=exhibits,
-            failures=[tuple(each) for each in told["failures"]],
-            slowest=[tuple(each) for each in told["slowest"]],
-        )
+    @property
+    def failed(self) -> int:
+        """Number of images that could not be used."""
+        return sum(self.statuses[status] for status in FAILED_STATUSES)
 
     def count(self, row: dict[str, Any], thumbnail: bytes | None) -> None:
-        """Count a row of ``LABEL_SCHEMA``, and perhaps show its face."""
+        """Count a row of ``LABEL_SCHEMA``, and keep its face as a sample if it has a thumbnail."""
         self.statuses[row["status"]] += 1
-        if row["status"] in FAILED:
+        if row["status"] in FAILED_STATUSES:
             self.failures.append((row["image"], row["error"]))
         if row.get("confidence") is not None:
             self.confidences[min(19, int(row["confidence"] * 20))] += 1
@@ -146,24 +86,83 @@ class LabelTally:
             return
         self.emotions[emotion] += 1
         if thumbnail is not None:
-            order = hashlib.sha256(f"{row['image']} {row['face']}".encode()).hexdigest()
-            shown = Exhibit(order, row["image"], emotion, row["confidence"], thumbnail)
-            self.exhibits.setdefault(emotion, []).append(shown)
+            digest = hashlib.sha256(f"{row['image']} {row['face']}".encode()).hexdigest()
+            sample = SampleFace(digest, row["image"], emotion, row["confidence"], thumbnail)
+            self.samples.setdefault(emotion, []).append(sample)
 
-    @property
-    def faces(self) -> int:
-        """Faces that the network was asked about."""
-        return self.statuses["ok"] + self.statuses["uncertain"]
+    def add(self, other: "LabelTally") -> None:
+        """Add another tally to this one."""
+        self.images += other.images
+        self.statuses += other.statuses
+        self.emotions += other.emotions
+        self.confidences = self.confidences + other.confidences
+        self.ignored += other.ignored
+        self.files |= other.files
+        for emotion, samples in other.samples.items():
+            merged = sorted([*self.samples.get(emotion, []), *samples])
+            self.samples[emotion] = merged[:MAX_SAMPLES]
+        self.failures = sorted({*self.failures, *other.failures})[:MAX_LISTED]
+        self.slowest = sorted({*self.slowest, *other.slowest}, reverse=True)[:MAX_LISTED]
 
-    @property
-    def failed(self) -> int:
-        """Images that could not be used."""
-        return sum(self.statuses[status] for status in FAILED)
+    def limited(self) -> "LabelTally":
+        """Return a copy with no more samples than the tally of one chunk may hold."""
+        tally = LabelTally()
+        tally.add(self)
+        for samples in tally.samples.values():
+            del samples[MAX_SAMPLES_PER_CHUNK:]
+        return tally
+
+    def recounted(self, rows: Sequence[dict[str, Any]]) -> "LabelTally":
+        """Return the tally of a file after some of its images were removed.
+
+        Args:
+            rows: The remaining rows of ``LABEL_SCHEMA``.
+        """
+        images = {row["image"] for row in rows}
+        tally = LabelTally(len(images), ignored=self.ignored, files=set(self.files))
+        for row in rows:
+            tally.count(row, None)
+        tally.samples = {
+            emotion: [sample for sample in samples if sample.image in images]
+            for emotion, samples in self.samples.items()
+        }
+        tally.slowest = [(seconds, image) for seconds, image in self.slowest if image in images]
+        return tally.limited()
+
+    def to_json(self) -> str:
+        """Return the tally as JSON, for the metadata of its file."""
+        samples = {
+            emotion: [
+                {**vars(sample), "thumbnail": _encode(sample.thumbnail)} for sample in samples
+            ]
+            for emotion, samples in self.samples.items()
+        }
+        converted = {"confidences": self.confidences.tolist(), "files": sorted(self.files)}
+        return json.dumps({**vars(self), **converted, "samples": samples})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "LabelTally":
+        """Return the tally that ``to_json`` wrote."""
+        content = json.loads(text)
+        samples = {
+            emotion: [
+                SampleFace(**{**sample, "thumbnail": base64.b64decode(sample["thumbnail"])})
+                for sample in samples
+            ]
+            for emotion, samples in content["samples"].items()
+        }
+        return cls(
+            images=content["images"],
+            statuses=Counter(content["statuses"]),
+            emotions=Counter(content["emotions"]),
+            confidences=np.array(content["confidences"], np.int64),
+            ignored=content["ignored"],
+            files=set(content["files"]),
+            samples=samples,
+            failures=[tuple(failure) for failure in content["failures"]],
+            slowest=[tuple(image) for image in content["slowest"]],
+        )
 
 
-def _text(content: bytes) -> str:
+def _encode(content: bytes) -> str:
     return base64.b64encode(content).decode()
-
-
-def _bytes(text: str) -> bytes:
-    return base64.b64decode(text)

@@ -26,9 +26,9 @@ def label_report(
         "confidences.png": figures.confidences(tally.confidences),
     }
     gallery = {
-        name: [(shown, _data_uri(shown.thumbnail)) for shown in tally.exhibits[name]]
+        name: [(shown, _data_uri(shown.thumbnail)) for shown in tally.samples[name]]
         for name in class_names
-        if tally.exhibits.get(name)
+        if tally.samples.get(name)
     }
     page = render_page("labels.html", pictures, tally=tally, gallery=gallery, summary=summary)
     return {"report.html": page.encode(), "emotions.png": pictures["emotions.png"]}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fer.labels.schema import SIDES, Labeler
+from fer.labels.schema import BOX_FIELDS, Labeler
 from fer.models.predictor import Predictor
 from fer.serving.schemas import Answer, Detector, ImageAnswer, image_answer
 from fer.serving.uploads import Upload
@@ -131,10 +131,10 @@ class Answerer:
             size = {"width": image.width, "height": image.height}
             return {"name": upload.name, **size, "faces": [{}]}, [image.pixels]
         photo = decode_photo(upload.data)
-        found = self._face_detector().find(photo)
+        found = self._face_detector().detect(photo)
         faces = [
             {
-                "box": dict(zip(SIDES, face.box.tolist(), strict=True)),
+                "box": dict(zip(BOX_FIELDS, face.box.tolist(), strict=True)),
                 "detection_score": face.score,
             }
             for face in found

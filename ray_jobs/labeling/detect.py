@@ -9,8 +9,8 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.sources import Piece, fetch_image
-from fer.labels.schema import LABEL_SCHEMA, SIDES
+from fer.data.sources import SourceItem, fetch_image
+from fer.labels.schema import BOX_FIELDS, LABEL_SCHEMA
 from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector
 from fer.vision.faces import draw_thumbnail, encode_jpeg
@@ -48,10 +48,10 @@ NUM_SHOWN, NUM_FACES_SHOWN = 64, 4
 def detect_faces(
     chunks: ray.data.Dataset, weights: bytes | None, min_face_size: float, num_cpus: float
 ) -> ray.data.Dataset:
-    """Turn chunks of pieces into chunks of images, tables of ``DETECTED_SCHEMA``.
+    """Turn chunks of items into chunks of images, tables of ``DETECTED_SCHEMA``.
 
     Args:
-        chunks: Rows of ``chunk``, a name, and ``table``, a packed table of pieces.
+        chunks: Rows of ``chunk``, a name, and ``table``, a packed table of items.
         weights: YuNet's; None takes each image as one face.
         min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
         num_cpus: What each task reserves.
@@ -64,58 +64,60 @@ def detect_faces(
     )
 
 
-def look(pieces: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Table:
-    """Find the faces of images: a table of ``stages.PIECE_SCHEMA`` to one of ``DETECTED_SCHEMA``.
+def look(items: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Table:
+    """Find the faces of images: a table of ``stages.ITEM_SCHEMA`` to one of ``DETECTED_SCHEMA``.
 
     Args:
-        pieces: The images.
+        items: The images.
         weights: YuNet's; None takes each image as one face.
         min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
     """
     see = _see_apart if isolation.is_poison_suspect() else _see
-    rows, every = [], max(1, len(pieces) // NUM_SHOWN)
-    for number, piece in enumerate(pieces.to_pylist()):
+    rows, every = [], max(1, len(items) // NUM_SHOWN)
+    for number, item in enumerate(items.to_pylist()):
         start = time.perf_counter()
         is_shown = number % every == 0
-        row = _look(Piece(**piece), partial(see, weights, min_face_size, is_shown))
+        row = _look(SourceItem(**item), partial(see, weights, min_face_size, is_shown))
         rows.append({**row, "seconds": time.perf_counter() - start})
     return pa.Table.from_pylist(rows, DETECTED_SCHEMA)
 
 
-def _look(piece: Piece, see: Callable[[Piece], dict[str, Any]]) -> dict[str, Any]:
+def _look(item: SourceItem, see: Callable[[SourceItem], dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "image": storage.without_access(piece.source),
-        "etag": piece.etag,
+        "image": storage.strip_access_mode(item.source),
+        "etag": item.etag,
     }
-    if piece.kind == "rejected":
-        return {**row, "status": "unreadable", "error": f"{piece.reason}."}
-    if piece.kind != "image":
+    if item.kind == "rejected":
+        return {**row, "status": "unreadable", "error": f"{item.reason}."}
+    if item.kind != "image":
         return {**row, "status": IGNORED}
-    return {**row, **see(piece)}
+    return {**row, **see(item)}
 
 
 def _see_apart(
-    weights: bytes | None, min_face_size: float, with_thumbnails: bool, piece: Piece
+    weights: bytes | None, min_face_size: float, with_thumbnails: bool, item: SourceItem
 ) -> dict[str, Any]:
     """Return what is seen in an image, even if it ends the process that looks at it."""
     try:
-        return dict(isolation.run_isolated(_see, weights, min_face_size, with_thumbnails, piece))
+        return dict(isolation.run_isolated(_see, weights, min_face_size, with_thumbnails, item))
     except ChildProcessError as error:
-        return _unfetched(piece, "unreadable", f"The file can't be read: {error}.")
+        return _unfetched(item, "unreadable", f"The file can't be read: {error}.")
 
 
 def _see(
-    weights: bytes | None, min_face_size: float, with_thumbnails: bool, piece: Piece
+    weights: bytes | None, min_face_size: float, with_thumbnails: bool, item: SourceItem
 ) -> dict[str, Any]:
     """Return what is seen in an image, or why it can't be used."""
     try:
-        data = fetch_image(piece)
+        data = fetch_image(item)
     except ImageError as error:
-        return {"size_bytes": piece.size_bytes, "status": error.status, "error": str(error)}
+        return {"size_bytes": item.size_bytes, "status": error.status, "error": str(error)}
     except FileNotFoundError:
-        return _unfetched(piece, "missing", "There is no such file, though it was listed.")
+        return _unfetched(item, "missing", "There is no such file, though it was listed.")
     except OSError as error:
-        return _unfetched(piece, "unreadable", f"The file can't be read: {storage.reason(error)}.")
+        return _unfetched(
+            item, "unreadable", f"The file can't be read: {storage.describe_error(error)}."
+        )
     size = {"size_bytes": len(data)}
     try:
         if weights is None:
@@ -130,9 +132,9 @@ def _detector(weights: bytes, min_face_size: float) -> FaceDetector:
     return FaceDetector(weights, min_face_size)
 
 
-def _unfetched(piece: Piece, status: str, error: str) -> dict[str, Any]:
+def _unfetched(item: SourceItem, status: str, error: str) -> dict[str, Any]:
     """Tell of an image that was seen in no state: without an ETag, an update tries it again."""
-    return {"size_bytes": piece.size_bytes, "etag": None, "status": status, "error": error}
+    return {"size_bytes": item.size_bytes, "etag": None, "status": status, "error": error}
 
 
 def _crop_of(data: bytes, with_thumbnail: bool) -> dict[str, Any]:
@@ -144,11 +146,11 @@ def _crop_of(data: bytes, with_thumbnail: bool) -> dict[str, Any]:
 
 def _faces_of(data: bytes, detector: FaceDetector, with_thumbnails: bool) -> dict[str, Any]:
     photo = decode_photo(data)
-    found = detector.find(photo)
+    found = detector.detect(photo)
     shown = NUM_FACES_SHOWN if with_thumbnails else 0
     faces = [
         {
-            "box": dict(zip(SIDES, face.box.tolist(), strict=True)),
+            "box": dict(zip(BOX_FIELDS, face.box.tolist(), strict=True)),
             "detection_score": face.score,
             "thumbnail": draw_thumbnail(photo, face) if number < shown else None,
         }

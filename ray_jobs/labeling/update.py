@@ -12,9 +12,9 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.sources import file_of
+from fer.data.sources import containing_file
 from fer.labels.files import read_rows, read_tally, write_labels
-from fer.labels.schema import FAILED
+from fer.labels.schema import FAILED_STATUSES
 from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
 from ray_jobs.pipeline import stages
@@ -26,11 +26,11 @@ IMAGES_A_PARTITION = 200_000
 """Files, those listed and those labeled, that a task compares at once."""
 
 COMPARED_SCHEMA = pa.schema(
-    [*stages.PIECE_SCHEMA, ("file", pa.string()), ("labeled_in", pa.string())]
+    [*stages.ITEM_SCHEMA, ("file", pa.string()), ("labeled_in", pa.string())]
 )
-"""Pieces as they are listed, and as files of labels have them, which ``labeled_in`` names.
+"""Items as they are listed, and as files of labels have them, which ``labeled_in`` names.
 
-``file`` is what holds a piece, itself or an archive, as labels name it.
+``file`` is what holds an item, itself or an archive, as labels name it.
 """
 
 
@@ -42,7 +42,7 @@ def select_unlabeled(
     What they replace is written down in the output.
 
     Args:
-        listed: Rows of ``stages.PIECE_SCHEMA``, archives unopened.
+        listed: Rows of ``stages.ITEM_SCHEMA``, archives unopened.
         output: Where the labels are.
         held: What was counted of each of their files.
     """
@@ -71,14 +71,14 @@ def select_unlabeled(
 def _compared(listed: pa.Table) -> pa.Table:
     rows = listed.to_pylist()
     for row in rows:
-        row["file"] = file_of(storage.without_access(row["source"]))
+        row["file"] = containing_file(storage.strip_access_mode(row["source"]))
     return pa.Table.from_pylist(rows, COMPARED_SCHEMA)
 
 
 def _labeled(files: pa.Table, output: str) -> Iterator[pa.Table]:
     for file in files["file"].to_pylist():
         rows = read_rows(storage.join(output, file), ["image", "etag", "status"])
-        states = {(file_of(row["image"]), _kind(row), row["etag"]) for row in rows}
+        states = {(containing_file(row["image"]), _kind(row), row["etag"]) for row in rows}
         known = [
             {"kind": kind, "file": holder, "etag": etag, "labeled_in": file}
             for holder, kind, etag in states
@@ -87,17 +87,17 @@ def _labeled(files: pa.Table, output: str) -> Iterator[pa.Table]:
 
 
 def _kind(row: dict[str, Any]) -> str:
-    is_fetched = row["etag"] is not None or row["status"] not in FAILED
+    is_fetched = row["etag"] is not None or row["status"] not in FAILED_STATUSES
     return "image" if is_fetched else "rejected"
 
 
 def _left(together: pa.Table, output: str) -> pa.Table:
-    """Return the pieces that are to be labeled, and write down what they replace."""
+    """Return the items that are to be labeled, and write down what they replace."""
     labeled = defaultdict(list)
     for row in (rows := together.to_pylist()):
         if row["labeled_in"]:
             labeled[row["file"]].append(row)
-    pieces = [
+    items = [
         row
         for row in rows
         if not row["labeled_in"]
@@ -106,19 +106,19 @@ def _left(together: pa.Table, output: str) -> pa.Table:
     ]
     replaced = [
         {name: old[name] for name in ("file", "labeled_in")}
-        for piece in pieces
-        for old in labeled[piece["file"]]
+        for item in items
+        for old in labeled[item["file"]]
     ]
     if replaced:
         with stages.explain_write_errors(output):
-            parquet.write_part(output, REPLACED, pa.Table.from_pylist(replaced), key="file")
-    return pa.Table.from_pylist(pieces, stages.PIECE_SCHEMA)
+            parquet.write_keyed_table(output, REPLACED, pa.Table.from_pylist(replaced), key="file")
+    return pa.Table.from_pylist(items, stages.ITEM_SCHEMA)
 
 
-def _is_labeled(piece: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
+def _is_labeled(item: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
     if not labeled or any(row["kind"] == "rejected" for row in labeled):
         return False
-    return piece["etag"] is None or {row["etag"] for row in labeled} == {piece["etag"]}
+    return item["etag"] is None or {row["etag"] for row in labeled} == {item["etag"]}
 
 
 def drop_replaced(
@@ -131,7 +131,7 @@ def drop_replaced(
         class_names: Name of each of their probabilities.
         formats: What they are written in besides.
     """
-    names = sorted(listing.names(storage.join(output, REPLACED)))
+    names = sorted(listing.child_names(storage.join(output, REPLACED)))
     if not names:
         return
     replaced = (
@@ -161,8 +161,8 @@ def _rewrite(
         stale[row["labeled_in"]].add(row["file"])
     for name, files in stale.items():
         location = storage.join(output, name)
-        rows = [row for row in read_rows(location) if file_of(row["image"]) not in files]
-        tally = read_tally(location).of_what_is_left(rows)
+        rows = [row for row in read_rows(location) if containing_file(row["image"]) not in files]
+        tally = read_tally(location).recounted(rows)
         with stages.explain_write_errors(output):
             write_labels(output, name, rows, tally, class_names, formats)
         yield stages.tally_batch(tally)

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import ray.data
 
 from fer import storage
-from fer.data.sources import Piece, list_pieces, read_pieces
-from fer.labels.chunks import Chunk, cut
+from fer.data.sources import SourceItem, list_items, read_items
+from fer.labels.chunks import Chunk, split_into_chunks
 from fer.labels.globs import Selection
-from fer.labels.manifests import is_manifest, list_files, read_manifest
+from fer.labels.manifests import is_manifest, list_manifest_files, read_manifest
 from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
 from ray_jobs.cluster import session
@@ -47,7 +47,7 @@ class Worklist:
     """What a listing found.
 
     Attributes:
-        kinds: Number of pieces by kind.
+        kinds: Number of items by kind.
         files: Names of its files.
         salt: Of the names of chunks, a digest of the files of labels that there were. What is
             labeled again as it was must have a file of another name than the stale one.
@@ -115,7 +115,7 @@ def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
         ``manifest`` to read.
     """
     if is_manifest(images):
-        return [(each, "manifest") for each in ([images] if whole else list_files(images))]
+        return [(each, "manifest") for each in ([images] if whole else list_manifest_files(images))]
     if whole:
         return [(images, "walk")]
     walks, files = deque([images]), []
@@ -139,7 +139,7 @@ def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
 def _listed(
     divided: Sequence[tuple[str, str]], num_tasks: int, selection: Selection
 ) -> ray.data.Dataset:
-    """Return the pieces of a source, unopened, as rows of ``stages.PIECE_SCHEMA``."""
+    """Return the items of a source, unopened, as rows of ``stages.ITEM_SCHEMA``."""
     # Dealt out in turn: neighbors are alike, and the largest come first.
     dealt = [part for first in range(num_tasks) for part in divided[first::num_tasks]]
     rows = [{"location": where, "how": how} for where, how in dealt]
@@ -155,61 +155,63 @@ def _listed(
 
 def _list(parts: dict[str, np.ndarray], selection: Selection) -> Iterator[pa.Table]:
     each = zip(parts["location"].tolist(), parts["how"].tolist(), strict=True)
-    found = chain.from_iterable(_pieces(location, how) for location, how in each)
-    for pieces in stages.batch_pieces(selection.of(found)):
-        yield stages.to_table(pieces)
+    found = chain.from_iterable(_items(location, how) for location, how in each)
+    for items in stages.batch_items(selection.select(found)):
+        yield stages.to_table(items)
 
 
-def _pieces(location: str, how: str) -> Iterable[Piece]:
-    return read_manifest(location) if how == "manifest" else list_pieces(_entries(location, how))
+def _items(location: str, how: str) -> Iterable[SourceItem]:
+    return read_manifest(location) if how == "manifest" else list_items(_entries(location, how))
 
 
 def _entries(location: str, how: str) -> Iterator[listing.Entry]:
     """Yield the files of a part of a source, which may be gone or closed by now."""
     try:
         if storage.is_folder(location):
-            yield from listing.walk(location) if how == "walk" else listing.files_inside(location)
+            yield from listing.walk(location) if how == "walk" else listing.child_files(location)
         elif storage.exists(location):
             yield listing.describe(location)
     except PermissionError:
         # What a walk from above meets of the kind is no image either.
-        yield listing.Entry(location, storage.name(location), 0, None)
+        yield listing.Entry(location, storage.base_name(location), 0, None)
 
 
-def _write(pieces: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str, np.ndarray]:
-    """Cut pieces into chunks, write them down, and return what was written."""
+def _write(items: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str, np.ndarray]:
+    """Cut items into chunks, write them down, and return what was written."""
     worklist = Worklist(salt=salt)
-    for chunk in _chunks(pieces, worklist, num_tasks):
+    for chunk in _chunks(items, worklist, num_tasks):
         worklist.files.append(chunk.name)
         location = storage.join(output, FOLDER, chunk.name + SUFFIX)
         with stages.explain_write_errors(output):
-            parquet.write_table(location, stages.to_table(chunk.pieces))
+            parquet.write_table(location, stages.to_table(chunk.items))
     return stages.tally_batch(worklist)
 
 
-def _chunks(pieces: pa.Table, worklist: Worklist, num_tasks: int) -> Iterator[Chunk]:
+def _chunks(items: pa.Table, worklist: Worklist, num_tasks: int) -> Iterator[Chunk]:
     """Yield chunks of all but the archives, then these one by one, and count them."""
-    archives: list[Piece] = []
-    yield from cut(_without_archives(pieces, archives, worklist.kinds), worklist.salt, num_tasks)
+    archives: list[SourceItem] = []
+    yield from split_into_chunks(
+        _without_archives(items, archives, worklist.kinds), worklist.salt, num_tasks
+    )
     for archive in archives:
         digest = hashlib.sha256(archive.source.encode()).hexdigest()[:24]
         yield Chunk(ARCHIVE + digest, (_in_its_state(archive),))
 
 
 def _without_archives(
-    pieces: pa.Table, archives: list[Piece], kinds: Counter[str]
-) -> Iterator[Piece]:
-    """Yield pieces, some at a time made of their rows, and put the archives among them aside."""
-    for batch in pieces.to_batches(max_chunksize=4096):
-        for piece in (Piece(**row) for row in batch.to_pylist()):
-            kinds[piece.kind] += 1
-            if piece.kind == "archive":
-                archives.append(piece)
+    items: pa.Table, archives: list[SourceItem], kinds: Counter[str]
+) -> Iterator[SourceItem]:
+    """Yield items, some at a time made of their rows, and put the archives among them aside."""
+    for batch in items.to_batches(max_chunksize=4096):
+        for item in (SourceItem(**row) for row in batch.to_pylist()):
+            kinds[item.kind] += 1
+            if item.kind == "archive":
+                archives.append(item)
             else:
-                yield piece
+                yield item
 
 
-def _in_its_state(archive: Piece) -> Piece:
+def _in_its_state(archive: SourceItem) -> SourceItem:
     """Return an archive with its ETag, which a manifest need not know: its chunks are cut later."""
     if archive.etag is not None or not storage.exists(archive.source):
         return archive
@@ -220,7 +222,7 @@ def _in_its_state(archive: Piece) -> Piece:
 
 
 def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data.Dataset:
-    """Return the chunks of a manifest as rows of ``chunk``, a name, and ``table``, its pieces.
+    """Return the chunks of a manifest as rows of ``chunk``, a name, and ``table``, its items.
 
     Args:
         output: Where the manifest is.
@@ -270,25 +272,25 @@ def _open(
     if not name.startswith(ARCHIVE):
         yield {"chunk": [name], "table": [stages.pack(table)]}
         return
-    members = selection.of(_members(Piece(**table.to_pylist()[0])))
+    members = selection.select(_members(SourceItem(**table.to_pylist()[0])))
     if salt:
         # What an archive holds besides images was counted when it was labeled first.
         members = (member for member in members if member.kind != "ignored")
-    for chunk in cut(members, salt):
+    for chunk in split_into_chunks(members, salt):
         if chunk.name not in done:
-            yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.pieces))]}
+            yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.items))]}
 
 
-def _members(archive: Piece) -> Iterator[Piece]:
+def _members(archive: SourceItem) -> Iterator[SourceItem]:
     if not storage.exists(archive.source):
         yield _refused(archive, "was there when it was listed, and is gone")
     # Chunks of what it was before may be labeled already.
     elif archive.etag not in (None, listing.describe(archive.source).etag):
         yield _refused(archive, "has changed since it was listed")
     else:
-        yield from read_pieces(archive.source, with_tables=False)
+        yield from read_items(archive.source, with_tables=False)
 
 
-def _refused(archive: Piece, reason: str) -> Piece:
+def _refused(archive: SourceItem, reason: str) -> SourceItem:
     """Return an archive that is not opened, without its ETag: an update tries it again."""
-    return Piece("rejected", archive.source, reason=f"{reason}: --update labels it anew")
+    return SourceItem("rejected", archive.source, reason=f"{reason}: --update labels it anew")

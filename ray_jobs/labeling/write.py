@@ -57,7 +57,7 @@ def write_chunk(
     file = f"{FACES}/{name}{SUFFIX}"
     tally = LabelTally(len(images), ignored=len(seen) - len(images), files={file})
     rows = [row for image in images for row in _rows(image, labeler, tally)]
-    tally = tally.trimmed()
+    tally = tally.limited()
     with stages.explain_write_errors(output):
         write_labels(output, file, rows, tally, labeler.class_names, formats)
     return stages.tally_batch(tally)
@@ -80,7 +80,7 @@ NUM_WITH_EXHIBITS = 256
 def read_tallies(output: str) -> dict[str, LabelTally]:
     """Return what was counted of the chunks that have files, by their names."""
     # Their names are digests: the first are any of them.
-    names = sorted(listing.names(storage.join(output, FACES)))
+    names = sorted(listing.child_names(storage.join(output, FACES)))
     if not names:
         return {}
     rows = [
@@ -95,7 +95,7 @@ def read_tallies(output: str) -> dict[str, LabelTally]:
 def chunk_name(tally: LabelTally) -> str:
     """Return the name of the chunk that was counted."""
     (file,) = tally.files
-    return storage.name(file).removesuffix(SUFFIX)
+    return storage.base_name(file).removesuffix(SUFFIX)
 
 
 def _read_tallies(files: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
@@ -103,5 +103,5 @@ def _read_tallies(files: dict[str, np.ndarray], output: str) -> dict[str, np.nda
     for row, name in enumerate(map(str, files["name"])):
         told[row] = read_tally(storage.join(output, FACES, name))
         if not files["is_shown"][row]:
-            told[row].exhibits.clear()
+            told[row].samples.clear()
     return {"tally": told}

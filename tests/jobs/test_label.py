@@ -178,7 +178,7 @@ def test_what_is_refused(fer, photographs, sources, checkpoint, tmp_path):
     run = label(fer, sources / "fer2013.csv", checkpoint, output)
     assert (run.code, "`fer ingest` reads these" in run.sentence) == (2, True)
     run = label(fer, photographs, checkpoint, output, "--include", "*.png", "--exclude", "[")
-    assert (run.code, "--exclude '[' is no glob" in run.sentence) == (2, True)
+    assert (run.code, "--exclude '[' is not a valid glob" in run.sentence) == (2, True)
     run = label(fer, photographs, photographs, output)
     assert (run.code, "is not a checkpoint" in run.sentence) == (2, True)
     assert not output.exists()
@@ -240,7 +240,10 @@ def test_a_manifest_and_the_failures_of_its_labels(
     assert rows[f"{tmp_path}/more.zip!/x.png"]["status"] == "ok"
     assert rows[f"{tmp_path}/none.png"]["status"] == "missing"
     web = rows["https://host/a.png"]
-    assert (web["status"], "https:// is not a location" in web["error"]) == ("unreadable", True)
+    assert (web["status"], "https:// locations cannot be opened" in web["error"]) == (
+        "unreadable",
+        True,
+    )
     failed = pq.read_table(tmp_path / "labels" / "faces", filters=[("status", "=", "missing")])
     pq.write_table(failed, tmp_path / "failed.parquet")
     (tmp_path / "none.png").write_bytes(png(faces[0][0]))

@@ -1,61 +1,66 @@
-"""The same source, cut whenever: the same chunks."""
+"""Splitting a source into chunks, and listing what it contains."""
 
 import pytest
 
-from fer.data.sources import Piece, first, list_pieces
-from fer.labels.chunks import MAX_IMAGES, MIN_IMAGES, cut
+from fer.data.sources import SourceItem, list_items, take
+from fer.labels.chunks import MAX_IMAGES, MIN_IMAGES, split_into_chunks
 from fer.storage import listing
 
 
-def pieces(number, data=None):
-    return [Piece("image", f"s3://b/{row}.png", data=data) for row in range(number)]
+def items(number, data=None):
+    return [SourceItem("image", f"s3://b/{row}.png", data=data) for row in range(number)]
 
 
 def test_every_piece_is_in_one_chunk_in_order():
-    whole = pieces(5000)
-    chunks = list(cut(whole))
-    assert [piece for chunk in chunks for piece in chunk.pieces] == whole
+    whole = items(5000)
+    chunks = list(split_into_chunks(whole))
+    assert [item for chunk in chunks for item in chunk.items] == whole
     assert len({chunk.name for chunk in chunks}) == len(chunks)
-    assert list(cut(whole)) == chunks
+    assert list(split_into_chunks(whole)) == chunks
 
 
-def test_a_chunk_of_an_image_that_changed_has_another_name():
+def test_a_changed_image_changes_the_name_of_its_chunk():
     one, other = (
-        [Piece("image", "s3://b/0.png", etag=etag), *pieces(3)] for etag in ("before", "after")
+        [SourceItem("image", "s3://b/0.png", etag=etag), *items(3)] for etag in ("before", "after")
     )
-    assert next(cut(one)).name != next(cut(other)).name
-    assert next(cut(one)).name != next(cut(one, "again")).name
+    assert next(split_into_chunks(one)).name != next(split_into_chunks(other)).name
+    assert next(split_into_chunks(one)).name != next(split_into_chunks(one, "again")).name
 
 
 def test_chunks_grow_with_the_source():
-    assert [len(chunk.pieces) for chunk in cut(pieces(100))] == [32, 32, 32, 4]
-    sizes = [len(chunk.pieces) for chunk in cut(pieces(200_000))]
+    assert [len(chunk.items) for chunk in split_into_chunks(items(100))] == [32, 32, 32, 4]
+    sizes = [len(chunk.items) for chunk in split_into_chunks(items(200_000))]
     assert (sizes[0], max(sizes)) == (MIN_IMAGES, MAX_IMAGES)
     assert len(sizes) < 150
 
 
-def test_chunks_of_a_part_are_as_large_as_those_of_its_source():
-    sizes = [len(chunk.pieces) for chunk in cut(pieces(1000), num_parts=500)]
+def test_chunks_of_a_share_are_as_large_as_those_of_the_whole_source():
+    sizes = [len(chunk.items) for chunk in split_into_chunks(items(1000), num_shares=500)]
     assert sizes == [32, 32, 32, 48, 72, 108, 162, 243, 271]
-    assert [len(chunk.pieces) for chunk in cut(pieces(100), num_parts=2)] == [32, 32, 32, 4]
+    assert [len(chunk.items) for chunk in split_into_chunks(items(100), num_shares=2)] == [
+        32,
+        32,
+        32,
+        4,
+    ]
 
 
-def test_a_chunk_carries_only_so_many_bytes(monkeypatch):
+def test_the_bytes_in_a_chunk_are_limited(monkeypatch):
     monkeypatch.setattr("fer.labels.chunks.MAX_BYTES", 100)
-    sizes = [len(chunk.pieces) for chunk in cut(pieces(20, data=b"x" * 30))]
+    sizes = [len(chunk.items) for chunk in split_into_chunks(items(20, data=b"x" * 30))]
     assert sizes == [4, 4, 4, 4, 4]
 
 
-def test_what_is_ignored_does_not_count_towards_a_limit():
-    mixed = [Piece("ignored", "a"), *pieces(3), Piece("ignored", "b")]
-    assert [piece.source for piece in first(mixed, 2)] == ["a", "s3://b/0.png", "s3://b/1.png"]
-    assert len([*first(mixed, None)]) == 5
+def test_ignored_files_do_not_count_toward_a_limit():
+    mixed = [SourceItem("ignored", "a"), *items(3), SourceItem("ignored", "b")]
+    assert [item.source for item in take(mixed, 2)] == ["a", "s3://b/0.png", "s3://b/1.png"]
+    assert len([*take(mixed, None)]) == 5
 
 
-def test_a_listing_opens_nothing(tmp_path):
+def test_a_listing_opens_no_file(tmp_path):
     for name in ("a.png", "b.zip", "c.tar.gz", "d.txt", "e.csv", ".hidden.png"):
         (tmp_path / name).write_bytes(b"junk")
-    kinds = {piece.source: piece.kind for piece in list_pieces(listing.walk(str(tmp_path)))}
+    kinds = {item.source: item.kind for item in list_items(listing.walk(str(tmp_path)))}
     assert {source.rpartition("/")[2]: kind for source, kind in kinds.items()} == {
         "a.png": "image",
         "b.zip": "archive",
@@ -66,8 +71,8 @@ def test_a_listing_opens_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("files", [2, 10])
-def test_children_of_a_folder(tmp_path, files, monkeypatch):
-    monkeypatch.setattr(listing, "MANY", 10)
+def test_a_listing_of_a_folder_returns_its_folders_and_files(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(listing, "MAX_CHILDREN", 10)
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     for number in range(files):

@@ -1,4 +1,4 @@
-"""Labels as CSV and JSON lines say what those in Parquet say."""
+"""CSV and JSON Lines hold the same labels as Parquet."""
 
 import csv
 import io
@@ -71,7 +71,7 @@ def test_csv(labels):
     assert (second["face"], second["box_x"], second["probability_sad"]) == ("", "", "")
 
 
-def test_csv_runs_no_formula(labels):
+def test_csv_escapes_formulas(labels):
     table = pd.read_csv(io.BytesIO(to_csv(labels, ("=a", "b"))))
     assert table["etag"][2] == "'=cmd|' /C calc'!A0"
     texts = [
@@ -95,7 +95,7 @@ def test_jsonl(labels):
     assert third["etag"] == ROWS[2]["etag"]
 
 
-def test_chunks_of_failures_alone(labels):
+def test_chunks_without_faces(labels):
     failed = labels.slice(1)
     header = to_csv(labels, CLASSES).split(b"\n")[0]
     assert to_csv(failed, CLASSES).split(b"\n")[0] == header

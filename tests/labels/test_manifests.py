@@ -1,4 +1,4 @@
-"""Tables of locations: what their rows become."""
+"""Manifests: what their rows become, and which files are refused."""
 
 import gzip
 
@@ -6,13 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer.data.sources import MAX_IMAGE_BYTES, Piece, fetch_image
+from fer.data.sources import MAX_IMAGE_BYTES, SourceItem, fetch_image
 from fer.errors import InputError
 from fer.labels.manifests import check_manifest, is_manifest, read_manifest
 from fer.labels.schema import LABEL_SCHEMA
 
 
-def pieces(path):
+def items(path):
     check_manifest(str(path))
     return [*read_manifest(str(path))]
 
@@ -28,32 +28,32 @@ def test_rows_of_a_csv_file(tmp_path):
         ",more.zip,,",
     ]
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
-    assert pieces(path) == [
-        Piece("image", f"{tmp_path}/a.png", size_bytes=12, etag="x"),
-        Piece("image", f"{tmp_path}/b c#%.png", size_bytes=13),
-        Piece("image", "/data/c d.png", etag="y"),
-        Piece("image", f'{tmp_path}/new\nline, "quoted".png', size_bytes=1),
-        Piece("archive", f"{tmp_path}/more.zip"),
+    assert items(path) == [
+        SourceItem("image", f"{tmp_path}/a.png", size_bytes=12, etag="x"),
+        SourceItem("image", f"{tmp_path}/b c#%.png", size_bytes=13),
+        SourceItem("image", "/data/c d.png", etag="y"),
+        SourceItem("image", f'{tmp_path}/new\nline, "quoted".png', size_bytes=1),
+        SourceItem("archive", f"{tmp_path}/more.zip"),
     ]
 
 
 @pytest.mark.parametrize(
     ("row", "source", "reason"),
     [
-        ("https://host/a.png", "https://host/a.png", "https:// is not a location"),
-        ("hf://datasets/a.png", "hf://datasets/a.png", "hf:// is not a location"),
+        ("https://host/a.png", "https://host/a.png", "https:// locations cannot be opened"),
+        ("hf://datasets/a.png", "hf://datasets/a.png", "hf:// locations cannot be opened"),
         ("", "{folder}/list.parquet#1", "names no image: its uri is empty"),
-        ("a\0b.png", "{folder}/list.parquet#1", "cut by a zero byte"),
+        ("a\0b.png", "{folder}/list.parquet#1", "contains a zero byte"),
         ("a.zip!/b.png", "{folder}/a.zip!/b.png", "name the archive instead"),
     ],
 )
-def test_rows_that_name_no_image(tmp_path, row, source, reason):
+def test_rows_without_a_usable_location_are_rejected(tmp_path, row, source, reason):
     path = tmp_path / "list.parquet"
     pq.write_table(pa.table({"uri": [row, "good.png"]}), path)
-    rejected, good = pieces(path)
+    rejected, good = items(path)
     assert (rejected.kind, rejected.source) == ("rejected", source.format(folder=tmp_path))
     assert reason in rejected.reason
-    assert good == Piece("image", f"{tmp_path}/good.png")
+    assert good == SourceItem("image", f"{tmp_path}/good.png")
 
 
 def test_a_table_of_labels_names_each_image_once(tmp_path):
@@ -67,11 +67,11 @@ def test_a_table_of_labels_names_each_image_once(tmp_path):
         )
     (tmp_path / "_SUCCESS").touch()
     assert is_manifest(str(tmp_path))
-    named = [piece.source for piece in pieces(tmp_path)]
+    named = [item.source for item in items(tmp_path)]
     assert named == [f"/x/{name}.png" for name in "abcdabcd"]
 
 
-def test_a_folder_of_photographs_with_a_table_is_no_manifest(tmp_path):
+def test_a_folder_of_images_with_a_table_is_not_a_manifest(tmp_path):
     (tmp_path / "metadata.parquet").touch()
     (tmp_path / "a.png").touch()
     assert not is_manifest(str(tmp_path))
@@ -82,37 +82,37 @@ def test_a_folder_of_photographs_with_a_table_is_no_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.csv", b"emotion,pixels,Usage\n0,1 2,Training\n", "`fer ingest` reads these"),
+        ("a.csv", b"emotion,pixels,Usage\n0,1 2,Training\n", "which `fer ingest` reads"),
         ("a.csv", b"s3://bucket/a.png\n", "has the columns s3://bucket/a.png"),
         ("a.csv", b"", "has the columns (none)"),
         ("a.csv", b"image,x\na,b,c.png,1\n", "Expected 2 columns, got 4"),
         ("a.csv", b"image\n\xff.png\n", "invalid UTF8"),
         ("a.csv", b"image,size_bytes\na.png,12KB\n", "invalid value '12KB'"),
-        ("a.parquet", b"junk", "can't be read as a table of images"),
+        ("a.parquet", b"junk", "can't be read as a manifest"),
     ],
 )
-def test_tables_that_are_refused(tmp_path, name, content, sentence):
+def test_files_that_are_not_manifests_are_refused(tmp_path, name, content, sentence):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as caught:
-        pieces(tmp_path / name)
+        items(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert sentence in str(caught.value)
 
 
-def test_images_that_lie_in_the_table_are_refused(tmp_path):
+def test_tables_that_contain_the_images_are_refused(tmp_path):
     path = tmp_path / "hugging_face.parquet"
     pq.write_table(pa.table({"image": [{"bytes": b"x", "path": "a.png"}]}), path)
-    with pytest.raises(InputError, match="image \\(struct<.*expected one of text"):
+    with pytest.raises(InputError, match="image \\(struct<.*expected a text column"):
         check_manifest(str(path))
 
 
 @pytest.mark.parametrize("size_bytes", [None, 10, MAX_IMAGE_BYTES + 1])
-def test_a_size_that_is_unknown_or_wrong_fills_no_memory(tmp_path, size_bytes):
+def test_an_unknown_or_wrong_size_does_not_fill_the_memory(tmp_path, size_bytes):
     path = tmp_path / "huge.png"
     with path.open("wb") as file:
         file.truncate(MAX_IMAGE_BYTES + 10)
     with pytest.raises(ValueError, match="more than 67,108,864 bytes"):
-        fetch_image(Piece("image", str(path), size_bytes=size_bytes))
+        fetch_image(SourceItem("image", str(path), size_bytes=size_bytes))
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -127,10 +127,10 @@ def test_rows_are_streamed(tmp_path, kind):
         names = pa.array([f"{folder}/{row}.jpg" for row in range(number)])
         pq.write_table(pa.table({"path": names}), path, row_group_size=10_000, use_dictionary=False)
         del names
-    before, held, sources = pa.total_allocated_bytes(), 0, 0
-    for piece in read_manifest(str(path)):
-        sources += piece.source == f"{folder}/{sources}.jpg"
+    before, most_bytes, sources = pa.total_allocated_bytes(), 0, 0
+    for item in read_manifest(str(path)):
+        sources += item.source == f"{folder}/{sources}.jpg"
         if sources % 1000 == 0:
-            held = max(held, pa.total_allocated_bytes() - before)
+            most_bytes = max(most_bytes, pa.total_allocated_bytes() - before)
     assert sources == number
-    assert held < 64 * 2**20
+    assert most_bytes < 64 * 2**20
