@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fer.vision.decode import decode_photo
-from fer.vision.detector import FaceDetector, detector_weights
+from fer.vision.detector import FaceDetector, load_detector_weights
 
 THRESHOLDS = (0.4, 0.5)
 
@@ -33,7 +33,7 @@ def true_boxes(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
 
 def found_boxes(detector: FaceDetector, photograph: Path) -> np.ndarray:
     """Return the boxes that a detector finds, float (N, 4), the surest first."""
-    faces = detector.find(decode_photo(photograph.read_bytes()))
+    faces = detector.detect(decode_photo(photograph.read_bytes()))
     faces.sort(key=lambda face: -face.score)
     return np.array([face.box for face in faces]).reshape(-1, 4)
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="photographs and dlib's XML files")
     parser.add_argument("--detector-weights")
     arguments = parser.parse_args()
-    detector = FaceDetector(detector_weights(arguments.detector_weights))
+    detector = FaceDetector(load_detector_weights(arguments.detector_weights))
     boxes = [(true, found_boxes(detector, file)) for file, true in true_boxes(arguments.folder)]
     num_true, num_found = (sum(map(len, each)) for each in zip(*boxes, strict=True))
     print(f"{len(boxes)} photographs, {num_true} faces, {num_found} boxes found")

@@ -15,7 +15,7 @@ import numpy as np
 from fer.data.dataset import open_dataset
 from fer.models.predictor import Predictor
 from fer.vision.decode import Photo
-from fer.vision.detector import FaceDetector, detector_weights
+from fer.vision.detector import FaceDetector, load_detector_weights
 
 FACE, PICTURE = 192, 320
 """Side in pixels that a face is scaled to, and of the picture that it is put into."""
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--detector-weights")
     arguments = parser.parse_args()
     examples = open_dataset(arguments.dataset).read_split(arguments.split)
-    detector = FaceDetector(detector_weights(arguments.detector_weights))
-    found = [detector.find(to_photo(image)) for image in examples.images]
+    detector = FaceDetector(load_detector_weights(arguments.detector_weights))
+    found = [detector.detect(to_photo(image)) for image in examples.images]
     single = np.array([len(faces) == 1 for faces in found])
     cuts = np.stack([faces[0].crop for faces in found if len(faces) == 1])
     originals, labels = examples.images[single], examples.labels[single]

@@ -41,7 +41,7 @@ from memory import MIB, watched
 from PIL import Image
 
 from fer import storage
-from fer.data.sources import fetch_image, read_pieces
+from fer.data.sources import fetch_image, read_items
 from fer.data.synthetic import draw_faces
 from fer.labels.files import read_tally
 from fer.models.checkpoint import load_checkpoint, pack_checkpoint
@@ -50,7 +50,7 @@ from fer.models.engine import EngineName
 from fer.models.predictor import Predictor
 from fer.storage import listing
 from fer.vision.decode import ImageError, decode_image, decode_photo
-from fer.vision.detector import FaceDetector, detector_weights
+from fer.vision.detector import FaceDetector, load_detector_weights
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.label import run
@@ -120,7 +120,7 @@ class Bare:
             except ImageError:
                 continue
             decoded = time.perf_counter()
-            crops += [face.crop for face in self.detector.find(photo)]
+            crops += [face.crop for face in self.detector.detect(photo)]
             seconds[:2] += decoded - start, time.perf_counter() - decoded
         seconds[2] = self.classify(np.stack(crops))
         return seconds
@@ -274,7 +274,7 @@ def photos(images: Source, how: Options = How(), *, times: int = 20) -> None:
     """
     with working_folder() as folder:
         files = copy_images(images, folder / "photos", times=times)
-        bare = Processes(how.checkpoint, how.engine, detector_weights(how.detector_weights))
+        bare = Processes(how.checkpoint, how.engine, load_detector_weights(how.detector_weights))
 
         def job() -> Rates:
             return label("label", folder, images=str(folder / "photos"), **how.flags)
@@ -418,11 +418,11 @@ def copy_images(
 ) -> list[Path]:
     """Write the images of a source as files, each so many times under another name."""
     files = []
-    images = (piece for piece in read_pieces(storage.resolve(source)) if piece.kind == "image")
+    images = (item for item in read_items(storage.resolve(source)) if item.kind == "image")
     for copy in range(times):
         (folder / str(copy)).mkdir(parents=True)
-    for number, piece in enumerate(islice(images, limit)):
-        content, suffix = fetch_image(piece), PurePath(piece.source).suffix
+    for number, item in enumerate(islice(images, limit)):
+        content, suffix = fetch_image(item), PurePath(item.source).suffix
         for copy in range(times):
             files.append(folder / str(copy) / f"{number:06d}{suffix}")
             files[-1].write_bytes(content)

@@ -1,4 +1,4 @@
-"""Facial emotion recognition: what an emotion model is, in plain Python without Ray."""
+"""Facial emotion recognition in plain Python: data, models, labels, serving and reports."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
 __all__ = ["Prediction", "Predictor"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type of whatever is asked for
-    # Imported when first used, so that the command line's --help does not wait for torch.
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type depends on the attribute
+    # Importing the predictor on first use keeps `fer --help` from waiting for torch.
     if name in __all__:
         from fer.models import predictor  # noqa: PLC0415
 

@@ -1,16 +1,16 @@
-"""What a job tells a person who made a mistake: one sentence, never a traceback."""
+"""Errors that a job reports to the user as one sentence, without a traceback."""
 
 
 class InputError(Exception):
-    """A mistake in what was asked for.
+    """A mistake in the user's input.
 
     The message is one sentence that says what was expected, what was found and what to do.
     """
 
 
 class JobError(Exception):
-    """A job that was asked for rightly and still could not be done, in one sentence."""
+    """A job with valid input that failed. The message is one sentence."""
 
 
 class StoreError(JobError):
-    """An object store that refuses all that is in a bucket, not one object of it."""
+    """An object store that refuses access to a whole bucket, rather than to one of its objects."""

@@ -1,7 +1,7 @@
 """FER2013 and image archives to a dataset.
 
-1. Read: walk through each source and cut it into pieces.
-2. Parse and write: turn pieces into examples and rejects, write them to Parquet, count them.
+1. Read: walk through each source and cut it into items.
+2. Parse and write: turn items into examples and rejects, write them to Parquet, count them.
 3. Finish: the pictures, and the summary that makes the dataset complete.
 """
 
@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from fer import storage
 from fer.data import dataset
-from fer.data.dataset import SAMPLES_PER_CLASS, Tally
-from fer.data.emotions import SEVEN_EMOTIONS, SPLITS, ClassList
+from fer.data.dataset import SAMPLES_PER_CLASS, DatasetTally
+from fer.data.emotions import FER2013_CLASSES, SPLITS, ClassList
 from fer.data.ferplus import Votes, read_votes
 from fer.data.parsing import (
     NUM_PIXELS,
@@ -30,9 +30,9 @@ from fer.data.parsing import (
     Outcome,
     Reject,
     SplitFrom,
-    parse_piece,
+    parse_item,
 )
-from fer.data.sources import Piece, check_source
+from fer.data.sources import SourceItem, check_source
 from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
@@ -71,7 +71,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
     """
     start = time.monotonic()
     config = locations.resolve(config)
-    classes = ClassList.parse(config.classes) if config.classes else SEVEN_EMOTIONS
+    classes = ClassList.parse(config.classes) if config.classes else FER2013_CLASSES
     for source in config.source:
         check_source(source)
     _check_apart(config.source)
@@ -112,8 +112,8 @@ def _read_votes(config: IngestConfig) -> Votes | None:
     return read_votes(config.votes)
 
 
-def _write_parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Tally:
-    tally = Tally()
+def _write_parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> DatasetTally:
+    tally = DatasetTally()
     with progress("Ingesting", "examples") as advance:
         for part in _parts(config, classes, votes):
             tally.add(part)
@@ -121,7 +121,7 @@ def _write_parts(config: IngestConfig, classes: ClassList, votes: Votes | None) 
     return tally
 
 
-def _parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Iterator[Tally]:
+def _parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Iterator[DatasetTally]:
     """Read, parse and write as one stream, and yield what was counted a file at a time."""
     counted = stages.read(config.source).map_batches(
         parse_and_write,
@@ -138,12 +138,12 @@ def _parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Ite
 
 
 def parse_and_write(
-    pieces: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None, output: str
+    items: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None, output: str
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Make files of pieces in one task, since what is parsed is not worth a way over the network.
+    """Make files of items in one task, since what is parsed is not worth a way over the network.
 
     Args:
-        pieces: A table of ``stages.PIECE_SCHEMA``.
+        items: A table of ``stages.ITEM_SCHEMA``.
         classes: What the labels are called.
         split_from: Where an example's split is read from.
         votes: FER+ votes of the rows, or None.
@@ -152,7 +152,7 @@ def parse_and_write(
     Yields:
         The tally of each file.
     """
-    parsed = parse(pieces, classes, split_from, votes)
+    parsed = parse(items, classes, split_from, votes)
     for start in range(0, len(parsed), dataset.ROWS_PER_FILE):
         rows = parsed.slice(start, dataset.ROWS_PER_FILE)
         yield write(rows, output, dataset.example_schema(classes.names, with_votes=bool(votes)))
@@ -161,27 +161,27 @@ def parse_and_write(
 def parse(
     table: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None
 ) -> pa.Table:
-    """Parse pieces: a table of ``stages.PIECE_SCHEMA`` to one of ``PARSED_SCHEMA``."""
+    """Parse items: a table of ``stages.ITEM_SCHEMA`` to one of ``PARSED_SCHEMA``."""
     by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
-    parse_all = _parse_apart if isolation.is_poison_suspect() else parse_piece
+    parse_all = _parse_apart if isolation.is_poison_suspect() else parse_item
     for row in table.to_pylist():
-        for outcome in parse_all(Piece(**row), classes, split_from):
+        for outcome in parse_all(SourceItem(**row), classes, split_from):
             by_kind[type(outcome)].append(outcome)
     tables = [_to_table(outcomes) for outcomes in by_kind.values() if outcomes]
     parsed = pa.concat_tables(tables)
     return _join_votes(parsed, votes) if votes else parsed
 
 
-def _parse_apart(piece: Piece, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
-    """Parse a piece, even if it ends the process that reads it."""
+def _parse_apart(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
+    """Parse an item, even if it ends the process that reads it."""
     try:
-        return list(isolation.run_isolated(_parse_alone, piece, classes, split_from))
+        return list(isolation.run_isolated(_parse_alone, item, classes, split_from))
     except ChildProcessError as error:
-        return [Reject(piece.source, str(error))]
+        return [Reject(item.source, str(error))]
 
 
-def _parse_alone(piece: Piece, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
-    return list(parse_piece(piece, classes, split_from))
+def _parse_alone(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
+    return list(parse_item(item, classes, split_from))
 
 
 def _to_table(outcomes: list[Outcome]) -> pa.Table:
@@ -207,7 +207,7 @@ def _votes_of(votes: Votes, source: str, row: int, split: str, split_from: str) 
         raise InputError(
             f"--votes belong to the rows of FER2013's CSV file, but {source} is not one."
         )
-    return votes.of_row(row, split)
+    return votes.for_row(row, split)
 
 
 def write(parsed: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndarray]:
@@ -226,9 +226,11 @@ def write(parsed: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndar
     if len(examples):
         table = _to_examples(examples, schema)
         encoding = dataset.PIXEL_ENCODING
-        tally.files.add(parquet.write_part(output, "examples", table, key="source", **encoding))
+        tally.files.add(
+            parquet.write_keyed_table(output, "examples", table, key="source", **encoding)
+        )
     if len(rejects):
-        tally.files.add(parquet.write_part(output, "rejects", rejects, key="source"))
+        tally.files.add(parquet.write_keyed_table(output, "rejects", rejects, key="source"))
     return stages.tally_batch(tally)
 
 
@@ -251,11 +253,11 @@ def _bytes_of(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(chunks) if chunks else np.empty(0, np.uint8)
 
 
-def _count(examples: pa.Table, rejects: pa.Table) -> Tally:
+def _count(examples: pa.Table, rejects: pa.Table) -> DatasetTally:
     digests = _bytes_of(examples["sha256"])
     labels = examples["label"].to_numpy().astype(np.uint8)
     splits = pc.index_in(examples["split"], value_set=pa.array(SPLITS)).to_numpy()
-    return Tally(
+    return DatasetTally(
         digests=bytearray(digests),
         labels=bytearray(labels),
         splits=bytearray(splits.astype(np.uint8)),
@@ -283,7 +285,7 @@ def _kind_of(reason: str) -> str:
     return re.sub(r"'[^']*'|\"[^\"]*\"|\b\d[\d,]*", "…", reason)
 
 
-def _check(tally: Tally, config: IngestConfig, votes: Votes | None) -> None:
+def _check(tally: DatasetTally, config: IngestConfig, votes: Votes | None) -> None:
     if votes and tally.last_row != len(votes):
         raise InputError(
             f"The votes are {len(votes):,} and the CSV file has {tally.last_row:,} rows: expected "
@@ -301,10 +303,10 @@ def _check(tally: Tally, config: IngestConfig, votes: Votes | None) -> None:
 
 
 def _finish(
-    tally: Tally, config: IngestConfig, classes: ClassList, seconds: float
+    tally: DatasetTally, config: IngestConfig, classes: ClassList, seconds: float
 ) -> dict[str, Any]:
     """Drop what a lost worker wrote in vain, draw the pictures, and write the summary last."""
-    parquet.keep_only(config.output, ("examples", "rejects"), tally.files)
+    parquet.delete_all_except(config.output, ("examples", "rejects"), tally.files)
     from fer.reports import figures  # noqa: PLC0415 - every reader and writer would wait for it
 
     counts = tally.counts(classes.names)
@@ -324,7 +326,7 @@ def _finish(
         "counts": counts,
         "split_from": dict(tally.split_from),
         "duplicates": tally.duplicates(),
-        "official_fer2013": dataset.official_fer2013(counts),
+        "official_fer2013": dataset.compare_with_official(counts),
         "fingerprint": tally.fingerprint(),
         "config": dataclasses.asdict(config),
         "seconds": round(seconds, 2),
@@ -334,7 +336,7 @@ def _finish(
     return summary
 
 
-def _samples(tally: Tally) -> tuple[np.ndarray, np.ndarray]:
+def _samples(tally: DatasetTally) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(label, pixels) for label in tally.samples for _, pixels in tally.samples[label]]
     images = np.frombuffer(b"".join(pixels for _, pixels in pairs), np.uint8)
     labels = np.array([label for label, _ in pairs])

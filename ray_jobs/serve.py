@@ -36,7 +36,7 @@ from fer.serving.app import build_api
 from fer.serving.inference import Answerer
 from fer.serving.middleware import TOKEN_VARIABLE
 from fer.serving.uploads import Limits
-from fer.vision.detector import FaceDetector, detector_weights
+from fer.vision.detector import FaceDetector, load_detector_weights
 from ray_jobs.cluster import session
 from ray_jobs.config import ServeConfig
 from ray_jobs.pipeline import locations
@@ -165,7 +165,7 @@ def loadable(config: ServeConfig) -> bytes | None:
         InputError: One of them does not.
     """
     load_checkpoint(config.checkpoint)
-    weights = detector_weights(config.detector_weights) if config.detector == "yunet" else None
+    weights = load_detector_weights(config.detector_weights) if config.detector == "yunet" else None
     if weights is not None:
         FaceDetector(weights)
     return weights

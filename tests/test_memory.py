@@ -19,7 +19,7 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from fer.vision.decode import ImageError, decode_image, decode_photo
-from fer.data.sources import read_pieces
+from fer.data.sources import read_items
 
 def peak_bytes():
     status = Path("/proc/self/status").read_text()
@@ -33,7 +33,7 @@ def used(path):
     return [image.width, image.height]
 
 def read(path):
-    return [[piece.kind, len(piece.data or b""), piece.reason] for piece in read_pieces(path)]
+    return [[item.kind, len(item.data or b""), item.reason] for item in read_items(path)]
 
 before = peak_bytes()
 result = read(sys.argv[1]) if sys.argv[2] == "archive" else used(sys.argv[1])

@@ -56,7 +56,7 @@ def example_schema(class_names: Sequence[str] = EMOTIONS, *, with_votes: bool = 
 
 
 @dataclass
-class Tally:
+class DatasetTally:
     """What is counted while the parts of a dataset are written; 34 bytes an example.
 
     Attributes:
@@ -81,7 +81,7 @@ class Tally:
     files: set[str] = field(default_factory=set)
     samples: dict[int, list[tuple[bytes, bytes]]] = field(default_factory=dict)
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "DatasetTally") -> None:
         """Add what was counted elsewhere."""
         self.digests += other.digests
         self.labels += other.labels
@@ -149,7 +149,7 @@ class Tally:
         return hashlib.sha256(np.sort(rows.view("V34")).tobytes()).hexdigest()
 
 
-def official_fer2013(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def compare_with_official(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """Compare counts with those of the official FER2013.
 
     Returns:
@@ -175,7 +175,7 @@ def official_fer2013(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
 # Reading.
 
 
-def images_of(examples: pa.Table) -> np.ndarray:
+def images_from_table(examples: pa.Table) -> np.ndarray:
     """Return the column ``image`` of a table of examples as uint8 (N, 48, 48)."""
     pixels = examples["image"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     images: np.ndarray = pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
@@ -224,10 +224,10 @@ class Examples:
         )
 
 
-def examples_of(table: pa.Table) -> Examples:
+def examples_from_table(table: pa.Table) -> Examples:
     """Return a table of examples as arrays."""
     return Examples(
-        images=images_of(table),
+        images=images_from_table(table),
         labels=_labels_of(table),
         sources=table["source"].to_pylist() if "source" in table.column_names else None,
         votes=_votes_of(table),
@@ -280,13 +280,15 @@ class Dataset:
             InputError: The split is empty.
         """
         self.check_split(split)
-        columns = self.held_columns("image", "label", "source", "sha256", "votes")
+        columns = self.existing_columns("image", "label", "source", "sha256", "votes")
         table = self._files().to_table(columns, filter=pads.field("split") == split)
-        return examples_of(table.sort_by([("sha256", "ascending"), ("source", "ascending")]))
+        return examples_from_table(
+            table.sort_by([("sha256", "ascending"), ("source", "ascending")])
+        )
 
     def read_labels(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Read the labels int64 (N,) of a split, and the votes int8 (N, 10) where it has them."""
-        columns = self.held_columns("label", "votes")
+        columns = self.existing_columns("label", "votes")
         table = self._files().to_table(columns, filter=pads.field("split") == split)
         return _labels_of(table), _votes_of(table)
 
@@ -301,7 +303,7 @@ class Dataset:
             rank: Number of this reader, from 0.
             world_size: Number of readers, of which each reads every so many-th file.
         """
-        columns = self.held_columns("image", "label", "source", "votes")
+        columns = self.existing_columns("image", "label", "source", "votes")
         for file in sorted(self._files().get_fragments(), key=lambda file: file.path)[
             rank::world_size
         ]:
@@ -309,17 +311,17 @@ class Dataset:
                 columns=columns, filter=pads.field("split") == split, batch_size=batch_size
             )
             for batch in filter(len, batches):
-                yield examples_of(pa.Table.from_batches([batch]))
+                yield examples_from_table(pa.Table.from_batches([batch]))
 
     def read_images(self, digests: Sequence[str]) -> np.ndarray:
         """Return the images uint8 (N, 48, 48) whose pixels have these digests, in their order."""
         wanted = pads.field("sha256").isin(list(digests))
         table = self._files().to_table(["image", "sha256"], filter=wanted)
-        by_digest = dict(zip(table["sha256"].to_pylist(), images_of(table), strict=True))
+        by_digest = dict(zip(table["sha256"].to_pylist(), images_from_table(table), strict=True))
         faces = [by_digest[digest] for digest in digests]
         return np.stack(faces) if faces else np.empty((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
 
-    def held_columns(self, *names: str) -> list[str]:
+    def existing_columns(self, *names: str) -> list[str]:
         """Return those of the columns that the dataset has: it may be without votes."""
         held = set(self._files().schema.names)
         return [name for name in names if name in held]

@@ -143,7 +143,7 @@ class ClassList:
         return _first(map(self.label, [*spelled, *folders]))
 
 
-SEVEN_EMOTIONS = ClassList.parse(EMOTIONS)
+FER2013_CLASSES = ClassList.parse(EMOTIONS)
 """The classes of FER2013."""
 
 

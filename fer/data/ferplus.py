@@ -10,7 +10,7 @@ from fer import storage
 from fer.data.emotions import split_from_usage
 from fer.errors import InputError
 
-COLUMNS = (
+VOTE_COLUMNS = (
     "neutral",
     "happiness",
     "surprise",
@@ -40,7 +40,7 @@ class Votes:
     def __len__(self) -> int:
         return len(self.splits)
 
-    def of_row(self, row: int, split: str) -> np.ndarray:
+    def for_row(self, row: int, split: str) -> np.ndarray:
         """Return the votes int8 (10,) of a row, counted from 1.
 
         Raises:
@@ -68,12 +68,12 @@ def read_votes(location: str) -> Votes:
     """
     try:
         table = pd.read_csv(io.BytesIO(storage.read_bytes(location)))
-        votes = table[list(COLUMNS)].to_numpy(np.int8)
+        votes = table[list(VOTE_COLUMNS)].to_numpy(np.int8)
         splits = tuple(split_from_usage(usage) for usage in table["Usage"])
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"{location} holds no FER+ votes: expected a CSV file with the columns Usage, "
-            f"{', '.join(COLUMNS)}."
+            f"{', '.join(VOTE_COLUMNS)}."
         ) from error
     return Votes(votes, splits)
 
@@ -83,7 +83,7 @@ MAX_LEARNED = 200_000
 
 
 @dataclass(frozen=True)
-class VotesReader:
+class VoteModel:
     """Estimates how probable each label is, given what ten people voted.
 
     FER2013's labels are those that most people vote for in 65 % of its training images only, so
@@ -100,8 +100,8 @@ class VotesReader:
     intercepts: np.ndarray
 
     @classmethod
-    def learn(cls, votes: np.ndarray, labels: np.ndarray, num_classes: int) -> "VotesReader":
-        """Learn from votes int8 (N, 10), in the order of ``COLUMNS``, and labels int (N,).
+    def fit(cls, votes: np.ndarray, labels: np.ndarray, num_classes: int) -> "VoteModel":
+        """Learn from votes int8 (N, 10), in the order of ``VOTE_COLUMNS``, and labels int (N,).
 
         Each of the C = ``num_classes`` labels must stand there at least once.
         """
@@ -117,7 +117,7 @@ class VotesReader:
             intercepts = np.hstack([0 * intercepts, intercepts])
         return cls(coefficients, intercepts)
 
-    def probs(self, votes: np.ndarray) -> np.ndarray:
+    def predict_probs(self, votes: np.ndarray) -> np.ndarray:
         """Return how probable each label is, float32 (N, C), for votes int8 (N, 10)."""
         logits = _seen(votes) @ self.coefficients.T + self.intercepts
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))

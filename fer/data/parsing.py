@@ -1,4 +1,4 @@
-"""Pieces of sources to examples, and what can't be one to rejects with their reason."""
+"""Items of sources to examples, and what can't be one to rejects with their reason."""
 
 import csv
 import hashlib
@@ -16,7 +16,7 @@ from fer.data.emotions import (
     split_from_sha256,
     split_from_usage,
 )
-from fer.data.sources import Piece, csv_columns, fetch_image
+from fer.data.sources import SourceItem, csv_columns, fetch_image
 from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image
 
 NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE
@@ -60,40 +60,40 @@ class _RejectedError(ValueError):
     """The reason why an example can't be made."""
 
 
-def parse_piece(piece: Piece, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
-    """Yield the examples of a piece, and a reject for each that can't be made."""
-    if piece.kind == "image":
-        yield _parse_image(piece, classes, split_from)
-    elif piece.kind == "rows":
-        yield from _parse_rows(piece, classes, split_from)
-    elif piece.kind == "rejected":
-        yield Reject(piece.source, piece.reason)
+def parse_item(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
+    """Yield the examples of an item, and a reject for each that can't be made."""
+    if item.kind == "image":
+        yield _parse_image(item, classes, split_from)
+    elif item.kind == "rows":
+        yield from _parse_rows(item, classes, split_from)
+    elif item.kind == "rejected":
+        yield Reject(item.source, item.reason)
     else:
-        yield Ignored(piece.source)
+        yield Ignored(item.source)
 
 
-def _parse_image(piece: Piece, classes: ClassList, split_from: SplitFrom) -> Outcome:
+def _parse_image(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> Outcome:
     try:
-        label = classes.label_from_folders(piece.path)
+        label = classes.label_from_folders(item.path)
         if label is None:
-            raise _RejectedError(f"no folder of {posixpath.dirname(piece.path)!r} names a class")
-        pixels = decode_image(fetch_image(piece)).pixels.tobytes()
+            raise _RejectedError(f"no folder of {posixpath.dirname(item.path)!r} names a class")
+        pixels = decode_image(fetch_image(item)).pixels.tobytes()
         sha256 = hashlib.sha256(pixels).digest()
-        split = _split("", piece.path, split_from) or _split_from_pixels(sha256, split_from)
-        return Example(pixels, label, *split, piece.source, sha256)
+        split = _split("", item.path, split_from) or _split_from_pixels(sha256, split_from)
+        return Example(pixels, label, *split, item.source, sha256)
     except (_RejectedError, ImageError, OSError) as error:
-        return Reject(piece.source, str(error) or type(error).__name__)
+        return Reject(item.source, str(error) or type(error).__name__)
 
 
-def _parse_rows(piece: Piece, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
-    header, *lines = (piece.data or b"").split(b"\n")
+def _parse_rows(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
+    header, *lines = (item.data or b"").split(b"\n")
     columns = csv_columns(header)
     emotion, usage = columns["emotion"], columns.get("usage")
     rows = [_fields(line) for line in lines]
     texts = [row[columns["pixels"]].strip() if len(row) == len(columns) else b"" for row in rows]
     parsed = zip(rows, parse_pixels(texts), strict=True)
-    for number, (row, pixels) in enumerate(parsed, start=piece.first_row):
-        source = f"{piece.source}#{number}"
+    for number, (row, pixels) in enumerate(parsed, start=item.first_row):
+        source = f"{item.source}#{number}"
         try:
             if len(row) != len(columns):
                 raise _RejectedError(f"has {len(row)} fields: expected {len(columns)}")
@@ -102,7 +102,7 @@ def _parse_rows(piece: Piece, classes: ClassList, split_from: SplitFrom) -> Iter
                 raise _RejectedError(pixels)
             sha256 = hashlib.sha256(pixels).digest()
             named = "" if usage is None else row[usage].decode(errors="replace")
-            split = _split(named, piece.path, split_from) or _split_from_pixels(sha256, split_from)
+            split = _split(named, item.path, split_from) or _split_from_pixels(sha256, split_from)
             yield Example(pixels, label, *split, source, sha256, number)
         except _RejectedError as rejection:
             yield Reject(source, str(rejection), number)

@@ -1,4 +1,4 @@
-"""FER2013's CSV files, class folders, zip and tar archives, walked through and cut into pieces.
+"""FER2013's CSV files, class folders, zip and tar archives, walked through and cut into items.
 
 A walk goes through a source in order and hands out its files and stretches of its rows as they
 stand. What takes time, to parse them, can then be spread over a cluster: see ``fer.data.parsing``.
@@ -19,7 +19,7 @@ from fer.errors import InputError, JobError
 from fer.storage import listing
 from fer.vision.decode import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError
 
-CSV_PIECE_BYTES = 2**18
+CSV_BLOCK_BYTES = 2**18
 """Rows are handed out in stretches of this size: some 28 of FER2013's, which stay in cache, and
 whose parsing takes arrays small enough for the allocator to keep rather than to fetch anew."""
 
@@ -30,14 +30,14 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz
 NUM_TRIED = 8
 """Files of a folder that are tried to be read before all are; one that can be is enough."""
 
-MEMBER = "!/"
+MEMBER_SEPARATOR = "!/"
 """Stands between an archive and its member in the name of an example."""
 
-PieceKind = Literal["image", "rows", "archive", "rejected", "ignored"]
+ItemKind = Literal["image", "rows", "archive", "rejected", "ignored"]
 
 
 @dataclass(frozen=True)
-class Piece:
+class SourceItem:
     """A file, or a stretch of a CSV file's rows, as a source holds it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Piece:
         reason: Why it was rejected.
     """
 
-    kind: PieceKind
+    kind: ItemKind
     source: str
     path: str = ""
     data: bytes | None = None
@@ -90,8 +90,8 @@ def check_readable(location: str) -> None:
     """
     if not storage.is_folder(location):
         return
-    listed = list_pieces(islice(listing.walk(location), listing.PAGE))
-    files = [piece.source for piece in listed if piece.kind in ("image", "archive")][:NUM_TRIED]
+    listed = list_items(islice(listing.walk(location), listing.PAGE_SIZE))
+    files = [item.source for item in listed if item.kind in ("image", "archive")][:NUM_TRIED]
     if files and all(map(_is_refused, files)):
         raise InputError(
             f"{location} can be listed, but its first files can't be read: give these credentials "
@@ -125,17 +125,17 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def file_of(source: str) -> str:
-    """Return the file that holds a piece: its archive, or what it comes from itself."""
-    parts = source.split(MEMBER)
-    holders = (MEMBER.join(parts[:number]) for number in range(1, len(parts)))
+def containing_file(source: str) -> str:
+    """Return the file that holds an item: its archive, or what it comes from itself."""
+    parts = source.split(MEMBER_SEPARATOR)
+    holders = (MEMBER_SEPARATOR.join(parts[:number]) for number in range(1, len(parts)))
     return next(filter(is_archive, holders), source)
 
 
-def read_pieces(location: str, *, with_tables: bool = True) -> Iterator[Piece]:
-    """Yield the pieces of a folder, an archive, a CSV file or an image, in order.
+def read_items(location: str, *, with_tables: bool = True) -> Iterator[SourceItem]:
+    """Yield the items of a folder, an archive, a CSV file or an image, in order.
 
-    What can't be read becomes a rejected piece; memory holds one piece at a time, whatever the
+    What can't be read becomes a rejected item; memory holds one item at a time, whatever the
     size of the source.
 
     Args:
@@ -146,41 +146,41 @@ def read_pieces(location: str, *, with_tables: bool = True) -> Iterator[Piece]:
         StoreError: A store refuses all that is in a bucket.
     """
     if not storage.is_folder(location):
-        yield from _read_file(listing.describe(location), storage.name(location), with_tables)
+        yield from _read_file(listing.describe(location), storage.base_name(location), with_tables)
         return
     for entry in listing.walk(location):
-        path = storage.join(storage.name(location), entry.name)
+        path = storage.join(storage.base_name(location), entry.name)
         yield from _read_file(entry, path, with_tables)
 
 
-def list_pieces(entries: Iterable[listing.Entry]) -> Iterator[Piece]:
+def list_items(entries: Iterable[listing.Entry]) -> Iterator[SourceItem]:
     """Yield the images and the archives among files, and what is neither, without opening any."""
     for entry in entries:
-        kind: PieceKind = "ignored"
+        kind: ItemKind = "ignored"
         if _is_image(entry.name):
             kind = "image"
         elif is_archive(entry.name):
             kind = "archive"
-        yield Piece(kind, entry.location, size_bytes=entry.size_bytes, etag=entry.etag)
+        yield SourceItem(kind, entry.location, size_bytes=entry.size_bytes, etag=entry.etag)
 
 
-def first(pieces: Iterable[Piece], limit: int | None) -> Iterator[Piece]:
-    """Yield pieces until so many, without those that are ignored, have come."""
+def take(items: Iterable[SourceItem], limit: int | None) -> Iterator[SourceItem]:
+    """Yield items until so many, without those that are ignored, have come."""
     taken = 0
-    for piece in pieces:
-        yield piece
-        taken += piece.kind != "ignored"
+    for item in items:
+        yield item
+        taken += item.kind != "ignored"
         if taken == limit:
             return
 
 
-def _read_file(entry: listing.Entry, path: str, with_tables: bool) -> Iterator[Piece]:
+def _read_file(entry: listing.Entry, path: str, with_tables: bool) -> Iterator[SourceItem]:
     at = _Place(entry.location, path, entry.etag, with_tables)
     if _is_image(path):
-        yield Piece("image", at.source, path, size_bytes=entry.size_bytes, etag=entry.etag)
+        yield SourceItem("image", at.source, path, size_bytes=entry.size_bytes, etag=entry.etag)
         return
     if not _is_readable(path):
-        yield Piece("ignored", at.source)
+        yield SourceItem("ignored", at.source)
         return
     opener = storage.open_seekable if path.lower().endswith(".zip") else storage.open_stream
     try:
@@ -204,25 +204,27 @@ class _Place:
 
     def member(self, name: str) -> "_Place":
         # Archives that are made of "." name all in them so.
-        inner, depth = MEMBER + name.removeprefix("./"), self.depth + 1
+        inner, depth = MEMBER_SEPARATOR + name.removeprefix("./"), self.depth + 1
         return replace(self, source=self.source + inner, path=self.path + inner, depth=depth)
 
     def without_suffix(self, suffix: str) -> "_Place":
         return replace(self, path=self.path[: -len(suffix)])
 
-    def reject(self, reason: str) -> Piece:
-        return Piece("rejected", self.source, etag=self.etag, reason=reason)
+    def reject(self, reason: str) -> SourceItem:
+        return SourceItem("rejected", self.source, etag=self.etag, reason=reason)
 
-    def failed(self, reason: str, error: Exception) -> Piece:
+    def failed(self, reason: str, error: Exception) -> SourceItem:
         # Of what its store did not hand out nothing was seen, so that an update tries it again.
         is_unseen = isinstance(error, OSError)
         return replace(self.reject(reason), etag=None if is_unseen else self.etag)
 
-    def image(self, data: bytes | None, size_bytes: int) -> Piece:
-        return Piece("image", self.source, self.path, data, size_bytes=size_bytes, etag=self.etag)
+    def image(self, data: bytes | None, size_bytes: int) -> SourceItem:
+        return SourceItem(
+            "image", self.source, self.path, data, size_bytes=size_bytes, etag=self.etag
+        )
 
 
-def _read_stream(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
+def _read_stream(stream: BinaryIO, at: _Place) -> Iterator[SourceItem]:
     name = at.path.lower()
     if at.depth > 2:
         yield at.reject("archives more than three deep are not opened")
@@ -238,16 +240,16 @@ def _read_stream(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
     elif _is_image(name):
         yield _read_image(stream, at)
     else:
-        yield Piece("ignored", at.source)
+        yield SourceItem("ignored", at.source)
 
 
-def _read_image(stream: IO[bytes], at: _Place) -> Piece:
+def _read_image(stream: IO[bytes], at: _Place) -> SourceItem:
     data = stream.read(MAX_IMAGE_BYTES + 1)
     # What is too large goes on without its bytes, to be refused as any image of that size.
     return at.image(data if len(data) <= MAX_IMAGE_BYTES else None, len(data))
 
 
-def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
+def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[SourceItem]:
     if not stream.seekable() or at.depth:
         yield at.reject("is a zip archive inside another archive: unpack the outer one first")
         return
@@ -273,7 +275,7 @@ def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
                 yield member.failed(f"can't be unpacked: {_told(error)}", error)
 
 
-def _read_tar(stream: BinaryIO, at: _Place) -> Iterator[Piece]:
+def _read_tar(stream: BinaryIO, at: _Place) -> Iterator[SourceItem]:
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         for info in archive:
             member = at.member(_readable(info.name))
@@ -301,23 +303,23 @@ def _climbs_out(member: str) -> bool:
     return member.startswith(("/", "\\")) or ".." in member.replace("\\", "/").split("/")
 
 
-def _read_csv(stream: IO[bytes], at: _Place) -> Iterator[Piece]:
+def _read_csv(stream: IO[bytes], at: _Place) -> Iterator[SourceItem]:
     header = stream.readline(MAX_ROW_BYTES)
     if not {"emotion", "pixels"} <= set(columns := csv_columns(header)):
         found = ", ".join(columns)[:100]
         yield at.reject(f"has the columns {found!r}: expected emotion, pixels and perhaps Usage")
         return
     header, row, rest = header.rstrip(b"\r\n") + b"\n", 1, b""
-    while block := stream.read(CSV_PIECE_BYTES):
+    while block := stream.read(CSV_BLOCK_BYTES):
         rows, _, rest = (rest + block).rpartition(b"\n")
         if len(rest) > MAX_ROW_BYTES:
             yield at.reject(f"row {row} is longer than {MAX_ROW_BYTES:,} bytes: reading ends there")
             return
         if rows:
-            yield Piece("rows", at.source, at.path, header + rows, first_row=row)
+            yield SourceItem("rows", at.source, at.path, header + rows, first_row=row)
             row += rows.count(b"\n") + 1
     if rest:
-        yield Piece("rows", at.source, at.path, header + rest, first_row=row)
+        yield SourceItem("rows", at.source, at.path, header + rest, first_row=row)
 
 
 def csv_columns(header: bytes) -> dict[str, int]:
@@ -332,23 +334,23 @@ def _is_image(name: str) -> bool:
 
 
 def _told(error: Exception) -> str:
-    told = storage.reason(error) if isinstance(error, OSError) else str(error)
+    told = storage.describe_error(error) if isinstance(error, OSError) else str(error)
     return told or type(error).__name__
 
 
-def fetch_image(piece: Piece) -> bytes:
-    """Return an image piece's bytes, read from its source where it does not carry them.
+def fetch_image(item: SourceItem) -> bytes:
+    """Return an image item's bytes, read from its source where it does not carry them.
 
     Raises:
         ImageError: It is too large to be read.
         OSError: It can't be read.
         StoreError: A store refuses all that is in its bucket.
     """
-    if piece.data is not None:
-        return piece.data
-    if (piece.size_bytes or 0) <= MAX_IMAGE_BYTES:
+    if item.data is not None:
+        return item.data
+    if (item.size_bytes or 0) <= MAX_IMAGE_BYTES:
         # What was listed may be wrong by now, or nothing at all.
-        data = storage.read_bytes(piece.source, MAX_IMAGE_BYTES + 1)
+        data = storage.read_bytes(item.source, MAX_IMAGE_BYTES + 1)
         if len(data) <= MAX_IMAGE_BYTES:
             return data
     raise ImageError("too_large", f"The file has more than {MAX_IMAGE_BYTES:,} bytes.")

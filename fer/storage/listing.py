@@ -1,4 +1,4 @@
-"""What folders and buckets hold: looked through without opening a file."""
+"""Listing of folders and buckets, without opening their files."""
 
 import os
 import posixpath
@@ -11,25 +11,25 @@ import pyarrow.fs as pafs
 
 from fer.errors import InputError
 from fer.storage import s3
-from fer.storage.paths import asking_why, file_info, filesystem, join, name
+from fer.storage.paths import base_name, check_store_on_error, file_info, filesystem, join
 
-PAGE = 1000
-"""What an object store lists at once (S3's API reference, ListObjectsV2)."""
+PAGE_SIZE = 1000
+"""Objects in one page of an S3 listing (S3's API reference, ListObjectsV2)."""
 
-MANY = 10_000
-"""Files and folders beside each other that are not told apart: ten pages of a listing."""
+MAX_CHILDREN = 10_000
+"""Limit of ``children``: the files and folders in ten pages of a listing."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file that a listing found.
+    """A file in a listing.
 
     Attributes:
-        location: Its path or URI.
-        name: Its path below the folder that was listed, with ``/`` between the parts.
-        size_bytes: Its size.
-        etag: What changes when its content does: the object store's ETag, or the modification
-            time of a local file in nanoseconds, in hex; None where the store has neither.
+        location: Path or URI of the file.
+        name: Path relative to the listed folder, with ``/`` as its separator.
+        size_bytes: Size of the file.
+        etag: A string that changes with the content: the ETag of an object, or the modification
+            time of a local file in nanoseconds, in hex. None if the store has neither.
     """
 
     location: str
@@ -39,21 +39,24 @@ class Entry:
 
 
 def is_empty(location: str) -> bool:
-    """Tell whether a folder holds nothing, or is not there."""
+    """Return whether a folder contains no visible files or does not exist."""
     return next(walk(location), None) is None
 
 
-def names(location: str) -> set[str]:
-    """Return the names of what is in a folder, hidden files aside; none if it is not there."""
-    found = (info.base_name for info in _inside(*filesystem(location)))
-    return {each for each in found if not is_hidden(each)}
+def child_names(location: str) -> set[str]:
+    """Return the names of the visible files and folders directly in a folder.
+
+    The set is empty if the folder does not exist.
+    """
+    names = (info.base_name for info in _list_folder(*filesystem(location)))
+    return {name for name in names if not is_hidden(name)}
 
 
 def describe(location: str) -> Entry:
-    """Return the entry of one file.
+    """Return the entry of a single file.
 
     Raises:
-        InputError: There is no file.
+        InputError: The file does not exist.
     """
     info = file_info(location)
     if info.type != pafs.FileType.File:
@@ -65,57 +68,58 @@ def describe(location: str) -> Entry:
 
 
 def _describe_s3(location: str) -> Entry:
-    """Ask boto3, as pyarrow tells no ETag."""
-    authority, key = s3.parts(location)
-    with asking_why(location), s3.refusals(authority):
-        head = s3.client(authority).head_object(Bucket=s3.name(authority), Key=key)
-    return Entry(location, name(location), head["ContentLength"], head["ETag"].strip('"'))
+    """Describe an object through boto3, because pyarrow returns no ETag."""
+    authority, key = s3.split_location(location)
+    with check_store_on_error(location), s3.translate_errors(authority):
+        head = s3.client(authority).head_object(Bucket=s3.bucket_name(authority), Key=key)
+    return Entry(location, base_name(location), head["ContentLength"], head["ETag"].strip('"'))
 
 
 def walk(location: str) -> Iterator[Entry]:
-    """Yield the files below a folder, a page at a time, in the order of their names.
+    """Yield the files in a folder and its subfolders, in the order of their names.
 
-    Hidden files and folders (``.DS_Store``) and macOS' ``__MACOSX`` are passed over.
+    Only one page of an S3 listing is in memory at a time. Hidden files and folders
+    (``.DS_Store``) and macOS's ``__MACOSX`` folders are skipped.
     """
     listing = _walk_s3(location) if location.startswith("s3://") else _walk_folders(location)
     return (entry for entry in listing if not is_hidden(entry.name))
 
 
 def children(location: str) -> tuple[list[str], list[Entry]] | None:
-    """Return the folders and the files right inside a folder, hidden ones aside.
+    """List the visible folders and files directly in a folder.
 
     Returns:
-        The locations of the folders, and the entries of the files, each in the order of their
-        names; None if there are more than ``MANY``.
+        The locations of the folders and the entries of the files, both in the order of their
+        names. None if together they are more than ``MAX_CHILDREN``.
     """
     if location.startswith("s3://"):
         return _children_s3(location)
     store, root = filesystem(location)
-    seen = [info for info in _inside(store, root) if not is_hidden(info.base_name)]
+    infos = [info for info in _list_folder(store, root) if not is_hidden(info.base_name)]
     folders = [
-        join(location, info.base_name) for info in seen if info.type == pafs.FileType.Directory
+        join(location, info.base_name) for info in infos if info.type == pafs.FileType.Directory
     ]
-    files = [_entry(info, location, root) for info in seen if info.type == pafs.FileType.File]
-    return None if len(folders) + len(files) > MANY else (folders, files)
+    files = [_entry(info, location, root) for info in infos if info.type == pafs.FileType.File]
+    return None if len(folders) + len(files) > MAX_CHILDREN else (folders, files)
 
 
-def files_inside(location: str) -> Iterator[Entry]:
-    """Yield the files right inside a folder, however many, hidden ones aside."""
+def child_files(location: str) -> Iterator[Entry]:
+    """Yield the visible files directly in a folder, without a limit on their number."""
     if location.startswith("s3://"):
         pages = _pages_s3(location, Delimiter="/")
-        found = (entry for page in pages for entry in _entries_s3(location, page))
+        files = (entry for page in pages for entry in _entries_s3(location, page))
     else:
         store, root = filesystem(location)
-        infos = _inside(store, root)
-        found = (_entry(info, location, root) for info in infos if info.type == pafs.FileType.File)
-    return (entry for entry in found if not is_hidden(entry.name))
+        infos = _list_folder(store, root)
+        files = (_entry(info, location, root) for info in infos if info.type == pafs.FileType.File)
+    return (entry for entry in files if not is_hidden(entry.name))
 
 
-def is_hidden(member: str) -> bool:
-    """Tell whether a path has a part that people do not see as theirs."""
-    parts = member.split("/")
+def is_hidden(path: str) -> bool:
+    """Return whether a segment of a path is ``__MACOSX`` or starts with a dot."""
     return any(
-        part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) for part in parts
+        segment == "__MACOSX" or (segment.startswith(".") and segment not in (".", ".."))
+        for segment in path.split("/")
     )
 
 
@@ -125,36 +129,38 @@ def _walk_s3(location: str) -> Iterator[Entry]:
 
 
 def _children_s3(location: str) -> tuple[list[str], list[Entry]] | None:
-    authority, _ = s3.parts(location)
+    authority, _ = s3.split_location(location)
     folders: list[str] = []
     files: list[Entry] = []
     for page in _pages_s3(location, Delimiter="/"):
-        # One slash alone: the folder that has no name, below this one, is another.
-        found = [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", ())]
-        folders += [f"s3://{authority}/{prefix}" for prefix in found if not is_hidden(name(prefix))]
+        # Remove one slash only: "a//" is a folder with an empty name in "a/".
+        prefixes = [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", ())]
+        visible = [prefix for prefix in prefixes if not is_hidden(base_name(prefix))]
+        folders += [f"s3://{authority}/{prefix}" for prefix in visible]
         files += [entry for entry in _entries_s3(location, page) if not is_hidden(entry.name)]
-        if len(folders) + len(files) > MANY:
+        if len(folders) + len(files) > MAX_CHILDREN:
             return None
     return folders, files
 
 
 def _pages_s3(location: str, **request: str) -> Iterator[dict[str, Any]]:
+    # Checks the bucket, so that a wrong name raises an InputError.
     filesystem(location)
-    authority, prefix = s3.parts(location)
+    authority, prefix = s3.split_location(location)
     prefix = f"{prefix}/" if prefix else ""
-    listing = s3.client(authority).get_paginator("list_objects_v2")
-    with s3.refusals(authority):
-        yield from listing.paginate(Bucket=s3.name(authority), Prefix=prefix, **request)
+    paginator = s3.client(authority).get_paginator("list_objects_v2")
+    with s3.translate_errors(authority):
+        yield from paginator.paginate(Bucket=s3.bucket_name(authority), Prefix=prefix, **request)
 
 
 def _entries_s3(location: str, page: dict[str, Any]) -> Iterator[Entry]:
-    authority, prefix = s3.parts(location)
+    authority, prefix = s3.split_location(location)
     for item in page.get("Contents", ()):
         key = item["Key"]
         if not key.endswith("/"):
-            below = key.removeprefix(f"{prefix}/") if prefix else key
+            name = key.removeprefix(f"{prefix}/") if prefix else key
             etag = item["ETag"].strip('"')
-            yield Entry(f"s3://{authority}/{key}", below, item["Size"], etag)
+            yield Entry(f"s3://{authority}/{key}", name, item["Size"], etag)
 
 
 def _walk_folders(location: str) -> Iterator[Entry]:
@@ -163,63 +169,71 @@ def _walk_folders(location: str) -> Iterator[Entry]:
     while pending:
         folder = pending.pop()
         try:
-            infos = _inside(store, folder)
+            infos = _list_folder(store, folder)
         except PermissionError:
             if folder == root:
                 raise
-            # It takes its place among what is no image, and is counted there.
+            # The unreadable folder is listed as a file, so that it is counted as not an image.
             yield _entry(pafs.FileInfo(folder), location, root)
             continue
         folders = [info.path for info in infos if info.type == pafs.FileType.Directory]
-        pending.extend(reversed([path for path in folders if not is_hidden(name(path))]))
+        pending.extend(reversed([path for path in folders if not is_hidden(base_name(path))]))
         for info in infos:
             if info.type == pafs.FileType.File:
                 yield _entry(info, location, root)
 
 
-def _inside(store: pafs.FileSystem, path: str) -> list[pafs.FileInfo]:
-    """Return what is right inside a folder in the order of names; nothing if it is not there."""
+def _list_folder(store: pafs.FileSystem, path: str) -> list[pafs.FileInfo]:
+    """List the direct children of a folder in the order of names; none if it does not exist."""
     if isinstance(store, pafs.LocalFileSystem):
-        infos = _inside_local(path)
+        infos = _list_local_folder(path)
     else:
         infos = store.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     return sorted(infos, key=lambda info: str(info.path))
 
 
-def _inside_local(path: str) -> list[pafs.FileInfo]:
-    """Look without pyarrow, which fails where a name is no UTF-8: here it is that of no file."""
+def _list_local_folder(path: str) -> list[pafs.FileInfo]:
+    """List a local folder without pyarrow, which fails on names that are not valid UTF-8.
+
+    Invalid bytes in a name are replaced, so such a file is listed but cannot be opened.
+    """
     try:
         scan = os.scandir(path)
     except FileNotFoundError:
         return []
-    with scan as found:
-        return [info for each in found if (info := _info_of(each, path))]
+    with scan as entries:
+        return [info for entry in entries if (info := _describe_child(entry, path))]
 
 
-def _info_of(each: os.DirEntry[str], folder: str) -> pafs.FileInfo | None:
-    """Return what there is by a name; None where it has gone, is no file, or leads back."""
-    location = join(folder, os.fsencode(each.name).decode("utf-8", "replace"))
+def _describe_child(entry: os.DirEntry[str], folder: str) -> pafs.FileInfo | None:
+    """Describe a child of a folder.
+
+    Returns:
+        None if the child no longer exists, is neither a file nor a folder, or is a link to a folder
+        that contains it.
+    """
+    location = join(folder, os.fsencode(entry.name).decode("utf-8", "replace"))
     try:
-        if each.is_dir():
-            return None if _leads_back(each) else pafs.FileInfo(location, pafs.FileType.Directory)
-        if not each.is_file():
+        if entry.is_dir():
+            return None if _is_cycle(entry) else pafs.FileInfo(location, pafs.FileType.Directory)
+        if not entry.is_file():
             return None
-        told = each.stat()
+        stat = entry.stat()
     except FileNotFoundError:
         return None
     except OSError:
-        # A link into what is closed, or to itself: whoever reads it is told.
+        # A link to itself or into a closed folder. Reading it will raise the error.
         return pafs.FileInfo(location, pafs.FileType.File)
-    return pafs.FileInfo(location, pafs.FileType.File, mtime_ns=told.st_mtime_ns, size=told.st_size)
+    return pafs.FileInfo(location, pafs.FileType.File, mtime_ns=stat.st_mtime_ns, size=stat.st_size)
 
 
-def _leads_back(folder: os.DirEntry[str]) -> bool:
-    """Tell a link to a folder on the way to it, which would be walked through without end."""
+def _is_cycle(folder: os.DirEntry[str]) -> bool:
+    """Return whether a folder is a link to one of its parents, which would never end."""
     path = Path(folder.path)
-    return folder.is_symlink() and path.resolve() in {each.resolve() for each in path.parents}
+    return folder.is_symlink() and path.resolve() in {parent.resolve() for parent in path.parents}
 
 
 def _entry(info: pafs.FileInfo, location: str, root: str) -> Entry:
-    below = info.path.removeprefix(root).lstrip("/")
+    name = info.path.removeprefix(root).lstrip("/")
     etag = format(info.mtime_ns, "x") if info.mtime_ns else None
-    return Entry(join(location, below), below, info.size, etag)
+    return Entry(join(location, name), name, info.size, etag)

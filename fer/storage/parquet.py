@@ -1,4 +1,4 @@
-"""Tables written a part at a time, so that work which is done twice leaves one file."""
+"""Parquet files whose names depend on their rows alone, so that repeated work leaves one file."""
 
 import hashlib
 from typing import Any
@@ -10,22 +10,27 @@ from fer import storage
 from fer.storage import listing
 
 
-def write_part(
+def write_keyed_table(
     location: str,
     folder: str,
     table: pa.Table,
     key: str,
     **encoding: Any,  # noqa: ANN401
 ) -> str:
-    """Write a table as one Parquet file of a folder and return the file's name in ``location``.
+    """Write a table as one Parquet file that is named after a digest of its rows' keys.
+
+    A task that Ray repeats after losing a machine writes the same rows under the same name, so the
+    second file replaces the first.
 
     Args:
-        location: What the folder is in.
-        folder: Its name.
-        table: The rows.
-        key: Column of strings that tell these rows from all others. The file is named after their
-            digest: the same rows, written again since a machine was lost, replace themselves.
-        encoding: How ``pyarrow.parquet.write_table`` encodes what is not as usual.
+        location: Parent of ``folder``.
+        folder: Name of the folder to write to.
+        table: Rows to write.
+        key: Name of a string column whose values occur in no other file of the folder.
+        encoding: Further options of ``pyarrow.parquet.write_table``.
+
+    Returns:
+        Path of the file relative to ``location``.
     """
     digest = hashlib.sha256("\n".join(table[key].to_pylist()).encode())
     name = f"{folder}/{digest.hexdigest()[:20]}.parquet"
@@ -34,14 +39,20 @@ def write_part(
 
 
 def write_table(location: str, table: pa.Table, **encoding: Any) -> None:  # noqa: ANN401
-    """Write a table as one Parquet file: a reader sees all of it, or what was there before."""
+    """Write a table as one Parquet file, atomically: readers see the old file or the new one."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=1, **encoding)
     storage.write_bytes(location, sink.getvalue().to_pybytes())
 
 
-def keep_only(location: str, folders: tuple[str, ...], names: set[str]) -> None:
-    """Delete the parts in some folders that a lost machine wrote in vain: all but ``names``."""
+def delete_all_except(location: str, folders: tuple[str, ...], names: set[str]) -> None:
+    """Delete every file in ``folders`` except ``names``: the leftovers of lost machines.
+
+    Args:
+        location: Parent of the folders.
+        folders: Names of the folders to clean.
+        names: Paths of the files to keep, relative to ``location``.
+    """
     for folder in folders:
         for entry in listing.walk(storage.join(location, folder)):
             if f"{folder}/{entry.name}" not in names:

@@ -19,7 +19,7 @@ from fer.errors import InputError, StoreError
 from fer.storage import s3
 
 READ_AHEAD_BYTES = 4 * 2**20
-"""What a sequential reader asks for at once: enough to hide an object store's latency."""
+"""Bytes that a buffered reader requests at once: enough to hide an object store's latency."""
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
@@ -27,21 +27,22 @@ _ANSWER = re.compile(
     r"AWS Error (?P<code>\w+(?: \(HTTP status \d+\))?) during (?P<request>\w+) operation:"
     r"(?: Unable to parse ExceptionName: (?P<name>\w+))?"
 )
-"""How pyarrow words what a store answered."""
+"""How pyarrow's error messages quote the answer of an S3 server."""
 
 
 def is_uri(location: str) -> bool:
-    """Tell whether a location names its scheme (``s3://…``) rather than a local path."""
+    """Return whether a location starts with a scheme, as ``s3://…`` does."""
     return _SCHEME.match(location) is not None
 
 
 def resolve(location: str) -> str:
-    """Return a location in the one form that the rest of the program uses.
+    """Normalize a location that a user typed.
 
-    A local path becomes absolute, ``file://`` is taken off, and no location ends in a slash.
+    A local path becomes absolute and ``~`` is expanded. The prefix ``file://`` and slashes at the
+    end are removed.
 
     Raises:
-        InputError: The scheme is not one that ``pyarrow.fs`` opens.
+        InputError: ``pyarrow.fs`` cannot open the scheme, or the bucket cannot be listed.
     """
     if location.startswith("file://"):
         location = urllib.parse.unquote(urllib.parse.urlsplit(location).path)
@@ -53,29 +54,33 @@ def resolve(location: str) -> str:
 
 
 def join(location: str, *parts: str) -> str:
-    """Return the location of something inside a folder."""
+    """Append path segments to the location of a folder."""
     return posixpath.join(location, *parts)
 
 
-def name(location: str) -> str:
-    """Return the last part of a location."""
+def base_name(location: str) -> str:
+    """Return the last path segment of a location."""
     return posixpath.basename(location.rstrip("/"))
 
 
 def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
-    """Return the filesystem of a location and the path in it.
+    """Open the filesystem of a location.
+
+    Returns:
+        The filesystem, and the path of the location in it.
 
     Raises:
-        InputError: The scheme is unknown, or the bucket can't be listed.
+        InputError: The scheme is unknown, or the bucket cannot be listed.
     """
     if not (match := _SCHEME.match(location)):
         return pafs.LocalFileSystem(), location
     authority, _, path = location[match.end() :].partition("/")
     opened, root = _open_store(match[1].lower(), authority)
-    # The key is used as it stands: a URI parser would cut it at '#' and decode its '%'.
+    # The key is used verbatim: a URI parser would cut it at '#' and decode its '%'.
     path = f"{root}/{path}" if path else root
-    if match[1].lower() == "s3" and (authority.startswith(s3.REQUESTER) or "//" in path):
-        return s3.read_only(authority), path
+    # pyarrow sends no requester-pays header, and it refuses keys with two slashes in a row.
+    if match[1].lower() == "s3" and (authority.startswith(s3.REQUESTER_PREFIX) or "//" in path):
+        return s3.open_bucket_read_only(authority), path
     return opened, path
 
 
@@ -86,61 +91,73 @@ def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
             s3.check_bucket(authority)
         except StoreError as error:
             raise InputError(str(error)) from error
-        return s3.open_bucket(authority), s3.name(authority)
+        return s3.open_bucket(authority), s3.bucket_name(authority)
     try:
         opened, root = pafs.FileSystem.from_uri(f"{scheme}://{authority}")
-    # Some schemes are known to pyarrow and opened by a package that need not be there.
+    # pyarrow delegates some schemes to packages that may not be installed.
     except (ArrowInvalid, ImportError) as error:
         raise InputError(
-            f"{scheme}:// is not a location that can be opened: use a local path or s3://bucket/…."
+            f"{scheme}:// locations cannot be opened: use a local path or s3://bucket/…."
         ) from error
     return opened, root
 
 
-def without_access(location: str) -> str:
-    """Return a location without what its bucket's name says of who asks for it."""
+def strip_access_mode(location: str) -> str:
+    """Remove ``anonymous@`` or ``requester@`` from an ``s3://`` location.
+
+    The same image gets the same name in all labels, however the bucket is accessed.
+    """
     scheme, authority = "s3://", location.removeprefix("s3://")
-    return scheme + s3.name(authority) if location.startswith(scheme) else location
+    return scheme + s3.bucket_name(authority) if location.startswith(scheme) else location
 
 
 def check_store(location: str) -> None:
-    """Tell a store that refuses everything from one that refuses an object, once something failed.
+    """Check, after an error, that the bucket of a location can still be listed.
+
+    Callers use this to distinguish a bucket that refuses all access from a single bad object.
 
     Raises:
-        StoreError: The bucket of the location can't be listed any more: the credentials expired,
-            were revoked, or the store is gone.
+        StoreError: The bucket can no longer be listed: the credentials expired or were revoked, or
+            the store is unreachable.
     """
     if location.startswith("s3://"):
-        s3.check_bucket(s3.parts(location)[0])
+        s3.check_bucket(s3.split_location(location)[0])
 
 
-def reason(error: OSError) -> str:
-    """Return why a store failed, in words that can go on in a sentence."""
+def describe_error(error: OSError) -> str:
+    """Return the cause of an I/O error as a clause without a full stop."""
     if answer := _ANSWER.search(str(error)):
         return f"the store answered {answer['name'] or answer['code']} to {answer['request']}"
     return str(error).rstrip(".")
 
 
 def is_folder(location: str) -> bool:
-    """Tell whether a location is a folder, or a prefix that some object's key starts with."""
+    """Return whether a location is a folder, or a prefix of at least one object's key."""
     return bool(file_info(location).type == pafs.FileType.Directory)
 
 
 def exists(location: str) -> bool:
-    """Tell whether there is a file or a folder at a location."""
+    """Return whether a file or a folder exists at a location."""
     return bool(file_info(location).type != pafs.FileType.NotFound)
 
 
 def file_info(location: str) -> pafs.FileInfo:
-    """Return what pyarrow tells of a location, whatever is there."""
+    """Return pyarrow's description of a location, even if nothing exists there.
+
+    Raises:
+        StoreError: The bucket refuses all access.
+    """
     store, path = filesystem(location)
-    with asking_why(location):
+    with check_store_on_error(location):
         return store.get_file_info(path)
 
 
 @contextmanager
-def asking_why(location: str) -> Iterator[None]:
-    """Ask for a listing when a HEAD request is refused: its answer has no body to tell a reason."""
+def check_store_on_error(location: str) -> Iterator[None]:
+    """Call ``check_store`` if the body fails.
+
+    The answer to a refused HEAD request has no body, so it does not say why. A listing does.
+    """
     try:
         yield
     except (OSError, StoreError):
@@ -149,18 +166,18 @@ def asking_why(location: str) -> Iterator[None]:
 
 
 def read_bytes(location: str, max_bytes: int | None = None) -> bytes:
-    """Return a file's content, or its first ``max_bytes`` bytes.
+    """Return the content of a file, or its first ``max_bytes`` bytes.
 
     Raises:
-        FileNotFoundError: There is no file.
-        PermissionError: The store refuses this object, and not all of its bucket.
-        OSError: This object can't be read, for another reason.
-        StoreError: The store refuses all of the bucket.
+        FileNotFoundError: The file does not exist.
+        PermissionError: The store refuses access to this object, but not to the whole bucket.
+        OSError: The file cannot be read for another reason.
+        StoreError: The store refuses access to the whole bucket.
     """
     store, path = filesystem(location)
     try:
         with store.open_input_file(path) as file:
-            # Room is made for all that is asked for.
+            # pyarrow allocates the requested size, even if the file is much smaller.
             content: bytes = file.read(max_bytes and min(max_bytes, file.size()))
     except FileNotFoundError:
         raise
@@ -168,29 +185,29 @@ def read_bytes(location: str, max_bytes: int | None = None) -> bytes:
         if not location.startswith("s3://"):
             raise
         check_store(location)
-        # Where pyarrow says no more than that it failed, boto3 tells why, or does not fail.
-        with s3.read_only(s3.parts(location)[0]).open_input_file(path) as file:
+        # pyarrow's error gives no cause; boto3 either gives one or succeeds.
+        with s3.open_bucket_read_only(s3.split_location(location)[0]).open_input_file(path) as file:
             content = file.read(max_bytes)
     return content
 
 
 def open_stream(location: str) -> BinaryIO:
-    """Open a file to be read once, from its start, with read-ahead."""
+    """Open a file for one sequential read from its start, with read-ahead."""
     store, path = filesystem(location)
     return io.BufferedReader(store.open_input_stream(path, compression=None), READ_AHEAD_BYTES)
 
 
 def open_seekable(location: str) -> BinaryIO:
-    """Open a file to be read anywhere; neighboring reads share one request."""
+    """Open a file for random access. Reads close to each other share one request."""
     store, path = filesystem(location)
     return io.BufferedReader(store.open_input_file(path), READ_AHEAD_BYTES)
 
 
 def write_bytes(location: str, content: bytes) -> None:
-    """Write a whole file at once: a reader sees all of it, or what was there before."""
+    """Write a file atomically: readers see the old content or all of the new."""
     store, path = filesystem(location)
     if not isinstance(store, pafs.LocalFileSystem):
-        # An object appears when its upload is closed; content is whole before it is opened.
+        # An object becomes visible only when its upload is closed.
         with store.open_output_stream(path) as stream:
             stream.write(content)
         return
@@ -215,7 +232,7 @@ def _umask() -> int:
 
 
 def delete(location: str) -> None:
-    """Delete a file, or a folder with all that is in it, if it is there."""
+    """Delete a file, or a folder and everything in it. Do nothing if neither exists."""
     store, path = filesystem(location)
     kind = store.get_file_info(path).type
     if kind == pafs.FileType.Directory:

@@ -1,7 +1,7 @@
-"""S3 buckets: who asks for them, how patiently, and what their refusals mean.
+"""Access to S3 buckets: credentials, retries, and error messages.
 
-A bucket goes by what stands for it in a location: its name, or ``anonymous@`` or ``requester@``
-before it.
+The functions take a bucket's *authority*, the text between ``s3://`` and the next slash: the name
+of the bucket, or ``anonymous@`` or ``requester@`` and then the name.
 """
 
 import os
@@ -15,43 +15,45 @@ import pyarrow.fs as pafs
 from fer.errors import StoreError
 from fer.storage.s3_boto import ReadOnlyHandler
 
-ATTEMPTS = 10
-"""How often a request is made before it counts as failed: of requests that fail one in five times,
-one in ten million then fails for good. Each attempt waits longer than the one before."""
+MAX_ATTEMPTS = 10
+"""Attempts before a request counts as failed. If one attempt in five fails, then one request in ten
+million fails all ten. The wait grows from attempt to attempt."""
 
 TIMEOUT_SECONDS = 20.0
-"""A request that says nothing for so long is made again."""
+"""A request without an answer is retried after this time."""
 
-ANONYMOUS, REQUESTER = "anonymous@", "requester@"
-"""What may stand before a bucket's name: requests that nobody signs, as Ray and pyarrow write it,
-or that whoever makes them pays for."""
+ANONYMOUS_PREFIX, REQUESTER_PREFIX = "anonymous@", "requester@"
+"""Prefixes of a bucket's name. ``anonymous@`` stands for unsigned requests, as in Ray and pyarrow;
+``requester@`` for requests that the caller pays for (S3's Requester Pays)."""
 
 _DENIED = (
-    "these credentials may not list it; check their policy, or name it as s3://anonymous@… if it "
-    "is public, as s3://requester@… if whoever reads it pays"
+    "these credentials may not list it; check their policy, or write s3://anonymous@… if the "
+    "bucket is public, s3://requester@… if its reader pays"
 )
-_MISTAKES = {
+_REASONS = {
     "NoSuchBucket": "the bucket does not exist; check its name, region and endpoint",
     "404": "the bucket does not exist; check its name, region and endpoint",
     "AccessDenied": _DENIED,
     "403": _DENIED,
-    "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID",
+    "InvalidAccessKeyId": "the store does not know the access key; check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
     "ExpiredToken": "the session token has expired; fetch new credentials",
     "InvalidToken": "the session token is not valid; fetch new credentials",
     "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
 }
+"""What the error codes of S3 mean for the user (S3's API reference, Error responses)."""
+
 _NOT_PUBLIC = "it is not public and no credentials were used; check AWS_ACCESS_KEY_ID"
 
 
-def parts(location: str) -> tuple[str, str]:
-    """Return what stands for the bucket in an s3:// location, and the key."""
+def split_location(location: str) -> tuple[str, str]:
+    """Split an ``s3://`` location into the bucket's authority and the key."""
     authority, _, key = location.removeprefix("s3://").partition("/")
     return authority, key
 
 
-class _PatientStore(pafs.S3FileSystem):  # type: ignore[misc]
-    """pyarrow's store of a bucket, which else would forget its patience on the way to a worker."""
+class _RetryingFileSystem(pafs.S3FileSystem):  # type: ignore[misc]
+    """pyarrow's S3 filesystem that keeps its retry strategy and timeouts when it is pickled."""
 
     authority: str
 
@@ -60,37 +62,37 @@ class _PatientStore(pafs.S3FileSystem):  # type: ignore[misc]
 
 
 def open_bucket(authority: str) -> pafs.S3FileSystem:
-    """Open the store of a bucket with more patience than pyarrow's three attempts."""
+    """Open a bucket for reading and writing, with more than pyarrow's three attempts."""
     environment = os.environ
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     if region is None and endpoint is None:
-        region = pafs.resolve_s3_region(name(authority))
-    store = _PatientStore(
+        region = pafs.resolve_s3_region(bucket_name(authority))
+    filesystem = _RetryingFileSystem(
         anonymous=_is_anonymous(authority),
         endpoint_override=endpoint,
         region=region,
         connect_timeout=TIMEOUT_SECONDS,
         request_timeout=TIMEOUT_SECONDS,
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=MAX_ATTEMPTS),
     )
-    store.authority = authority
-    return store
+    filesystem.authority = authority
+    return filesystem
 
 
 @lru_cache(maxsize=64)
-def read_only(authority: str) -> pafs.FileSystem:
-    """Return a bucket's objects by way of boto3, for what pyarrow can't ask."""
-    return pafs.PyFileSystem(ReadOnlyHandler(partial(client, authority), ATTEMPTS))
+def open_bucket_read_only(authority: str) -> pafs.FileSystem:
+    """Open a bucket for reading through boto3, which can do what pyarrow can't."""
+    return pafs.PyFileSystem(ReadOnlyHandler(partial(client, authority), MAX_ATTEMPTS))
 
 
-def name(authority: str) -> str:
-    """Return a bucket's own name."""
-    return authority.removeprefix(ANONYMOUS).removeprefix(REQUESTER)
+def bucket_name(authority: str) -> str:
+    """Return the name of a bucket without an access prefix."""
+    return authority.removeprefix(ANONYMOUS_PREFIX).removeprefix(REQUESTER_PREFIX)
 
 
 def _is_anonymous(authority: str) -> bool:
-    return authority.startswith(ANONYMOUS) or not _has_credentials()
+    return authority.startswith(ANONYMOUS_PREFIX) or not _has_credentials()
 
 
 @lru_cache(maxsize=1)
@@ -101,57 +103,58 @@ def _has_credentials() -> bool:
 
 
 def check_bucket(authority: str) -> None:
-    """Ask for one object's name.
+    """Check that a bucket can be listed, by requesting the name of one object.
 
     Raises:
-        StoreError: The bucket can't be listed.
+        StoreError: The bucket cannot be listed.
     """
-    with refusals(authority):
-        client(authority).list_objects_v2(Bucket=name(authority), MaxKeys=1)
+    with translate_errors(authority):
+        client(authority).list_objects_v2(Bucket=bucket_name(authority), MaxKeys=1)
 
 
 @contextmanager
-def refusals(authority: str) -> Iterator[None]:
-    """Raise what boto3 makes of a store's refusal as a StoreError of one sentence."""
+def translate_errors(authority: str) -> Iterator[None]:
+    """Turn boto3's errors into a StoreError of one sentence."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow to import
 
     try:
         yield
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        reason = _MISTAKES.get(code, f"the store answered {code}")
+        reason = _REASONS.get(code, f"the store answered {code}")
         if reason is _DENIED and _is_anonymous(authority):
             reason = _NOT_PUBLIC
         raise StoreError(f"s3://{authority} can't be used: {reason}.") from error
     except BotoCoreError as error:
-        told = str(error).rstrip(".")
-        raise StoreError(f"s3://{authority} can't be used: {told}.") from error
+        message = str(error).rstrip(".")
+        raise StoreError(f"s3://{authority} can't be used: {message}.") from error
 
 
-def client(authority: str) -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
-    """Return the boto3 client that asks for a bucket's objects."""
+def client(authority: str) -> Any:  # noqa: ANN401 - boto3 creates its client types at run time
+    """Return the boto3 client for a bucket's access mode."""
     anonymous = _is_anonymous(authority)
-    return _connect(anonymous, pays=authority.startswith(REQUESTER) and not anonymous)
+    is_requester = authority.startswith(REQUESTER_PREFIX)
+    return _make_client(anonymous, requester_pays=is_requester and not anonymous)
 
 
 @lru_cache(maxsize=4)
-def _connect(anonymous: bool = False, *, pays: bool = False) -> Any:  # noqa: ANN401
-    import boto3  # noqa: PLC0415 - slow to import, and needed for s3:// alone
+def _make_client(anonymous: bool = False, *, requester_pays: bool = False) -> Any:  # noqa: ANN401
+    import boto3  # noqa: PLC0415 - slow to import, and only needed for s3://
     from botocore import UNSIGNED  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    patient = Config(
+    config = Config(
         connect_timeout=TIMEOUT_SECONDS,
         read_timeout=TIMEOUT_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
         signature_version=UNSIGNED if anonymous else None,
     )
-    # A session of its own: boto3's default one keeps the first credentials that it sees.
-    client = boto3.session.Session().client("s3", config=patient)
-    if pays:
-        client.meta.events.register("before-call.s3", _promise_to_pay)
+    # boto3's default session would keep the first credentials that it finds, so this is a new one.
+    client = boto3.session.Session().client("s3", config=config)
+    if requester_pays:
+        client.meta.events.register("before-call.s3", _add_requester_pays_header)
     return client
 
 
-def _promise_to_pay(params: dict[str, Any], **_: object) -> None:
+def _add_requester_pays_header(params: dict[str, Any], **_: object) -> None:
     params["headers"]["x-amz-request-payer"] = "requester"

@@ -1,4 +1,4 @@
-"""Objects read through boto3, where pyarrow can't ask as it must: the reader pays, or odd keys."""
+"""S3 objects read through boto3, for what pyarrow can't read: Requester Pays, keys with ``//``."""
 
 import contextlib
 import io
@@ -8,24 +8,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-_ABSENT = frozenset(("404", "NoSuchKey", "NoSuchBucket"))
-_DENIED = frozenset(("403", "AccessDenied"))
+_NOT_FOUND_CODES = frozenset(("404", "NoSuchKey", "NoSuchBucket"))
+_DENIED_CODES = frozenset(("403", "AccessDenied"))
 
 
 class ReadOnlyHandler(pafs.FileSystemHandler):  # type: ignore[misc]
-    """What ``pyarrow.fs.PyFileSystem`` asks of a bucket's objects, without any way to write them.
+    """A handler for ``pyarrow.fs.PyFileSystem`` that reads a bucket's objects and writes none.
 
-    Its methods are those of ``pyarrow.fs.FileSystemHandler``; paths are ``bucket/key``, and a key
-    is any string.
+    It implements ``pyarrow.fs.FileSystemHandler``. Paths are ``bucket/key``, and a key may be any
+    string.
 
     Args:
-        connect: Returns a boto3 client of S3; pickled with the handler.
-        attempts: How often an object whose answer was cut short is asked for.
+        connect: Returns a boto3 client of S3. It is pickled with the handler.
+        max_attempts: How often to request an object whose transfer breaks off.
     """
 
-    def __init__(self, connect: Callable[[], Any], attempts: int) -> None:
+    def __init__(self, connect: Callable[[], Any], max_attempts: int) -> None:
         self.connect = connect
-        self.attempts = attempts
+        self.max_attempts = max_attempts
 
     def get_type_name(self) -> str:  # noqa: D102
         return "s3-read-only"
@@ -37,7 +37,7 @@ class ReadOnlyHandler(pafs.FileSystemHandler):  # type: ignore[misc]
         return [self._info(path) for path in paths]
 
     def open_input_file(self, path: str) -> pa.PythonFile:  # noqa: D102
-        return pa.PythonFile(_Object(self.connect(), path, self.attempts), mode="r")
+        return pa.PythonFile(_ObjectFile(self.connect(), path, self.max_attempts), mode="r")
 
     def open_input_stream(self, path: str) -> pa.PythonFile:  # noqa: D102
         return self.open_input_file(path)
@@ -47,32 +47,32 @@ class ReadOnlyHandler(pafs.FileSystemHandler):  # type: ignore[misc]
         client = self.connect()
         if key and not key.endswith("/"):
             try:
-                head = _ask(client.head_object, Bucket=bucket, Key=key)
+                head = _request(client.head_object, Bucket=bucket, Key=key)
             except FileNotFoundError:
                 pass
             else:
                 return pafs.FileInfo(path, pafs.FileType.File, size=head["ContentLength"])
         prefix = f"{key}/" if key else ""
-        found = _ask(client.list_objects_v2, Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        kind = pafs.FileType.Directory if found["KeyCount"] else pafs.FileType.NotFound
+        page = _request(client.list_objects_v2, Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        kind = pafs.FileType.Directory if page["KeyCount"] else pafs.FileType.NotFound
         return pafs.FileInfo(path, kind)
 
     def _refuse(self, *_: object, **__: object) -> Any:  # noqa: ANN401
-        raise OSError("this form of s3:// location can only be read: name another for the output")
+        raise OSError("s3://requester@… and keys with // are read-only: choose another output")
 
     get_file_info_selector = open_output_stream = open_append_stream = _refuse
     create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _refuse
     delete_file = move = copy_file = _refuse
 
 
-class _Object(io.RawIOBase):
-    """An object as a file, each read of which is one request."""
+class _ObjectFile(io.RawIOBase):
+    """An S3 object as a seekable file. Each read is one request."""
 
-    def __init__(self, client: Any, path: str, attempts: int) -> None:  # noqa: ANN401
-        self._client, self._attempts = client, attempts
+    def __init__(self, client: Any, path: str, max_attempts: int) -> None:  # noqa: ANN401
+        self._client, self._max_attempts = client, max_attempts
         bucket, _, key = path.partition("/")
-        self._named = {"Bucket": bucket, "Key": key}
-        self._size = int(_ask(client.head_object, **self._named)["ContentLength"])
+        self._address = {"Bucket": bucket, "Key": key}
+        self._size = int(_request(client.head_object, **self._address)["ContentLength"])
         self._position = 0
 
     def readable(self) -> bool:
@@ -89,7 +89,7 @@ class _Object(io.RawIOBase):
         self._position = start + offset
         return self._position
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - collections.abc.Buffer is newer
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - collections.abc.Buffer needs 3.12
         view = memoryview(buffer)
         end = min(self._position + len(view), self._size)
         if end <= self._position:
@@ -99,29 +99,33 @@ class _Object(io.RawIOBase):
         self._position += len(content)
         return len(content)
 
-    def _fetch(self, span: str) -> bytes:
+    def _fetch(self, byte_range: str) -> bytes:
         from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
 
-        # boto3 repeats requests, but not those whose answer has begun to come.
-        for _ in range(self._attempts):
-            answer = _ask(self._client.get_object, **self._named, Range=span)
+        # boto3 retries a request, but not once the body of the answer has started to arrive.
+        for _ in range(self._max_attempts):
+            answer = _request(self._client.get_object, **self._address, Range=byte_range)
             with contextlib.suppress(HTTPClientError, IncompleteReadError):
                 return bytes(answer["Body"].read())
-        raise OSError(f"the answer was cut short {self._attempts} times")
+        raise OSError(f"the transfer broke off {self._max_attempts} times")
 
 
-def _ask(request: Callable[..., dict[str, Any]], **named: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Make a request, and raise what the store refuses as the OSError that it is."""
+def _request(
+    operation: Callable[..., dict[str, Any]],
+    **arguments: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """Call an operation of a boto3 client and turn its errors into the matching OSError."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow to import
 
     try:
-        return request(**named)
+        return operation(**arguments)
     except BotoCoreError as error:
         raise OSError(str(error)) from error
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        if code in _ABSENT:
-            raise FileNotFoundError(f"{named['Bucket']}/{named.get('Key', '')}") from error
-        if code in _DENIED:
-            raise PermissionError("the store refuses it to these credentials") from error
+        if code in _NOT_FOUND_CODES:
+            path = f"{arguments['Bucket']}/{arguments.get('Key', '')}"
+            raise FileNotFoundError(path) from error
+        if code in _DENIED_CODES:
+            raise PermissionError("the store denies access to these credentials") from error
         raise OSError(f"the store answered {code}") from error

@@ -56,21 +56,21 @@ class FaceDetector:
                 "zoo, face_detection_yunet_2023mar.onnx."
             ) from error
 
-    def find(self, photo: Photo) -> list[Face]:
+    def detect(self, photo: Photo) -> list[Face]:
         """Return the faces of a photograph from left to right.
 
         Raises:
             ImageError: The detector stumbled on it.
         """
         try:
-            return self._find(photo)
+            return self._detect_faces(photo)
         except cv2.error as error:
             told = str(error).splitlines()[0][:200]
             raise ImageError("unreadable", f"Faces can't be looked for: {told}.") from error
 
-    def _find(self, photo: Photo) -> list[Face]:
+    def _detect_faces(self, photo: Photo) -> list[Face]:
         found = [
-            each for each in self._detect(photo) if each[2] * photo.scale >= self.min_face_size
+            each for each in self._run_network(photo) if each[2] * photo.scale >= self.min_face_size
         ]
         if not found:
             return []
@@ -78,7 +78,7 @@ class FaceDetector:
         faces = [_face(gray, each, photo.scale) for each in found]
         return sorted(faces, key=lambda face: tuple(face.box))
 
-    def _detect(self, photo: Photo) -> Iterator[np.ndarray]:
+    def _run_network(self, photo: Photo) -> Iterator[np.ndarray]:
         """Yield box, landmarks and score of each face, float32 (15,), in pixels of ``pixels``."""
         height, width = photo.pixels.shape[:2]
         shrink = min(1.0, DETECTION_SIDE / max(height, width))
@@ -96,7 +96,7 @@ def _face(gray: np.ndarray, found: np.ndarray, scale: float) -> Face:
     return Face((found[:4] * scale).astype(np.float32), float(found[14]), crop)
 
 
-def detector_weights(location: str | None) -> bytes:
+def load_detector_weights(location: str | None) -> bytes:
     """Return YuNet's weights: a file that a person named, or those of OpenCV's model zoo.
 
     The latter are downloaded once, checked, and kept in the user's cache.

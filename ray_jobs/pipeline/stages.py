@@ -1,4 +1,4 @@
-"""Stages that several jobs are built from: read pieces or examples, hand back counts."""
+"""Stages that several jobs are built from: read items or examples, hand back counts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,17 +12,17 @@ from ray.data.expressions import col
 
 from fer import storage
 from fer.data.dataset import Dataset
-from fer.data.sources import Piece, read_pieces
+from fer.data.sources import SourceItem, read_items
 from fer.errors import JobError
 from ray_jobs.cluster import session
 
 BLOCK_BYTES = 16 * 2**20
-"""Size of the blocks of pieces that a task takes at once: some 1,800 rows of FER2013's CSV."""
+"""Size of the blocks of items that a task takes at once: some 1,800 rows of FER2013's CSV."""
 
-MAX_PIECES = 256
-"""Pieces a batch, however small: a task on files that are still to be fetched stays short."""
+MAX_ITEMS = 256
+"""Items a batch, however small: a task on files that are still to be fetched stays short."""
 
-PIECE_SCHEMA = pa.schema(
+ITEM_SCHEMA = pa.schema(
     [
         ("kind", pa.string()),
         ("source", pa.string()),
@@ -37,10 +37,10 @@ PIECE_SCHEMA = pa.schema(
 
 
 def read(locations: Sequence[str]) -> ray.data.Dataset:
-    """Return the pieces of sources as rows of ``PIECE_SCHEMA``, read in one task a source.
+    """Return the items of sources as rows of ``ITEM_SCHEMA``, read in one task a source.
 
     Args:
-        locations: What ``fer.data.sources.read_pieces`` reads.
+        locations: What ``fer.data.sources.read_items`` reads.
     """
     sources = ray.data.from_arrow(pa.table({"location": list(locations)}))
     sources.context.target_max_block_size = BLOCK_BYTES
@@ -64,18 +64,20 @@ def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Da
     """
     filesystem, path = storage.filesystem(storage.join(data.location, "examples"))
     examples = ray.data.read_parquet(path, filesystem=filesystem)
-    return examples.filter(expr=col("split") == split).select_columns(data.held_columns(*columns))
+    return examples.filter(expr=col("split") == split).select_columns(
+        data.existing_columns(*columns)
+    )
 
 
 def _read(sources: pa.Table) -> Iterator[pa.Table]:
     for location in sources["location"].to_pylist():
-        for pieces in batch_pieces(read_pieces(location)):
-            yield to_table(pieces)
+        for items in batch_items(read_items(location)):
+            yield to_table(items)
 
 
-def to_table(pieces: Iterable[Piece]) -> pa.Table:
-    """Return pieces as a table of ``PIECE_SCHEMA``."""
-    return pa.Table.from_pylist([vars(piece) for piece in pieces], PIECE_SCHEMA)
+def to_table(items: Iterable[SourceItem]) -> pa.Table:
+    """Return items as a table of ``ITEM_SCHEMA``."""
+    return pa.Table.from_pylist([vars(item) for item in items], ITEM_SCHEMA)
 
 
 def pack(table: pa.Table) -> bytes:
@@ -92,14 +94,14 @@ def unpack(value: bytes) -> pa.Table:
         return stream.read_all()
 
 
-def batch_pieces(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Yield pieces some at a time: as many as a task takes."""
-    batch: list[Piece] = []
+def batch_items(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
+    """Yield items some at a time: as many as a task takes."""
+    batch: list[SourceItem] = []
     size_bytes = 0
-    for piece in pieces:
-        batch.append(piece)
-        size_bytes += len(piece.data or b"")
-        if len(batch) >= MAX_PIECES or size_bytes >= BLOCK_BYTES // 4:
+    for item in items:
+        batch.append(item)
+        size_bytes += len(item.data or b"")
+        if len(batch) >= MAX_ITEMS or size_bytes >= BLOCK_BYTES // 4:
             yield batch
             batch, size_bytes = [], 0
     if batch:
@@ -125,7 +127,7 @@ def explain_write_errors(output: str) -> Iterator[None]:
     except OSError as error:
         storage.check_store(output)
         raise JobError(
-            f"{output} can't be written to: {storage.reason(error)}; see to that, and go on with "
+            f"{output} can't be written to: {storage.describe_error(error)}; see to that, and go on with "
             "--resume."
         ) from error
 

@@ -140,7 +140,7 @@ def _create(client: Any, config: TrainConfig) -> str:  # noqa: ANN401
 
     experiment = client.get_experiment_by_name(EXPERIMENT)
     known = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
-    run_id: str = client.create_run(known, run_name=storage.name(config.output)).info.run_id
+    run_id: str = client.create_run(known, run_name=storage.base_name(config.output)).info.run_id
     params = [Param(name, str(value)) for name, value in outputs.flags_of(config).items()]
     client.log_batch(run_id, params=params)
     remembered = {"uri_sha256": _digest(config.mlflow_uri), "run_id": run_id}

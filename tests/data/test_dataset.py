@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from fer.data.dataset import Tally, official_fer2013, open_dataset
+from fer.data.dataset import DatasetTally, compare_with_official, open_dataset
 from fer.data.emotions import EMOTIONS, OFFICIAL_COUNTS
 from fer.errors import InputError
 
@@ -12,7 +12,7 @@ from fer.errors import InputError
 def tally(*examples):
     """A tally of examples given as (pixels, label, index of the split)."""
     digests, labels, splits = zip(*examples, strict=True)
-    return Tally(
+    return DatasetTally(
         digests=bytearray(b"".join(hashlib.sha256(pixels).digest() for pixels in digests)),
         labels=bytearray(labels),
         splits=bytearray(splits),
@@ -65,9 +65,12 @@ def test_the_official_counts_and_what_is_missing():
         split: dict(zip(EMOTIONS, official, strict=True))
         for split, official in OFFICIAL_COUNTS.items()
     }
-    assert official_fer2013(counts) == {"complete": True, "differences": {}}
+    assert compare_with_official(counts) == {"complete": True, "differences": {}}
     counts["val"]["fear"] -= 5
-    assert official_fer2013(counts) == {"complete": False, "differences": {"val": {"fear": -5}}}
+    assert compare_with_official(counts) == {
+        "complete": False,
+        "differences": {"val": {"fear": -5}},
+    }
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"schema_version": 1}'])
@@ -96,5 +99,5 @@ def test_a_split_that_is_empty_or_lacks_a_class(tmp_path):
 
 
 def test_no_examples_have_no_duplicates():
-    assert Tally().duplicates()["images"] == 0
-    assert np.sum(list(Tally().counts()["train"].values())) == 0
+    assert DatasetTally().duplicates()["images"] == 0
+    assert np.sum(list(DatasetTally().counts()["train"].values())) == 0

@@ -4,8 +4,8 @@ import pytest
 
 from fer.data.emotions import (
     EMOTIONS,
+    FER2013_CLASSES,
     OFFICIAL_COUNTS,
-    SEVEN_EMOTIONS,
     ClassList,
     split_from_file_name,
     split_from_folders,
@@ -47,7 +47,7 @@ def test_order_of_fer2013():
     ],
 )
 def test_label_from_name(name, label):
-    assert SEVEN_EMOTIONS.label(name) == label
+    assert FER2013_CLASSES.label(name) == label
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_label_from_name(name, label):
     ],
 )
 def test_nearest_folder_that_spells_a_class_names_it(path, label):
-    assert SEVEN_EMOTIONS.label_from_folders(path) == label
+    assert FER2013_CLASSES.label_from_folders(path) == label
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import pytest
 
-from fer.data.ferplus import COLUMNS, read_votes
+from fer.data.ferplus import VOTE_COLUMNS, read_votes
 from fer.errors import InputError
 
-HEADER = "Usage,Image name," + ",".join(COLUMNS)
+HEADER = "Usage,Image name," + ",".join(VOTE_COLUMNS)
 
 
 def write(path, *rows):
@@ -20,15 +20,15 @@ def test_votes_of_a_row(tmp_path):
         )
     )
     assert len(votes) == 2
-    assert votes.of_row(2, "val").tolist() == [0, 6, 0, 1, 1, 0, 0, 0, 1, 1]
+    assert votes.for_row(2, "val").tolist() == [0, 6, 0, 1, 1, 0, 0, 0, 1, 1]
 
 
 def test_a_row_of_another_split_or_beyond_the_end(tmp_path):
     votes = read_votes(write(tmp_path / "votes.csv", "Training,x.png,4,0,0,1,3,2,0,0,0,0"))
     with pytest.raises(InputError, match="Row 1 is test in the CSV file and train in the votes"):
-        votes.of_row(1, "test")
+        votes.for_row(1, "test")
     with pytest.raises(InputError, match="votes end at row 1 but"):
-        votes.of_row(2, "train")
+        votes.for_row(2, "train")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import zipfile
 
 import pytest
 
-from fer.data.emotions import SEVEN_EMOTIONS
-from fer.data.parsing import Example, Reject, parse_piece
-from fer.data.sources import check_source, read_pieces
+from fer.data.emotions import FER2013_CLASSES
+from fer.data.parsing import Example, Reject, parse_item
+from fer.data.sources import check_source, read_items
 from fer.errors import InputError
 
 GOOD = " ".join(["7"] * 2304)
@@ -15,9 +15,7 @@ GOOD = " ".join(["7"] * 2304)
 
 def outcomes(path):
     return [
-        each
-        for piece in read_pieces(str(path))
-        for each in parse_piece(piece, SEVEN_EMOTIONS, "auto")
+        each for item in read_items(str(path)) for each in parse_item(item, FER2013_CLASSES, "auto")
     ]
 
 
@@ -69,8 +67,8 @@ def test_an_archive_of_the_folder_that_one_stands_in(tmp_path, png, faces):
             archive.addfile(info, io.BytesIO(data))
     (example,) = outcomes(path)
     assert (example.source, example.label) == (f"{path}!/happy/x.png", 3)
-    (piece,) = read_pieces(str(path))
-    assert piece.kind == "image"
+    (item,) = read_items(str(path))
+    assert item.kind == "image"
 
 
 def test_tables_are_ignored_where_images_are_asked_for(tmp_path, png, faces):
@@ -78,9 +76,9 @@ def test_tables_are_ignored_where_images_are_asked_for(tmp_path, png, faces):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("labels.csv", "name,label\n1.png,happy\n")
         archive.writestr("1.png", png(faces[0][0]))
-    assert [piece.kind for piece in read_pieces(str(path))] == ["rejected", "image"]
-    pieces = read_pieces(str(path), with_tables=False)
-    assert [piece.kind for piece in pieces] == ["ignored", "image"]
+    assert [item.kind for item in read_items(str(path))] == ["rejected", "image"]
+    items = read_items(str(path), with_tables=False)
+    assert [item.kind for item in items] == ["ignored", "image"]
 
 
 def test_lines_that_end_as_on_an_old_macintosh(tmp_path):
@@ -106,9 +104,9 @@ def test_a_damaged_member_is_rejected_alone(tmp_path):
     path.write_bytes(content)
     with pytest.raises(lzma.LZMAError), zipfile.ZipFile(path) as archive:
         archive.read("happy/x.png")
-    pieces = [*read_pieces(str(path))]
-    assert [piece.kind for piece in pieces] == ["rejected", "image"]
-    assert "can't be unpacked" in pieces[0].reason
+    items = [*read_items(str(path))]
+    assert [item.kind for item in items] == ["rejected", "image"]
+    assert "can't be unpacked" in items[0].reason
 
 
 def test_a_source_that_is_not_there(tmp_path):

@@ -76,7 +76,7 @@ def test_every_image_is_listed_and_labeled_once(undisturbed):
     assert Counter(row["status"] for row in rows) == {"ok": 420, "unreadable": 1}
     assert sum("!/" in row["image"] for row in rows) == 100
     # Chunks of at most a few dozen, divided among the folders.
-    assert len(listing.names(f"{undisturbed}/faces")) > 10
+    assert len(listing.child_names(f"{undisturbed}/faces")) > 10
 
 
 @pytest.mark.slow

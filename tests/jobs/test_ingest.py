@@ -13,7 +13,7 @@ import pytest
 
 from fer.data.dataset import open_dataset
 from fer.data.emotions import EMOTIONS, SPLITS
-from fer.data.ferplus import COLUMNS
+from fer.data.ferplus import VOTE_COLUMNS
 from fer.data.synthetic import USAGES
 
 ROW = " ".join(["7"] * 2304)
@@ -162,7 +162,7 @@ def write_votes(path, drawn, rows=None):
         f"{USAGES[split]},fer{number:07d}.png,{','.join(['0', '10', *'00000000'])}"
         for number, split in enumerate(drawn.splits[:rows])
     ]
-    path.write_text("\n".join(["Usage,Image name," + ",".join(COLUMNS), *lines]) + "\n")
+    path.write_text("\n".join(["Usage,Image name," + ",".join(VOTE_COLUMNS), *lines]) + "\n")
     return path
 
 

@@ -12,7 +12,7 @@ import ray
 from fault_proxy import Fault
 
 from fer import storage
-from fer.data.sources import read_pieces
+from fer.data.sources import read_items
 from fer.errors import InputError, JobError, StoreError
 from fer.storage import listing
 from fer.storage import s3 as s3_store
@@ -69,7 +69,7 @@ def zip_of(png, images):
     ("status", "code", "reason"),
     [
         (400, "ExpiredToken", "the session token has expired"),
-        (403, "InvalidAccessKeyId", "the access key is unknown there"),
+        (403, "InvalidAccessKeyId", "the store does not know the access key"),
         (403, "SignatureDoesNotMatch", "the secret key is wrong"),
         (403, "AccessDenied", "these credentials may not list it"),
     ],
@@ -81,7 +81,7 @@ def test_credentials_that_die_are_told_from_an_object_that_is_refused(
         s3.put_object(Bucket="open", Key=f"dying/{key}", Body=b"x")
     assert storage.read_bytes("s3://open/dying/one") == b"x"
     faults.append(Fault(f"{READS}dying/one", status=403, code="AccessDenied"))
-    with pytest.raises(PermissionError, match="the store refuses it to these credentials"):
+    with pytest.raises(PermissionError, match="the store denies access to these credentials"):
         storage.read_bytes("s3://open/dying/one")
     assert storage.read_bytes("s3://open/dying/other") == b"x"
     faults.append(Fault("/open", status=status, code=code))
@@ -112,11 +112,11 @@ def test_an_archive_whose_reading_is_refused_is_not_taken_for_a_broken_one(s3, f
         for number in range(4):
             archive.writestr(f"{number}.png", bytes(3 * 2**20))
     s3.put_object(Bucket="open", Key="archives/large.zip", Body=packed.getvalue())
-    pieces = read_pieces("s3://open/archives/large.zip")
-    assert next(pieces).kind == "image"
+    items = read_items("s3://open/archives/large.zip")
+    assert next(items).kind == "image"
     faults.append(Fault("/open", status=400, code="ExpiredToken"))
     with pytest.raises(StoreError, match="the session token has expired"):
-        list(pieces)
+        list(items)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_odd_names_from_a_store_that_often_fails(label, upload, faults, tmp_path
     private = rows.pop("s3://open/odd/private.png")
     assert (private["status"], private["error"]) == (
         "unreadable",
-        "The file can't be read: the store refuses it to these credentials.",
+        "The file can't be read: the store denies access to these credentials.",
     )
     assert set(rows) == {f"s3://open/odd/{name}" for name in NAMES}
     assert {row["status"] for row in rows.values()} == {"ok"}

@@ -25,7 +25,7 @@ def test_ingest_from_and_to_a_bucket(fer, bucket, dataset, name):
     assert fer("ingest", "--source", f"{bucket}/in/{name}", "--output", output).code == 0
     ingested = open_dataset(output)
     assert ingested.summary["fingerprint"] == open_dataset(str(dataset)).summary["fingerprint"]
-    assert listing.names(output) == {
+    assert listing.child_names(output) == {
         *("job.json", "summary.json", "class_counts.png", "samples.png", "examples"),
     }
     assert len(ingested.read_split("val")) == sum(ingested.counts("val").values())
@@ -64,9 +64,12 @@ def test_train_and_evaluate_on_a_bucket(fer, bucket):
     train = ("--model", "shallow", "--num-epochs", "1", "--batch-size", "32")
     run = fer("train", "--dataset", data, *train, "--output", network)
     assert run.result["best_epoch"] == 1
-    assert {"config.json", "model.safetensors", "metrics.jsonl", "curves.png"} <= listing.names(
-        network
-    )
+    assert {
+        "config.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "curves.png",
+    } <= listing.child_names(network)
     report = f"{bucket}/report"
     run = fer("evaluate", "--dataset", data, "--checkpoint", network, "--output", report)
     assert run.result["report"] == f"{report}/index.html"
@@ -90,7 +93,7 @@ def test_an_object_that_is_not_there(fer, bucket, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("AWS_ACCESS_KEY_ID", "WRONG", "the access key is unknown there"),
+        ("AWS_ACCESS_KEY_ID", "WRONG", "the store does not know the access key"),
         ("AWS_SECRET_ACCESS_KEY", "wrong", "the secret key is wrong"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "Could not connect"),
     ],

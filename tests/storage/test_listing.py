@@ -8,7 +8,7 @@ from fer import storage
 from fer.storage import listing
 
 
-def test_walk_is_in_order_and_passes_hidden_files_over(tmp_path):
+def test_walk_is_in_order_and_skips_hidden_files(tmp_path):
     for name in ("b/2.txt", "b/1.txt", "a.txt", ".hidden/x", "__MACOSX/x", "c/.DS_Store"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(name)
@@ -16,7 +16,7 @@ def test_walk_is_in_order_and_passes_hidden_files_over(tmp_path):
     assert [entry.name for entry in entries] == ["a.txt", "b/1.txt", "b/2.txt"]
     assert entries[1].location == str(tmp_path / "b" / "1.txt")
     assert entries[1].size_bytes == 7
-    assert listing.names(str(tmp_path)) == {"a.txt", "b", "c"}
+    assert listing.child_names(str(tmp_path)) == {"a.txt", "b", "c"}
 
 
 def test_an_etag_changes_with_the_file(tmp_path):
@@ -27,20 +27,20 @@ def test_an_etag_changes_with_the_file(tmp_path):
     assert listing.describe(str(path)).etag != before
 
 
-def test_a_name_that_is_no_utf8_and_a_folder_that_is_closed(tmp_path):
+def test_walk_lists_names_that_are_not_utf8_and_unreadable_folders(tmp_path):
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "x.png").write_bytes(b"x")
     Path(tmp_path, os.fsdecode(b"caf\xe9.png")).write_bytes(b"y")
     (tmp_path / "closed").mkdir(mode=0)
     names = [entry.name for entry in listing.walk(str(tmp_path))]
-    # Root may look everywhere.
+    # Root can read every folder.
     closed = [] if os.getuid() == 0 else ["closed"]
     assert names == ["caf\ufffd.png", *closed, "open/x.png"]
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(str(tmp_path / names[0]))
 
 
-def test_a_folder_that_may_not_be_listed_is_what_is_no_image(tmp_path, monkeypatch):
+def test_walk_lists_an_unreadable_subfolder_as_a_file(tmp_path, monkeypatch):
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "x.png").write_bytes(b"x")
     scandir = os.scandir
@@ -56,7 +56,7 @@ def test_a_folder_that_may_not_be_listed_is_what_is_no_image(tmp_path, monkeypat
         list(listing.walk(str(tmp_path / "lost+found")))
 
 
-def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(tmp_path):
+def test_walk_does_not_follow_a_link_to_its_own_parent(tmp_path):
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "x.png").write_bytes(b"x")
     (tmp_path / "inside" / "back").symlink_to(tmp_path, target_is_directory=True)
@@ -66,7 +66,7 @@ def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(tmp_path):
     assert [entry.name for entry in listing.walk(str(tmp_path))] == ["again/x.png", "inside/x.png"]
 
 
-def test_links_to_each_other_are_followed_once(tmp_path):
+def test_walk_follows_mutual_links_once(tmp_path):
     for here, there in (("a", "b"), ("b", "a")):
         (tmp_path / here).mkdir()
         (tmp_path / here / f"{here}.png").write_bytes(b"x")
@@ -75,15 +75,15 @@ def test_links_to_each_other_are_followed_once(tmp_path):
     assert names == ["a/a.png", "a/to/b.png", "b/b.png", "b/to/a.png"]
 
 
-def test_what_a_bad_link_lies_beside_is_listed(tmp_path):
+def test_files_next_to_a_broken_link_are_listed(tmp_path):
     (tmp_path / "x.png").write_bytes(b"x")
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     (tmp_path / "nowhere").symlink_to(tmp_path / "none")
     assert [entry.name for entry in listing.walk(str(tmp_path))] == ["itself", "x.png"]
-    assert [entry.name for entry in listing.files_inside(str(tmp_path))] == ["itself", "x.png"]
+    assert [entry.name for entry in listing.child_files(str(tmp_path))] == ["itself", "x.png"]
 
 
-def test_a_file_that_goes_while_its_folder_is_listed(tmp_path, monkeypatch):
+def test_walk_skips_a_file_deleted_during_the_listing(tmp_path, monkeypatch):
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).write_bytes(b"x")
     scandir = os.scandir
@@ -99,11 +99,11 @@ def test_a_file_that_goes_while_its_folder_is_listed(tmp_path, monkeypatch):
     assert [entry.name for entry in listing.walk(str(tmp_path))] == ["b.png", "c.png"]
 
 
-def test_more_files_than_are_told_apart_lie_right_inside(tmp_path, monkeypatch):
-    monkeypatch.setattr(listing, "MANY", 10)
+def test_children_returns_none_for_too_many_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "MAX_CHILDREN", 10)
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "y.png").write_bytes(b"y")
     for number in range(11):
         (tmp_path / f"{number:04d}.png").touch()
     assert listing.children(str(tmp_path)) is None
-    assert len([*listing.files_inside(str(tmp_path))]) == 11
+    assert len([*listing.child_files(str(tmp_path))]) == 11

@@ -10,7 +10,7 @@ import pytest
 from fer.errors import InputError
 from fer.vision import faces
 from fer.vision.decode import Photo, decode_photo
-from fer.vision.detector import FaceDetector, detector_id, detector_weights
+from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
 
 
 def blob(image, x, y, value, radius):
@@ -65,7 +65,7 @@ def test_a_thumbnail_shows_the_box():
 
 def test_weights_that_are_none(tmp_path):
     with pytest.raises(InputError, match="--detector-weights .*none.onnx can't be read"):
-        detector_weights(str(tmp_path / "none.onnx"))
+        load_detector_weights(str(tmp_path / "none.onnx"))
     with pytest.raises(InputError, match="weights are not YuNet's: expected the ONNX file"):
         FaceDetector(b"junk")
 
@@ -74,7 +74,7 @@ def test_a_download_that_fails_names_three_ways_out(monkeypatch, tmp_path):
     monkeypatch.setattr("fer.vision.detector.YUNET_URL", "http://127.0.0.1:9/yunet.onnx")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(InputError, match="can't be downloaded from http://127") as caught:
-        detector_weights(None)
+        load_detector_weights(None)
     for way in ("--detector-weights", "run once where there is a network", "--detector none"):
         assert way in str(caught.value)
 
@@ -102,7 +102,7 @@ def test_every_face_that_people_marked_is_found(yunet, real_photographs):
                 [float(box.get(side)) for side in ("left", "top", "width", "height")]
                 for box in image.iter("box")
             ]
-            found = [face.box for face in detector.find(photo)]
+            found = [face.box for face in detector.detect(photo)]
             hits = sum(any(overlap(box, other) > 0.3 for other in found) for box in marked)
             missed, extra = missed + len(marked) - hits, extra + len(found) - hits
     assert (missed, extra) == (0, 0)
@@ -114,8 +114,8 @@ def test_boxes_are_in_pixels_of_the_original(yunet, real_photographs):
     large = cv2.resize(photo.pixels, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
     shrunk = cv2.resize(large, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     detector = FaceDetector(yunet)
-    small = [face.box for face in detector.find(photo)]
-    big = detector.find(Photo(shrunk, large.shape[1], large.shape[0]))
+    small = [face.box for face in detector.detect(photo)]
+    big = detector.detect(Photo(shrunk, large.shape[1], large.shape[0]))
     assert all(overlap(face.box / 6, box) > 0.8 for face, box in zip(big, small, strict=True))
     floor = FaceDetector(yunet, min_face_size=6 * 85)
-    assert 0 < len(floor.find(Photo(shrunk, large.shape[1], large.shape[0]))) < len(big)
+    assert 0 < len(floor.detect(Photo(shrunk, large.shape[1], large.shape[0]))) < len(big)

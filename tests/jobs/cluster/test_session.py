@@ -47,7 +47,7 @@ def label(bucket, request):
 
 
 def num_files(output):
-    return len(listing.names(f"{output}/faces"))
+    return len(listing.child_names(f"{output}/faces"))
 
 
 def wait_for(condition, process=None, seconds=200):

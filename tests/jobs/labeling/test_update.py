@@ -8,7 +8,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from fer.data.sources import file_of
+from fer.data.sources import containing_file
 from fer.data.synthetic import draw_faces
 from fer.errors import JobError
 from ray_jobs.labeling import update
@@ -176,8 +176,8 @@ def test_no_labels_to_update(label):
 
 
 def test_the_file_that_holds_a_piece():
-    assert file_of("s3://b/x.zip!/a/b.png") == "s3://b/x.zip"
-    assert file_of("s3://b/hey!/b.png") == "s3://b/hey!/b.png"
-    assert file_of("s3://b/b.png") == "s3://b/b.png"
-    assert file_of("s3://b/Party!/more.zip!/00.png") == "s3://b/Party!/more.zip"
-    assert file_of("s3://b/x.zip!/y.tar!/b.png") == "s3://b/x.zip"
+    assert containing_file("s3://b/x.zip!/a/b.png") == "s3://b/x.zip"
+    assert containing_file("s3://b/hey!/b.png") == "s3://b/hey!/b.png"
+    assert containing_file("s3://b/b.png") == "s3://b/b.png"
+    assert containing_file("s3://b/Party!/more.zip!/00.png") == "s3://b/Party!/more.zip"
+    assert containing_file("s3://b/x.zip!/y.tar!/b.png") == "s3://b/x.zip"
