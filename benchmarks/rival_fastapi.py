@@ -23,7 +23,7 @@ from PIL import Image
 
 from fer.models.predictor import Predictor
 from fer.serving.app import build_api
-from fer.serving.inference import Answerer
+from fer.serving.inference import InferenceService
 from fer.serving.uploads import Limits
 
 MAX_BATCH_SIZE, BATCH_WAIT_SECONDS = 32, 0.002
@@ -106,7 +106,7 @@ def serve_own(port: int) -> None:
     async def classify(crops: np.ndarray) -> np.ndarray:
         return np.stack(await asyncio.gather(*map(batches.probs, crops)))
 
-    app = build_api(Answerer(batches.predictor, None, classify=classify), Limits())
+    app = build_api(InferenceService(batches.predictor, None, classify=classify), Limits())
     app.router.lifespan_context = batches.running
     uvicorn.run(app, port=port, log_level="error", access_log=False)
 

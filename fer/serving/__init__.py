@@ -1,1 +1,1 @@
-"""The HTTP API and its page, for any ASGI server."""
+"""The HTTP API and the web page, as an application for any ASGI server."""

@@ -1,4 +1,4 @@
-"""The HTTP API and its page, as an application that any ASGI server can run."""
+"""The HTTP API and the web page, as an application that any ASGI server can run."""
 
 from pathlib import Path
 from typing import Any
@@ -11,40 +11,53 @@ from fastapi_offline import FastAPIOffline
 
 from fer.models.checkpoint import read_config
 from fer.models.shipped import SHIPPED
-from fer.serving.inference import Answerer
+from fer.serving.inference import InferenceService
 from fer.serving.middleware import DOCS_PATH, BodyLimit, SecurityHeaders, TimeLimit, require_token
-from fer.serving.schemas import Answer, Detector, Problem
-from fer.serving.uploads import REQUEST_BODY, Limits, first_complaint, is_several, read_uploads
+from fer.serving.schemas import DetectorName, ErrorResponse, PredictResponse
+from fer.serving.uploads import (
+    REQUEST_BODY,
+    Limits,
+    describe_first_error,
+    is_image_list,
+    read_uploads,
+)
 
 WEB = Path(__file__).with_name("web")
 
-DESCRIPTION = """Finds the faces of photographs and says which expression each appears to show.
-What a face looks like to others is not what its owner feels. Pictures are neither stored nor
-logged."""
+DESCRIPTION = """Detects the faces in photographs and predicts the expression that each appears to
+show. A label says what a face looks like to others, not what the person feels. Images are neither
+stored nor logged."""
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "The token is missing or wrong."},
-    413: {"model": Problem, "description": "The body or a picture is too large."},
-    422: {"model": Problem, "description": "The body is no picture, or not what its type says."},
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
+    413: {
+        "model": ErrorResponse,
+        "description": "The body or the image is too large, or there are too many images.",
+    },
+    422: {
+        "model": ErrorResponse,
+        "description": "The body is not an image, or does not match its Content-Type.",
+    },
     503: {
-        "model": Problem,
+        "model": ErrorResponse,
         "content": {"text/plain": {}},
-        "description": "Too busy (plain text): try again after Retry-After seconds. Without that "
-        "header it took too long.",
+        "description": "With Retry-After, the server is busy (the body is plain text): retry after "
+        "that many seconds. Without it, the request took too long.",
     },
 }
 
 STATUS_CODES = {"unreadable": 422, "too_large": 413}
-"""How a single picture's failure is answered; of several each has its own status."""
+"""HTTP status when a request's only image fails. In a list, each image has a status of its own."""
 
 
-def build_api(answerer: Answerer, limits: Limits, token: str | None = None) -> FastAPI:
-    """Return the application.
+def build_api(service: InferenceService, limits: Limits, token: str | None = None) -> FastAPI:
+    """Build the application.
 
     Args:
-        answerer: Answers requests; it must be warm.
-        limits: What a request may ask for.
-        token: What requests must bring, but for the page and the health checks; None lets all in.
+        service: Predicts the expressions.
+        limits: Limits of a request.
+        token: Token that a request must carry, except for the page and the health checks; None
+            accepts every request.
     """
     app = FastAPIOffline(
         docs_url=DOCS_PATH,
@@ -56,59 +69,66 @@ def build_api(answerer: Answerer, limits: Limits, token: str | None = None) -> F
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
     app.add_middleware(TimeLimit, seconds=limits.timeout_seconds)
     app.add_middleware(SecurityHeaders)
-    app.add_exception_handler(RequestValidationError, _in_a_sentence)
-    _add_predictions(app, answerer, limits, token)
-    _add_model(app, answerer, token)
-    _add_health(app, answerer)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    _add_predict_route(app, service, limits, token)
+    _add_model_route(app, service, token)
+    _add_health_routes(app, service)
     _add_page(app)
     return app
 
 
-async def _in_a_sentence(_request: Request, error: Exception) -> JSONResponse:
+async def _handle_validation_error(_request: Request, error: Exception) -> JSONResponse:
+    """Answer with one sentence in place of FastAPI's list of errors."""
     assert isinstance(error, RequestValidationError)
-    return JSONResponse({"detail": f"{first_complaint(error.errors())}."}, 422)
+    return JSONResponse({"detail": f"{describe_first_error(error.errors())}."}, 422)
 
 
-def _add_predictions(app: FastAPI, answerer: Answerer, limits: Limits, token: str | None) -> None:
+def _add_predict_route(
+    app: FastAPI, service: InferenceService, limits: Limits, token: str | None
+) -> None:
     @app.post(
         "/v1/predict",
-        response_model=Answer,
-        responses=PROBLEMS,
+        response_model=PredictResponse,
+        responses=ERROR_RESPONSES,
         openapi_extra={"requestBody": REQUEST_BODY},
         dependencies=[Depends(require_token(token))],
     )
-    async def predict(request: Request, detector: Detector | None = None) -> Response:
-        """Say which expression each face of a picture appears to show.
+    async def predict(request: Request, detector: DetectorName | None = None) -> Response:
+        """Predict the expression that each face in the images appears to show.
 
-        The body is one picture as it is, a form of several, or JSON with base64. `detector=yunet`
-        finds the faces of photographs, `detector=none` takes each picture as one face, cropped as
-        FER2013 crops it. Of several pictures each has a result or an error.
+        The body is one image file, a form with several files, or JSON with several files in base64.
+        `detector=yunet` detects the faces in photographs. `detector=none` takes each image as one
+        face, cropped as in FER2013. Each image in a request gets its own result or error.
         """
-        chosen = detector or answerer.detector
-        if chosen == "yunet" and answerer.detector == "none":
-            raise HTTPException(422, "This server has no detector: send crops and detector=none.")
-        answer = await answerer.answer(await read_uploads(request, limits), chosen)
-        first = answer.results[0]
-        if not is_several(request) and first.status in STATUS_CODES:
+        chosen = detector or service.detector
+        if chosen == "yunet" and service.detector == "none":
+            raise HTTPException(
+                422, "This server has no detector; send face crops with detector=none."
+            )
+        response = await service.predict_images(await read_uploads(request, limits), chosen)
+        first = response.results[0]
+        if not is_image_list(request) and first.status in STATUS_CODES:
             raise HTTPException(STATUS_CODES[first.status], first.error)
-        # Made of its model already: FastAPI would check it again, field by field.
-        return Response(answer.model_dump_json(), media_type="application/json")
+        # Serialized here, because FastAPI would validate the response again, field by field.
+        return Response(response.model_dump_json(), media_type="application/json")
 
 
-def _add_model(app: FastAPI, answerer: Answerer, token: str | None) -> None:
-    described = describe(answerer)
+def _add_model_route(app: FastAPI, service: InferenceService, token: str | None) -> None:
+    description = describe(service)
 
     @app.get(
-        "/v1/model", responses={401: PROBLEMS[401]}, dependencies=[Depends(require_token(token))]
+        "/v1/model",
+        responses={401: ERROR_RESPONSES[401]},
+        dependencies=[Depends(require_token(token))],
     )
     async def model() -> dict[str, Any]:
-        """Describe the network: its classes, how it was trained, what it scored, its card."""
-        return described
+        """Describe the network: its classes, how it was trained, its scores and its model card."""
+        return description
 
 
-def describe(answerer: Answerer) -> dict[str, Any]:
-    """Return what can be said of the networks and the detector that answer."""
-    predictor = answerer.predictor
+def describe(service: InferenceService) -> dict[str, Any]:
+    """Return a description of a service's networks and detector, ready for JSON."""
+    predictor = service.predictor
     is_bundled = predictor.id == read_config("bundled").id
     members = [
         {
@@ -120,23 +140,23 @@ def describe(answerer: Answerer) -> dict[str, Any]:
     return {
         "id": predictor.id,
         "class_names": list(predictor.class_names),
-        "detector": answerer.detector,
+        "detector": service.detector,
         "engine": predictor.engines[0].name,
         "members": members,
         "card": (SHIPPED["bundled"] / "README.md").read_text("utf-8") if is_bundled else None,
     }
 
 
-def _add_health(app: FastAPI, answerer: Answerer) -> None:
+def _add_health_routes(app: FastAPI, service: InferenceService) -> None:
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """Tell that the process is alive."""
+        """Report that the process is alive."""
         return {"status": "alive"}
 
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
-        """Tell that the network has answered: it runs once before the first request is let in."""
-        return {"status": "ready", "model": answerer.predictor.id}
+        """Report that the network is ready; it runs once before the first request is accepted."""
+        return {"status": "ready", "model": service.predictor.id}
 
 
 def _add_page(app: FastAPI) -> None:

@@ -1,18 +1,17 @@
-"""Pictures to answers: decoded and searched on threads, classified in batches that others share."""
+"""The inference service: decodes images, detects their faces and classifies them in batches."""
 
 import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fer.labels.schema import BOX_FIELDS, Labeler
 from fer.models.predictor import Predictor
-from fer.serving.schemas import Answer, Detector, ImageAnswer, image_answer
+from fer.serving.schemas import DetectorName, ImageResult, PredictResponse, build_image_result
 from fer.serving.uploads import Upload
 from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector, detector_id
@@ -20,18 +19,19 @@ from fer.vision.detector import FaceDetector, detector_id
 Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
 """Takes crops uint8 (N, 48, 48), N at least 1, and returns probabilities float32 (N, C)."""
 
-MAX_LOOK_SECONDS = 60.0
-"""A picture that takes longer holds its replica, which is replaced then."""
+MAX_DETECTION_SECONDS = 60.0
+"""Longest time to decode an image and detect its faces. An image that takes longer blocks its
+process, which then fails its health check and is replaced."""
 
-_BLANK = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+_BLANK_CROPS = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
 
 
-class Answerer:
-    """What answers requests: networks, a detector, and the threads that they run on.
+class InferenceService:
+    """Predicts the expressions of the faces in uploaded images.
 
     Attributes:
         predictor: Classifies crops.
-        detector: ``yunet`` where faces can be found, ``none`` where pictures must be crops.
+        detector: ``yunet`` if the service can detect faces, ``none`` if images must be crops.
     """
 
     def __init__(
@@ -43,35 +43,38 @@ class Answerer:
         min_face_size: float = 16.0,
         min_confidence: float = 0.0,
     ) -> None:
-        """Make ready to answer.
+        """Start the threads and run the network once, so that the first request is not slower.
 
         Args:
             predictor: Classifies crops.
-            weights: YuNet's, or None.
-            classify: Classifies crops of several requests at once; by default each request's alone.
-            min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
-            min_confidence: Below it a face is named no emotion, in [0, 1].
+            weights: YuNet's ONNX file, or None to serve crops only.
+            classify: Classifies the crops of several requests together. By default the crops of
+                each request are classified on their own.
+            min_face_size: Smallest width of a detected face, in pixels of the photograph.
+            min_confidence: Faces with a lower confidence, in [0, 1], get no emotion.
         """
         self.predictor = predictor
-        self.detector: Detector = "none" if weights is None else "yunet"
+        self.detector: DetectorName = "none" if weights is None else "yunet"
         self._classify = classify or self.classify
         self._weights, self._min_face_size = weights, min_face_size
         self._min_confidence = min_confidence
-        # A picture that is decoded fills its thread's core, so one does not wait for another's.
-        self._looking = ThreadPoolExecutor(1, "looking")
-        self._network = ThreadPoolExecutor(1, "network")
-        self._of_thread = threading.local()
-        self._began_to_look: float | None = None
+        # One thread detects faces, because decoding an image already keeps a core busy.
+        self._detection_thread = ThreadPoolExecutor(1, "detection")
+        self._network_thread = ThreadPoolExecutor(1, "network")
+        self._thread_local = threading.local()
+        self._detection_start: float | None = None
         self._detector_id = detector_id(weights)
-        # The first run takes longer than the others, and shows that there can be one.
-        predictor.predict_probs(_BLANK)
+        # The first run is the slowest, and proves that the network works.
+        predictor.predict_probs(_BLANK_CROPS)
 
-    async def answer(self, uploads: Sequence[Upload], detector: Detector) -> Answer:
-        """Say what pictures show, or of each why that can't be told.
+    async def predict_images(
+        self, uploads: Sequence[Upload], detector: DetectorName
+    ) -> PredictResponse:
+        """Predict the expressions of the faces in images; each image gets a result or an error.
 
         Args:
-            uploads: The pictures.
-            detector: ``yunet`` only where ``detector`` of this object is.
+            uploads: The images.
+            detector: ``yunet`` is allowed only if the service's own ``detector`` is ``yunet``.
         """
         labeler = Labeler(
             self.predictor.class_names,
@@ -79,73 +82,81 @@ class Answerer:
             self._detector_id if detector == "yunet" else detector_id(None),
             self._min_confidence,
         )
-        # Two at a time, so that those of other requests come between.
+        # A request queues two images at a time, so that other requests get their turn between.
         turns = asyncio.Semaphore(2)
-        results = [self._answer(upload, detector, labeler, turns) for upload in uploads]
-        return Answer(
+        results = [self._predict_image(upload, detector, labeler, turns) for upload in uploads]
+        return PredictResponse(
             model=labeler.model, detector=labeler.detector, results=await asyncio.gather(*results)
         )
 
     async def classify(self, crops: np.ndarray) -> np.ndarray:
-        """Return probabilities float32 (N, C) for crops uint8 (N, 48, 48)."""
+        """Return the class probabilities float32 (N, C) of crops uint8 (N, 48, 48)."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._network, self.predictor.predict_probs, crops)
+        return await loop.run_in_executor(self._network_thread, self.predictor.predict_probs, crops)
 
-    async def check(self) -> None:
-        """Run the network once; raises what that raises.
+    async def check_health(self) -> None:
+        """Run the network once; an error that it raises is passed on.
 
         Raises:
-            TimeoutError: A picture has been looked at for longer than any takes.
+            TimeoutError: An image has been decoded for longer than ``MAX_DETECTION_SECONDS``.
         """
-        began = self._began_to_look
-        if began is not None and time.monotonic() - began > MAX_LOOK_SECONDS:
-            raise TimeoutError(f"A picture has been looked at for over {MAX_LOOK_SECONDS:g} s.")
-        await self.classify(_BLANK)
+        start = self._detection_start
+        if start is not None and time.monotonic() - start > MAX_DETECTION_SECONDS:
+            raise TimeoutError(
+                f"Decoding one image has taken longer than {MAX_DETECTION_SECONDS:g} s."
+            )
+        await self.classify(_BLANK_CROPS)
 
-    async def _answer(
-        self, upload: Upload, detector: Detector, labeler: Labeler, turns: asyncio.Semaphore
-    ) -> ImageAnswer:
+    async def _predict_image(
+        self, upload: Upload, detector: DetectorName, labeler: Labeler, turns: asyncio.Semaphore
+    ) -> ImageResult:
         if upload.error is not None:
-            return ImageAnswer(name=upload.name, status="unreadable", error=upload.error)
+            return ImageResult(name=upload.name, status="unreadable", error=upload.error)
         loop = asyncio.get_running_loop()
         try:
             async with turns:
-                look = partial(self._look, upload, detector)
-                seen, crops = await loop.run_in_executor(self._looking, look)
+                image, crops = await loop.run_in_executor(
+                    self._detection_thread, self._find_faces, upload, detector
+                )
         except ImageError as error:
-            return ImageAnswer(name=upload.name, status=error.status, error=str(error))
+            return ImageResult(name=upload.name, status=error.status, error=str(error))
         probs = (await self._classify(np.stack(crops))).tolist() if crops else []
-        return image_answer(labeler, seen, probs)
+        return build_image_result(labeler, image, probs)
 
-    def _look(self, upload: Upload, detector: Detector) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Return what is seen in a picture, and its faces uint8 (48, 48)."""
-        self._began_to_look = time.monotonic()
+    def _find_faces(
+        self, upload: Upload, detector: DetectorName
+    ) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Return a description of an image, and the crops uint8 (48, 48) of its faces."""
+        self._detection_start = time.monotonic()
         try:
-            return self._see(upload, detector)
+            return self._decode(upload) if detector == "none" else self._detect(upload)
         finally:
-            self._began_to_look = None
+            self._detection_start = None
 
-    def _see(self, upload: Upload, detector: Detector) -> tuple[dict[str, Any], list[np.ndarray]]:
-        if detector == "none":
-            image = decode_image(upload.data)
-            size = {"width": image.width, "height": image.height}
-            return {"name": upload.name, **size, "faces": [{}]}, [image.pixels]
+    def _decode(self, upload: Upload) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Take an image as one face."""
+        image = decode_image(upload.data)
+        size = {"width": image.width, "height": image.height}
+        return {"name": upload.name, **size, "faces": [{}]}, [image.pixels]
+
+    def _detect(self, upload: Upload) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Detect the faces in a photograph."""
         photo = decode_photo(upload.data)
-        found = self._face_detector().detect(photo)
+        detections = self._face_detector().detect(photo)
         faces = [
             {
                 "box": dict(zip(BOX_FIELDS, face.box.tolist(), strict=True)),
                 "detection_score": face.score,
             }
-            for face in found
+            for face in detections
         ]
-        seen = {"name": upload.name, "width": photo.width, "height": photo.height, "faces": faces}
-        return seen, [face.crop for face in found]
+        size = {"width": photo.width, "height": photo.height}
+        return {"name": upload.name, **size, "faces": faces}, [face.crop for face in detections]
 
     def _face_detector(self) -> FaceDetector:
-        """Return this thread's: YuNet keeps the size of the picture that it looks at."""
-        if not hasattr(self._of_thread, "detector"):
+        """Return this thread's detector; YuNet holds the size of the image that it works on."""
+        if not hasattr(self._thread_local, "detector"):
             assert self._weights is not None
-            self._of_thread.detector = FaceDetector(self._weights, self._min_face_size)
-        detector: FaceDetector = self._of_thread.detector
+            self._thread_local.detector = FaceDetector(self._weights, self._min_face_size)
+        detector: FaceDetector = self._thread_local.detector
         return detector

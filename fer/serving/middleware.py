@@ -1,4 +1,4 @@
-"""What stands between the network and the API: token, size, time, and headers for browsers."""
+"""Middleware in front of the API: the token, limits of size and time, and security headers."""
 
 import asyncio
 import hmac
@@ -13,17 +13,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 TOKEN_VARIABLE = "FER_API_TOKEN"  # noqa: S105 - a name, not a token
 """Environment variable that holds the token."""
 
-POLICY = (
+CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'"
 )
-"""What the page may do (Content Security Policy Level 3): load what lies beside it, show pictures
-that it was given, and ask this server."""
+"""Content Security Policy (Level 3) of the page. It may load its own files, show images that the
+user selects, and send requests to this server."""
 
 DOCS_PATH = "/docs"
-DOCS_POLICY = POLICY.replace("'self';", "'self' 'unsafe-inline';", 2)
-"""The description of the API starts its reader by a script within the page."""
+DOCS_CONTENT_POLICY = CONTENT_POLICY.replace("'self';", "'self' 'unsafe-inline';", 2)
+"""The API documentation also runs an inline script, which starts its viewer."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -33,41 +33,43 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
-"""Pictures and what is said of them stay out of caches; other sites can't embed or read them."""
+"""Keep images and predictions out of caches; forbid other sites to embed or read them."""
 
-Check = Callable[..., Awaitable[None]]
+TokenCheck = Callable[..., Awaitable[None]]
 
 
-def require_token(token: str | None) -> Check:
-    """Return a dependency that refuses requests without the token; None lets all pass."""
+def require_token(token: str | None) -> TokenCheck:
+    """Return a FastAPI dependency that refuses requests without the token; None accepts all."""
     bearer = HTTPBearer(auto_error=False, description=f"The server's {TOKEN_VARIABLE}.")
-    given_by = Depends(bearer)
+    from_header = Depends(bearer)
 
-    async def check(given: HTTPAuthorizationCredentials | None = given_by) -> None:
-        expected, found = (token or "").encode(), (given.credentials if given else "").encode()
-        if token is not None and not hmac.compare_digest(expected, found):
+    async def check(credentials: HTTPAuthorizationCredentials | None = from_header) -> None:
+        expected = (token or "").encode()
+        received = (credentials.credentials if credentials else "").encode()
+        if token is not None and not hmac.compare_digest(expected, received):
             raise HTTPException(
                 401,
-                "This server asks for its token: send it as Authorization: Bearer TOKEN.",
+                "This server requires an access token; send it as Authorization: Bearer TOKEN.",
                 {"WWW-Authenticate": "Bearer"},
             )
 
-    async def pass_all() -> None:
+    async def accept_all() -> None:
         pass
 
-    return pass_all if token is None else check
+    return accept_all if token is None else check
 
 
 class SecurityHeaders:
-    """Adds what browsers need to know to every answer."""
+    """Adds ``HEADERS`` and a Content Security Policy to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        # Under a prefix the path begins with it.
-        policy = DOCS_POLICY if scope.get("path", "").endswith(DOCS_PATH) else POLICY
+        """Handle a request and add the headers to its response."""
+        # With a route prefix, the path only ends in DOCS_PATH.
+        is_docs = scope.get("path", "").endswith(DOCS_PATH)
+        policy = DOCS_CONTENT_POLICY if is_docs else CONTENT_POLICY
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -80,65 +82,69 @@ class SecurityHeaders:
 
 
 class TimeLimit:
-    """Ends requests that take too long, also those whose body comes too slowly."""
+    """Ends requests that take too long, including those whose body arrives too slowly."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self.app, self.seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and answer 503 in its place if that takes too long."""
+        """Handle a request, or respond with status 503 if that takes too long."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        has_begun = False
+        has_started = False
 
-        async def send_once(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         try:
             async with asyncio.timeout(self.seconds):
-                await self.app(scope, receive, send_once)
+                await self.app(scope, receive, send_and_note)
         except TimeoutError:
-            if has_begun:
+            if has_started:
                 raise
-            told = f"This took more than {self.seconds:g} seconds: send less at once, or later."
-            # Without Retry-After: the same again would take as long again.
-            answer = JSONResponse({"detail": told}, 503)
-            await answer(scope, receive, send)
+            detail = (
+                f"The request took longer than {self.seconds:g} s; send fewer images, or try "
+                "again later."
+            )
+            # Without Retry-After, because the same request would take as long again.
+            await JSONResponse({"detail": detail}, 503)(scope, receive, send)
 
 
 class BodyLimit:
-    """Refuses bodies that are too long, by what they announce or once they are."""
+    """Refuses bodies that are too large, by their Content-Length or as soon as they exceed it."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app, self.max_bytes = app, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle a request, or respond with status 413 if its body is too large."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self.max_bytes:
-            refusal = self._refusal()
-            await JSONResponse({"detail": refusal.detail}, refusal.status_code)(
-                scope, receive, send
-            )
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isdecimal() and int(length) > self.max_bytes:
+            error = self._too_large()
+            response = JSONResponse({"detail": error.detail}, error.status_code)
+            await response(scope, receive, send)
             return
-        seen = 0
+        num_bytes = 0
 
-        async def receive_some() -> Message:
-            nonlocal seen
+        async def receive_limited() -> Message:
+            nonlocal num_bytes
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
-                raise self._refusal()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self.max_bytes:
+                raise self._too_large()
             return message
 
-        await self.app(scope, receive_some, send)
+        await self.app(scope, receive_limited, send)
 
-    def _refusal(self) -> HTTPException:
-        told = f"The body has more than {self.max_bytes:,} bytes: send smaller or fewer pictures."
-        return HTTPException(413, told)
+    def _too_large(self) -> HTTPException:
+        return HTTPException(
+            413,
+            f"The request's body is larger than {self.max_bytes:,} bytes; send smaller or fewer "
+            "images.",
+        )

@@ -1,4 +1,4 @@
-"""What the HTTP API says: the same names as in the columns of labels."""
+"""Responses of the HTTP API. Their fields are named like the columns of labels."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -7,12 +7,12 @@ from pydantic import BaseModel, Field
 
 from fer.labels.schema import STATUSES, Labeler
 
-Detector = Literal["yunet", "none"]
-"""How a picture is read: a photograph whose faces are found, or one face as FER2013 crops it."""
+DetectorName = Literal["yunet", "none"]
+"""``yunet`` detects the faces in an image; ``none`` takes it as one face, cropped as in FER2013."""
 
 
 class Box(BaseModel):
-    """Where a face is, in pixels of the upright picture."""
+    """Position and size of a face, in pixels of the upright image."""
 
     x: float
     y: float
@@ -20,68 +20,71 @@ class Box(BaseModel):
     height: float
 
 
-class FaceAnswer(BaseModel):
+class FaceResult(BaseModel):
     """A face and the expression that it appears to show."""
 
-    box: Annotated[
-        Box | None, Field(description="null where the picture was taken as one face")
-    ] = None
+    box: Annotated[Box | None, Field(description="null if the image was taken as one face")] = None
     detection_score: float | None = None
     emotion: Annotated[
-        str | None, Field(description="null where the confidence is too low to name it")
+        str | None, Field(description="null if the confidence is below the server's minimum")
     ] = None
     confidence: float = Field(ge=0, le=1)
     probabilities: dict[str, float] = Field(description="by emotion; they sum to 1")
 
 
-class ImageAnswer(BaseModel):
-    """What one picture shows, or why that can't be told."""
+class ImageResult(BaseModel):
+    """The faces in an image, or the error that prevented a prediction."""
 
     name: str
-    width: Annotated[int | None, Field(description="of the upright picture, in pixels")] = None
+    width: Annotated[int | None, Field(description="of the upright image, in pixels")] = None
     height: int | None = None
     status: Annotated[str, Field(json_schema_extra={"enum": [*STATUSES]})]
     error: str | None = None
-    faces: list[FaceAnswer] = []
+    faces: list[FaceResult] = []
 
 
-class Answer(BaseModel):
-    """What several pictures show, in the order in which they came."""
+class PredictResponse(BaseModel):
+    """One result for each image of a request, in the same order."""
 
     model: str
     detector: str
-    results: list[ImageAnswer]
+    results: list[ImageResult]
 
 
-class Problem(BaseModel):
-    """Why a request is not answered."""
+class ErrorResponse(BaseModel):
+    """The reason why a request failed."""
 
     detail: str
 
 
-def image_answer(
-    labeler: Labeler, seen: dict[str, Any], probs: Sequence[Sequence[float]]
-) -> ImageAnswer:
-    """Name what the faces of a picture show.
+def build_image_result(
+    labeler: Labeler, image: dict[str, Any], probs: Sequence[Sequence[float]]
+) -> ImageResult:
+    """Build the result of an image from the probabilities of its faces.
 
     Args:
-        labeler: Names probabilities.
-        seen: ``name``, ``width`` and ``height`` of the picture, and its ``faces``: a dictionary of
-            ``box`` and ``detection_score`` each.
-        probs: Probability of each class, C of them, for every face.
+        labeler: Turns probabilities into emotions.
+        image: The ``name``, ``width`` and ``height`` of the image, and its ``faces``: a list of
+            dictionaries with ``box`` and ``detection_score``.
+        probs: The C class probabilities of each face.
     """
-    rows = labeler.rows({"faces": seen["faces"]}, probs)
-    faces = [_face(row, labeler.class_names) for row in rows if "confidence" in row]
+    rows = labeler.rows({"faces": image["faces"]}, probs)
+    faces = [_build_face(row, labeler.class_names) for row in rows if "confidence" in row]
     statuses = {row["status"] for row in rows}
-    # One face that can be named is worth more than others that can't.
+    # An image is ok if at least one of its faces has an emotion.
     status = "ok" if "ok" in statuses else statuses.pop()
-    size = {side: seen[side] for side in ("width", "height")}
-    return ImageAnswer(name=seen["name"], status=status, faces=faces, **size)
+    return ImageResult(
+        name=image["name"],
+        width=image["width"],
+        height=image["height"],
+        status=status,
+        faces=faces,
+    )
 
 
-def _face(row: dict[str, Any], class_names: Sequence[str]) -> FaceAnswer:
+def _build_face(row: dict[str, Any], class_names: Sequence[str]) -> FaceResult:
     probs = map(float, row["probabilities"])
-    return FaceAnswer(
+    return FaceResult(
         box=row.get("box"),
         detection_score=row.get("detection_score"),
         emotion=row["emotion"],

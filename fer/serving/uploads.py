@@ -1,4 +1,4 @@
-"""A request's body to pictures: as it is, as a form of several files, or as JSON with base64."""
+"""The images in a request's body: one file, a form with several files, or JSON with base64."""
 
 import base64
 import binascii
@@ -16,12 +16,12 @@ FORM, JSON = "multipart/form-data", "application/json"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for.
+    """Limits of a request.
 
     Attributes:
-        max_body_bytes: Of its body.
-        max_images: Pictures in it.
-        timeout_seconds: From its first byte to the answer.
+        max_body_bytes: Largest size of the body.
+        max_images: Largest number of images.
+        timeout_seconds: Longest time from the first byte of the request to the response.
     """
 
     max_body_bytes: int = 32 * 2**20
@@ -31,12 +31,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture that was sent.
+    """An uploaded image.
 
     Attributes:
-        name: What its sender calls it.
-        data: The bytes of its file.
-        error: Why there are none, in one sentence.
+        name: Name that the client gave to it.
+        data: Content of the file.
+        error: A sentence that says why there is no content, or None.
     """
 
     name: str
@@ -45,59 +45,59 @@ class Upload:
 
 
 class EncodedImage(BaseModel):
-    """A picture in JSON."""
+    """An image in JSON."""
 
     data: str = Field(description="the file in base64")
     name: str = "image"
 
 
 @lru_cache
-def _encoded_images(most: int) -> type[BaseModel]:
-    """Return what JSON of so many pictures must be: of more not even the errors are looked for."""
-    images = Annotated[list[EncodedImage], FailFast(), Field(max_length=most)]
+def _json_body_model(max_images: int) -> type[BaseModel]:
+    """Return the model of a JSON body; validation stops at the first error or excess image."""
+    images = Annotated[list[EncodedImage], FailFast(), Field(max_length=max_images)]
     return create_model("EncodedImages", images=(images, ...))
 
 
-def _list_of(image: dict[str, Any]) -> dict[str, Any]:
+def _image_list_schema(image: dict[str, Any]) -> dict[str, Any]:
     images = {"type": "array", "minItems": 1, "items": image}
     return {"schema": {"type": "object", "required": ["images"], "properties": {"images": images}}}
 
 
-_FILE = {"type": "string", "format": "binary"}
+_FILE_SCHEMA = {"type": "string", "format": "binary"}
 
 REQUEST_BODY = {
     "required": True,
     "content": {
-        "image/*": {"schema": _FILE},
-        FORM: _list_of(_FILE),
-        JSON: _list_of(EncodedImage.model_json_schema()),
+        "image/*": {"schema": _FILE_SCHEMA},
+        FORM: _image_list_schema(_FILE_SCHEMA),
+        JSON: _image_list_schema(EncodedImage.model_json_schema()),
     },
 }
-"""The body in OpenAPI's words, which FastAPI can't read off a function that reads it itself."""
+"""OpenAPI description of the body, which FastAPI cannot infer because the route reads it itself."""
 
 
 class _InMemoryParser(MultiPartParser):
-    """Keeps files in memory, where starlette's own writes what is above 1 MiB to a disk."""
+    """Keeps uploaded files in memory; Starlette's parser writes files above 1 MiB to disk."""
 
     spool_max_size = 2**40
 
 
-def is_several(request: Request) -> bool:
-    """Tell whether a request's body is a list of pictures, which may differ in how they fare."""
+def is_image_list(request: Request) -> bool:
+    """Return whether the body is a list of images, each with a result or error of its own."""
     return _content_type(request) in (FORM, JSON)
 
 
 async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
-    """Return the pictures of a request.
+    """Read the images of a request.
 
     Raises:
-        HTTPException: 422 if there are none, or the body is not what its type says; 413 if there
-            are too many.
+        HTTPException: 422 if there is no image or the body does not match its type; 413 if there
+            are too many images.
     """
-    read = {FORM: _read_form, JSON: _read_json}.get(_content_type(request), _read_raw)
+    read = {FORM: _read_form, JSON: _read_json}.get(_content_type(request), _read_file)
     uploads = await read(request, limits)
     if not uploads:
-        raise HTTPException(422, "No picture was sent: expected at least one.")
+        raise HTTPException(422, "The request contains no image; send at least one.")
     if len(uploads) > limits.max_images:
         raise _too_many(limits)
     return uploads
@@ -107,36 +107,37 @@ def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _read_raw(request: Request, _limits: Limits) -> list[Upload]:
+async def _read_file(request: Request, _limits: Limits) -> list[Upload]:
     body = await request.body()
     return [Upload("image", body)] if body else []
 
 
 async def _read_json(request: Request, limits: Limits) -> list[Upload]:
+    model = _json_body_model(limits.max_images)
     try:
-        sent: Any = _encoded_images(limits.max_images).model_validate_json(await request.body())
+        body: Any = model.model_validate_json(await request.body())
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
         if errors[0]["type"] == "too_long":
             raise _too_many(limits) from error
-        complaint = first_complaint(errors)
-        raise HTTPException(422, f"The JSON is not as expected: {complaint}.") from error
-    return [_decoded(image) for image in sent.images]
+        problem = describe_first_error(errors)
+        raise HTTPException(422, f"The JSON body is invalid: {problem}.") from error
+    return [_decode_base64(image) for image in body.images]
 
 
-def first_complaint(errors: Sequence[Mapping[str, Any]]) -> str:
-    """Return the first of pydantic's complaints: where, and what."""
-    where = ".".join(str(step) for step in errors[0]["loc"])
+def describe_first_error(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Return the field and the message of the first of pydantic's errors."""
+    field = ".".join(str(step) for step in errors[0]["loc"])
     message = str(errors[0]["msg"])
-    return f"{where}: {message}" if where else message
+    return f"{field}: {message}" if field else message
 
 
-def _decoded(image: EncodedImage) -> Upload:
+def _decode_base64(image: EncodedImage) -> Upload:
     text = image.data.encode("utf-8", "replace")
     try:
         return Upload(image.name, base64.b64decode(text, validate=True))
     except binascii.Error as error:
-        return Upload(image.name, error=f"The data is not base64: {error}.")
+        return Upload(image.name, error=f"The data is not valid base64: {error}.")
 
 
 async def _read_form(request: Request, limits: Limits) -> list[Upload]:
@@ -150,8 +151,8 @@ async def _read_form(request: Request, limits: Limits) -> list[Upload]:
             raise _too_many(limits) from error
         raise HTTPException(422, f"The form can't be read: {error.message}") from error
     except UnicodeError as error:
-        told = "The form can't be read: its names are not of its charset."
-        raise HTTPException(422, told) from error
+        detail = "The form can't be read: its field names do not match its charset."
+        raise HTTPException(422, detail) from error
     files = [value for _, value in form.multi_items() if not isinstance(value, str)]
     uploads = [Upload(file.filename or "image", await file.read()) for file in files]
     await form.close()
@@ -159,4 +160,6 @@ async def _read_form(request: Request, limits: Limits) -> list[Upload]:
 
 
 def _too_many(limits: Limits) -> HTTPException:
-    return HTTPException(413, f"More than {limits.max_images} pictures were sent: send fewer.")
+    return HTTPException(
+        413, f"The request contains more than {limits.max_images} images; send fewer."
+    )

@@ -78,13 +78,13 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered(address, c
 def test_faces_of_many_requests_fill_the_same_batches(address, checkpoint, faces):
     class Recording(Replica):
         async def run(self, crops):
-            sizes, predict_probs = [], self.answerer.predictor.predict_probs
+            sizes, predict_probs = [], self.service.predictor.predict_probs
 
             def record(batch):
                 sizes.append(len(batch))
                 return predict_probs(batch)
 
-            self.answerer.predictor.predict_probs = record
+            self.service.predictor.predict_probs = record
             singles = await asyncio.gather(*(self._classify(crops[n : n + 1]) for n in range(16)))
             many = await self._classify(crops[:20])
             return sizes, np.concatenate(singles), many
@@ -104,14 +104,14 @@ def test_faces_of_many_requests_fill_the_same_batches(address, checkpoint, faces
 def test_what_comes_while_the_network_works_is_its_next_batch(address, checkpoint, faces):
     class Trickle(Replica):
         async def run(self, crops):
-            sizes, predict_probs = [], self.answerer.predictor.predict_probs
+            sizes, predict_probs = [], self.service.predictor.predict_probs
 
             def predict_slowly(batch):
                 sizes.append(len(batch))
                 time.sleep(2.0)
                 return predict_probs(batch)
 
-            self.answerer.predictor.predict_probs = predict_slowly
+            self.service.predictor.predict_probs = predict_slowly
             waiting = []
             for number in range(8):
                 waiting.append(asyncio.create_task(self._classify(crops[number : number + 1])))

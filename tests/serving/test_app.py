@@ -1,4 +1,4 @@
-"""The HTTP API, asked without a server in between."""
+"""The HTTP API, called without a server."""
 
 import asyncio
 import base64
@@ -11,7 +11,7 @@ from PIL import Image
 
 from fer.models.predictor import Predictor
 from fer.serving.app import build_api
-from fer.serving.inference import Answerer
+from fer.serving.inference import InferenceService
 from fer.serving.middleware import DOCS_PATH
 from fer.serving.uploads import Limits
 
@@ -25,11 +25,11 @@ def predictor(tmp_path_factory, save_network):
 
 @pytest.fixture(scope="module")
 def serve(predictor):
-    """Return a client of an API with other limits, a token, or other settings of its answerer."""
+    """Return a function that builds a client of an API with given limits, token and settings."""
 
     def serve_with(limits=None, token=None, weights=None, **settings):
-        answerer = Answerer(predictor, weights, **settings)
-        return TestClient(build_api(answerer, limits or Limits(), token))
+        service = InferenceService(predictor, weights, **settings)
+        return TestClient(build_api(service, limits or Limits(), token))
 
     return serve_with
 
@@ -49,11 +49,11 @@ def form(*contents):
 
 
 def encoded(*contents):
-    images = [{"name": "a", "data": base64.b64encode(each).decode()} for each in contents]
+    images = [{"name": "a", "data": base64.b64encode(content).decode()} for content in contents]
     return {"images": images}
 
 
-def test_one_picture_is_answered_as_the_predictor_answers(client, crop, predictor):
+def test_a_single_image_gets_the_predictions_of_the_predictor(client, crop, predictor):
     answer = client.post("/v1/predict", content=crop).json()
     (result,) = answer["results"]
     (face,) = result.pop("faces")
@@ -72,17 +72,17 @@ def test_one_picture_is_answered_as_the_predictor_answers(client, crop, predicto
     assert sum(face["probabilities"].values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("asked", ["form", "json"])
-def test_of_several_pictures_each_has_a_result_or_an_error(client, crop, asked):
+@pytest.mark.parametrize("kind", ["form", "json"])
+def test_each_image_in_a_request_gets_its_own_result_or_error(client, crop, kind):
     contents = [crop, b"junk", crop[:200], crop]
-    sent = {"files": form(*contents)} if asked == "form" else {"json": encoded(*contents)}
+    sent = {"files": form(*contents)} if kind == "form" else {"json": encoded(*contents)}
     results = client.post("/v1/predict", **sent).json()["results"]
     assert [result["status"] for result in results] == ["ok", "unreadable", "unreadable", "ok"]
     assert results[1]["error"] == (
         "The image can't be decoded: its bytes are those of no known format."
     )
     assert results[0]["faces"] == results[3]["faces"]
-    if asked == "form":
+    if kind == "form":
         assert [result["name"] for result in results] == ["0.png", "1.png", "2.png", "3.png"]
 
 
@@ -105,7 +105,7 @@ def test_faces_of_a_photograph(serve, yunet, real_photographs):
     assert (empty["status"], empty["faces"]) == ("no_face", [])
 
 
-def test_a_face_that_is_not_named_surely_enough(serve, crop):
+def test_a_face_below_the_minimum_confidence_is_uncertain(serve, crop):
     client = serve(min_confidence=1.0)
     (result,) = client.post("/v1/predict", content=crop).json()["results"]
     (face,) = result["faces"]
@@ -134,13 +134,13 @@ def hundred_megapixels():
 @pytest.mark.parametrize(
     ("body", "code", "detail"),
     [
-        (b"", 422, "No picture was sent: expected at least one."),
+        (b"", 422, "The request contains no image; send at least one."),
         (b"junk", 422, "The image can't be decoded: its bytes are those of no known format."),
         (bomb, 413, "The image has more than 89,478,485 pixels."),
         (hundred_megapixels, 413, "The image has more than 89,478,485 pixels."),
     ],
 )
-def test_one_picture_that_can_not_be_used(client, body, code, detail):
+def test_a_single_image_that_fails_determines_the_status_code(client, body, code, detail):
     response = client.post("/v1/predict", content=body() if callable(body) else body)
     assert (response.status_code, response.json()) == (code, {"detail": detail})
 
@@ -148,8 +148,8 @@ def test_one_picture_that_can_not_be_used(client, body, code, detail):
 @pytest.mark.parametrize(
     ("sent", "detail"),
     [
-        ({"json": {"images": []}}, "No picture was sent: expected at least one."),
-        ({"json": {"image": "x"}}, "The JSON is not as expected: images: Field required."),
+        ({"json": {"images": []}}, "The request contains no image; send at least one."),
+        ({"json": {"image": "x"}}, "The JSON body is invalid: images: Field required."),
         ({"json": {"images": [{"data": 3}]}}, "images.0.data: Input should be a valid string."),
         ({"json": {"images": [0, 0]}}, "images.0: Input should be an object"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, "Invalid JSON"),
@@ -159,39 +159,39 @@ def test_one_picture_that_can_not_be_used(client, body, code, detail):
                 "content": b"--b\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n--b--\r\n",
                 "headers": {"content-type": "multipart/form-data; charset=undefined; boundary=b"},
             },
-            "its names are not of its charset",
+            "its field names do not match its charset",
         ),
         ({"content": b"x", "params": {"detector": "haar"}}, "query.detector: Input should be"),
         ({"content": b"x", "params": {"detector": "yunet"}}, "This server has no detector"),
     ],
 )
-def test_requests_that_are_not_as_they_must_be(client, sent, detail):
+def test_invalid_requests_are_refused_in_one_sentence(client, sent, detail):
     response = client.post("/v1/predict", **sent)
     assert response.status_code == 422
     assert detail in response.json()["detail"]
     assert "\n" not in response.json()["detail"]
 
 
-def test_base64_that_is_none(client, crop):
+def test_invalid_base64_is_an_error_of_its_image(client, crop):
     body = {"images": [{"name": "a", "data": "?"}, *encoded(crop)["images"]]}
     results = client.post("/v1/predict", json=body).json()["results"]
     assert [result["status"] for result in results] == ["unreadable", "ok"]
-    assert results[0]["error"].startswith("The data is not base64: ")
+    assert results[0]["error"].startswith("The data is not valid base64: ")
 
 
-def test_too_many_pictures(serve, crop):
+def test_too_many_images_are_refused(serve, crop):
     client = serve(Limits(max_images=2))
     assert client.post("/v1/predict", files=form(crop, crop)).status_code == 200
     for sent in ({"files": form(*[crop] * 9)}, {"json": encoded(*[crop] * 9)}):
         response = client.post("/v1/predict", **sent)
         assert response.status_code == 413
-        assert response.json()["detail"] == "More than 2 pictures were sent: send fewer."
+        assert response.json()["detail"] == "The request contains more than 2 images; send fewer."
 
 
-def test_bodies_that_are_too_long(serve, crop):
+def test_bodies_that_are_too_large_are_refused(serve, crop):
     client = serve(Limits(max_body_bytes=len(crop)))
     assert client.post("/v1/predict", content=crop).status_code == 200
-    detail = f"The body has more than {len(crop):,} bytes: send smaller or fewer pictures."
+    detail = f"The request's body is larger than {len(crop):,} bytes; send smaller or fewer images."
     announced = {"content": crop + b"x"}
     streamed = {"content": iter([crop, b"x"])}
     for sent in (announced, streamed, {"files": form(crop)}):
@@ -199,30 +199,32 @@ def test_bodies_that_are_too_long(serve, crop):
         assert (response.status_code, response.json()) == (413, {"detail": detail})
 
 
-def test_requests_that_take_too_long(predictor, crop):
+def test_requests_that_take_too_long_get_503(predictor, crop):
     async def never(_crops):
         await asyncio.sleep(60)
 
-    answerer = Answerer(predictor, None, classify=never)
-    client = TestClient(build_api(answerer, Limits(timeout_seconds=0.2)))
+    service = InferenceService(predictor, None, classify=never)
+    client = TestClient(build_api(service, Limits(timeout_seconds=0.2)))
     response = client.post("/v1/predict", content=crop)
     assert (response.status_code, response.headers.get("retry-after")) == (503, None)
-    assert response.json()["detail"].startswith("This took more than 0.2 seconds: ")
+    assert response.json()["detail"].startswith("The request took longer than 0.2 s; ")
 
 
-@pytest.mark.parametrize("given", [None, "Bearer wrong", "Bearer ", "Basic c2VjcmV0", "secret"])
-def test_requests_without_the_token(serve, crop, given):
+@pytest.mark.parametrize(
+    "authorization", [None, "Bearer wrong", "Bearer ", "Basic c2VjcmV0", "secret"]
+)
+def test_requests_without_the_token_are_refused(serve, crop, authorization):
     client = serve(token="secret")
-    headers = {"Authorization": given} if given else {}
+    headers = {"Authorization": authorization} if authorization else {}
     for response in (
         client.post("/v1/predict", content=crop, headers=headers),
         client.get("/v1/model", headers=headers),
     ):
         assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
-        assert response.json()["detail"].startswith("This server asks for its token: ")
+        assert response.json()["detail"].startswith("This server requires an access token; ")
 
 
-def test_the_token_lets_in_and_health_checks_and_the_page_need_none(serve, crop):
+def test_the_token_is_accepted_and_health_checks_and_the_page_need_none(serve, crop):
     client = serve(token="secret")
     headers = {"Authorization": "Bearer secret"}
     assert client.post("/v1/predict", content=crop, headers=headers).status_code == 200
@@ -230,7 +232,7 @@ def test_the_token_lets_in_and_health_checks_and_the_page_need_none(serve, crop)
         assert client.get(path).status_code == 200, path
 
 
-def test_what_browsers_are_told(client, crop):
+def test_responses_carry_security_headers(client, crop):
     for response in (
         client.get("/"),
         client.post("/v1/predict", content=crop),
@@ -250,12 +252,12 @@ def test_what_browsers_are_told(client, crop):
 
 
 def test_the_model_is_described(client, predictor):
-    told = client.get("/v1/model").json()
-    assert (told["id"], told["detector"]) == (predictor.id, "none")
-    assert told["members"][0]["parameters"] == predictor.checkpoint.configs[0].parameters
-    assert told["card"] is None
+    model = client.get("/v1/model").json()
+    assert (model["id"], model["detector"]) == (predictor.id, "none")
+    assert model["members"][0]["parameters"] == predictor.checkpoint.configs[0].parameters
+    assert model["card"] is None
 
 
 def test_the_bundled_network_shows_its_card():
-    client = TestClient(build_api(Answerer(Predictor.load(), None), Limits()))
+    client = TestClient(build_api(InferenceService(Predictor.load(), None), Limits()))
     assert client.get("/v1/model").json()["card"].startswith("# Model card: ")

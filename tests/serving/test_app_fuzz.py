@@ -1,4 +1,4 @@
-"""The HTTP API against its own description: whatever is sent, no answer is a server's failure."""
+"""The HTTP API conforms to its OpenAPI description for generated requests."""
 
 import pytest
 import schemathesis
@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.checks import (
 
 from fer.models.predictor import Predictor
 from fer.serving.app import build_api
-from fer.serving.inference import Answerer
+from fer.serving.inference import InferenceService
 from fer.serving.uploads import Limits
 
 CHECKS = (
@@ -24,11 +24,11 @@ CHECKS = (
 
 
 @pytest.fixture(scope="module")
-def described(tmp_path_factory, save_network):
+def schema(tmp_path_factory, save_network):
     folder = tmp_path_factory.mktemp("checkpoint")
     save_network(folder)
-    answerer = Answerer(Predictor.load(str(folder), engine="float32"), None)
-    return schemathesis.openapi.from_asgi("/openapi.json", build_api(answerer, Limits()))
+    service = InferenceService(Predictor.load(str(folder), engine="float32"), None)
+    return schemathesis.openapi.from_asgi("/openapi.json", build_api(service, Limits()))
 
 
 SETTINGS = settings(
@@ -40,23 +40,23 @@ SETTINGS = settings(
 )
 
 
-EVERY = {"POST /v1/predict", "GET /v1/model", "GET /healthz", "GET /readyz"}
+OPERATIONS = {"POST /v1/predict", "GET /v1/model", "GET /healthz", "GET /readyz"}
 
 
 @pytest.mark.parametrize(
     ("mode", "labels"),
-    [(GenerationMode.POSITIVE, EVERY), (GenerationMode.NEGATIVE, {"POST /v1/predict"})],
+    [(GenerationMode.POSITIVE, OPERATIONS), (GenerationMode.NEGATIVE, {"POST /v1/predict"})],
 )
-def test_answers_are_as_described(described, mode, labels):
-    operations = [result.ok() for result in described.get_all_operations()]
-    assert {operation.label for operation in operations} == EVERY
+def test_responses_conform_to_the_description(schema, mode, labels):
+    operations = [result.ok() for result in schema.get_all_operations()]
+    assert {operation.label for operation in operations} == OPERATIONS
     for operation in operations:
         if operation.label not in labels:
             continue
 
         @SETTINGS
         @given(operation.as_strategy(generation_mode=mode))
-        def ask(case):
+        def call(case):
             case.call_and_validate(checks=CHECKS)
 
-        ask()
+        call()

@@ -9,7 +9,6 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,14 +17,13 @@ from fastapi import HTTPException
 from PIL import ExifTags, Image
 from playwright.sync_api import expect, sync_playwright
 
-import fer
 from fer.data.emotions import EMOTIONS
 from fer.models.predictor import Predictor
-from fer.serving.app import build_api
-from fer.serving.inference import Answerer
+from fer.serving.app import WEB, build_api
+from fer.serving.inference import InferenceService
 from fer.serving.uploads import Limits
 
-STYLE = Path(fer.__file__).with_name("web").joinpath("style.css").read_text()
+STYLE = WEB.joinpath("style.css").read_text()
 TOKEN = "s3cret-of-the-tests"
 expect.set_options(timeout=15_000)
 EXPLAINED = re.compile(
@@ -76,7 +74,7 @@ def predictor(save_network, tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(browser, predictor):
     """A server whose detector is not asked: all that it gets are crops."""
-    with serving(build_api(Answerer(predictor, b"YuNet"), Limits())) as url:
+    with serving(build_api(InferenceService(predictor, b"YuNet"), Limits())) as url:
         yield url
 
 
@@ -247,7 +245,7 @@ def test_a_server_that_is_away_is_asked_again_by_hand(open_page, site, crop):
 
 
 def test_the_token_is_asked_for_and_kept(open_page, browser, predictor, crop):
-    with serving(build_api(Answerer(predictor, None), Limits(), TOKEN)) as url:
+    with serving(build_api(InferenceService(predictor, None), Limits(), TOKEN)) as url:
         page = open_page(url)
         upload(page, crop)
         box = page.get_by_label("This server asks for an access token")
@@ -273,8 +271,8 @@ def test_a_busy_server_is_waited_for(open_page, browser, predictor, crop):
             raise refusals.pop()
         return predictor.predict_probs(crops)
 
-    answerer = Answerer(predictor, None, classify=classify)
-    with serving(build_api(answerer, Limits())) as url:
+    service = InferenceService(predictor, None, classify=classify)
+    with serving(build_api(service, Limits())) as url:
         page = open_page(url)
         upload(page, crop)
         expect(articles(page)).to_contain_text("The server is busy. Next try in 1 s.")
@@ -290,8 +288,8 @@ def test_what_may_pass_is_asked_again_by_hand(open_page, browser, predictor, cro
             raise failures.pop()
         return predictor.predict_probs(crops)
 
-    answerer = Answerer(predictor, None, classify=classify)
-    with serving(build_api(answerer, Limits())) as url:
+    service = InferenceService(predictor, None, classify=classify)
+    with serving(build_api(service, Limits())) as url:
         page = open_page(url)
         upload(page, crop)
         for _ in range(2):
@@ -307,25 +305,25 @@ def test_what_takes_too_long_is_not_sent_again(open_page, browser, predictor, cr
         asked.append(len(crops))
         await asyncio.sleep(20)
 
-    answerer = Answerer(predictor, None, classify=classify)
-    with serving(build_api(answerer, Limits(timeout_seconds=1.0))) as url:
+    service = InferenceService(predictor, None, classify=classify)
+    with serving(build_api(service, Limits(timeout_seconds=1.0))) as url:
         page = open_page(url)
         upload(page, crop)
-        expect(articles(page)).to_contain_text("This took more than 1 seconds")
+        expect(articles(page)).to_contain_text("The request took longer than 1 s")
         assert asked == [1]
 
 
 def test_what_the_server_refuses_is_said_in_its_words(open_page, browser, predictor, crop):
     limits = Limits(max_body_bytes=len(crop["buffer"]))
-    with serving(build_api(Answerer(predictor, None), limits)) as url:
+    with serving(build_api(InferenceService(predictor, None), limits)) as url:
         page = open_page(url)
         upload(page, crop, {**crop, "buffer": crop["buffer"] + bytes(2_000_000)})
         expect(page.locator(".face")).to_have_count(1)
-        expect(articles(page).nth(1)).to_contain_text("send smaller or fewer pictures")
+        expect(articles(page).nth(1)).to_contain_text("send smaller or fewer images")
 
 
 def test_a_server_without_a_detector_takes_crops(open_page, browser, predictor, crop):
-    with serving(build_api(Answerer(predictor, None), Limits())) as url:
+    with serving(build_api(InferenceService(predictor, None), Limits())) as url:
         page = open_page(url)
         expect(page.get_by_text("This server finds no faces.")).to_be_visible()
         expect(page.get_by_role("radio", name="photographs")).to_be_disabled()
@@ -361,7 +359,7 @@ def test_boxes_lie_on_the_faces_of_a_photograph(
     open_page, browser, predictor, yunet, real_photographs
 ):
     photograph = lying(real_photographs / "dlib" / "examples_faces_2008_002506.jpg")
-    with serving(build_api(Answerer(predictor, yunet), Limits())) as url:
+    with serving(build_api(InferenceService(predictor, yunet), Limits())) as url:
         page = open_page(url)
         with page.expect_response("**/v1/predict*") as answered:
             upload(page, photograph)
