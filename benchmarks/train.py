@@ -32,6 +32,8 @@ from fer.training.run import Run
 from ray_jobs import ingest, train
 from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, TrainConfig
+from ray_jobs.training.checkpoints import checkpoint_files
+from ray_jobs.training.settings import build_architecture, build_recipe
 
 NUM_FACES, BATCH_SIZE = 2944, 128
 CPU = torch.device("cpu")
@@ -98,7 +100,7 @@ def measure_waiting(data: str, model: str) -> None:
     """Print what making batches takes of an epoch, and a checkpoint's time and size."""
     config = TrainConfig(dataset=data, output="unused", model=model, num_epochs=1)
     opened = open_dataset(data)
-    run = Run.create(train.recipe(config, CPU), train.architecture(config, opened), CPU)
+    run = Run.create(build_recipe(config, CPU), build_architecture(config, opened), CPU)
     batches = InMemoryBatches.load(opened, run.recipe, CPU)
     start = time.perf_counter()
     num_batches = sum(1 for _ in batches.train_batches(epoch=0))
@@ -107,7 +109,7 @@ def measure_waiting(data: str, model: str) -> None:
     epoch_seconds = num_batches * BATCH_SIZE / metrics["images_per_second"]
     print(f"{model}, making batches: {batches_seconds / epoch_seconds:.2%} of an epoch")
     start = time.perf_counter()
-    files = train.checkpoint_files(run, config, opened)
+    files = checkpoint_files(run, config, opened)
     size = sum(map(len, files.values())) / 1e6
     print(f"{model}, a checkpoint: {time.perf_counter() - start:.2f} s to pack, {size:.1f} MB")
 

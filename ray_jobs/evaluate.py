@@ -1,9 +1,9 @@
-"""Checkpoints and a dataset to a report: the paper's tables and figures.
+"""Evaluate: score checkpoints on a dataset, and write the paper's tables and figures as a report.
 
 1. Read: the examples of the split.
-2. Classify: probabilities of every checkpoint, from one process a CPU.
+2. Classify: compute the probabilities of every checkpoint, in one process a CPU.
 3. Write: the predictions of every example to Parquet.
-4. Report: scores, pictures and the page.
+4. Report: write scores, pictures and the page.
 """
 
 import dataclasses
@@ -25,11 +25,17 @@ from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights
 from fer.storage import parquet
 from ray_jobs.cluster import session
 from ray_jobs.config import EvaluateConfig
-from ray_jobs.pipeline import locations, outputs, stages
+from ray_jobs.pipeline import locations, stages
 from ray_jobs.pipeline.classify import BATCH_SIZE, Inference, classify
+from ray_jobs.pipeline.outputs import OutputSpec
 from ray_jobs.pipeline.progress import progress
 
 ENSEMBLE = "ensemble"
+"""Name of the ensemble in the report, and the folder of its checkpoint."""
+
+OUTPUT = OutputSpec(
+    completed_by="report.json", contents=("predictions", "pictures", "index.html", ENSEMBLE)
+)
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -43,17 +49,17 @@ PREDICTION_SCHEMA = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
     ]
 )
-"""One row an example and a checkpoint: the truth as ``label`` and ``emotion``, and the answer."""
+"""One row an example and checkpoint: the true ``label`` and ``emotion``, and the prediction."""
 
 
 @dataclasses.dataclass
 class Predictions:
-    """What the networks said of a part of the split.
+    """What the networks predicted for some examples.
 
     Attributes:
         truth: Table of each example's ``source``, ``sha256`` and ``label``, N rows.
         probs: float32 (N, K, C) of K networks.
-        file: The part that holds them.
+        file: Name of the Parquet file that holds them.
     """
 
     truth: pa.Table
@@ -71,34 +77,34 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         What the RESULT line says.
 
     Raises:
-        InputError: The dataset, a checkpoint or the output is not as it must be.
+        InputError: The dataset, a checkpoint or the output is not as the job needs it.
     """
-    start = time.monotonic()
+    started = time.monotonic()
     config = locations.resolve(config)
     data = open_dataset(config.dataset)
     data.check_split(config.split)
     checkpoints = _check_checkpoints(config, data)
-    claim = outputs.claim(
-        config, "report.json", ("predictions", "pictures", "index.html", ENSEMBLE)
-    )
+    output = OUTPUT.reserve(config, started=started)
     session.connect()
     session.require_resources([{"CPU": 1}], "Tasks")
-    claim.take()
+    output.begin()
     with session.unwrap_errors():
         predictions = _predict(config, data, checkpoints)
-    result = _report(config, data, checkpoints, _collect(predictions))
-    return {**result, "seconds": round(time.monotonic() - start, 2)}
+    result = _report(config, data, checkpoints, _concatenate(predictions))
+    return {**result, "seconds": round(output.elapsed_seconds, 2)}
 
 
 def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
-    """Return the checkpoints, as they were named, by the names that the report gives them."""
+    """Return the checkpoints as the user named them, by their names in the report."""
     if config.ensemble and len(config.checkpoint) < 2:
-        raise InputError("--ensemble averages several checkpoints: expected two or more.")
+        raise InputError(
+            "--ensemble averages several checkpoints, but one was given; give two or more."
+        )
     named: dict[str, str] = {}
     for checkpoint in config.checkpoint:
         network = load_checkpoint(checkpoint)
         check_classes(checkpoint, network.class_names, data.class_names)
-        # "shallow-C1" for runs/C1, and no more than "shallow" for runs/shallow.
+        # "shallow-C1" for runs/C1, but only "shallow" for runs/shallow.
         name = "-".join(
             dict.fromkeys((network.id.partition("-")[0], storage.base_name(checkpoint)))
         )
@@ -114,30 +120,30 @@ def _predict(
     total = sum(data.counts(config.split).values())
     predictions, done = [], 0
     with progress("Evaluating", "examples", total) as advance:
-        for part in _parts(config, data, checkpoints):
-            predictions.append(part)
-            done += len(part)
+        for file_predictions in _predict_files(config, data, checkpoints):
+            predictions.append(file_predictions)
+            done += len(file_predictions)
             advance(done)
     parquet.delete_all_except(config.output, ("predictions",), {part.file for part in predictions})
     return predictions
 
 
-def _collect(predictions: list[Predictions]) -> Predictions:
-    """Return all predictions as one, of no file."""
-    truth = pa.concat_tables([part.truth for part in predictions])
-    return Predictions(truth, np.concatenate([part.probs for part in predictions]), file="")
+def _concatenate(predictions: list[Predictions]) -> Predictions:
+    """Return all predictions as one that belongs to no file."""
+    truth = pa.concat_tables([item.truth for item in predictions])
+    return Predictions(truth, np.concatenate([item.probs for item in predictions]), file="")
 
 
-def _parts(
+def _predict_files(
     config: EvaluateConfig, data: Dataset, checkpoints: dict[str, str]
 ) -> Iterator[Predictions]:
-    """Read, classify and write as one stream; yield what was predicted a file at a time."""
+    """Read, classify and write as one stream; yield the predictions of each file."""
     faces = (
         stages.read_split(data, config.split, ("image", "label", "source", "sha256"))
         .map_batches(to_crops, batch_format="pyarrow", batch_size=None)
         .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
-    # What is reported is what the checkpoint says, not what a processor makes of it.
+    # The report shows the checkpoint's own scores, not those of a processor's fast arithmetic.
     inference = Inference(tuple(checkpoints.values()), engine="float32", tta=config.tta)
     classified = classify(faces, inference)
     written = classified.map_batches(
@@ -151,7 +157,7 @@ def _parts(
 
 
 def to_crops(examples: pa.Table) -> pa.Table:
-    """Give examples ``crops``, one of 2,304 bytes, as the networks take them, for ``image``."""
+    """Replace ``image`` with ``crops``, a list of one crop of 2,304 bytes, for a classifier."""
     crops = [[image.tobytes()] for image in images_from_table(examples)]
     crops_column = pa.array(crops, pa.list_(pa.binary()))
     return examples.drop_columns("image").append_column("crops", crops_column)
@@ -160,7 +166,7 @@ def to_crops(examples: pa.Table) -> pa.Table:
 def write(
     classified: pa.Table, output: str, names: list[str], class_names: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """Write what every network predicted, and hand it back."""
+    """Write what every network predicted, and return it as a batch of one row."""
     columns = [name for name in classified.column_names if name.startswith("probs_")]
     by_network = [np.array(classified[name].to_pylist(), np.float32)[:, 0] for name in columns]
     truth = classified.drop_columns(columns)
@@ -187,17 +193,17 @@ def _table(truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str
     return pa.table(columns, schema=PREDICTION_SCHEMA)
 
 
-def _found_ensemble(
+def _write_ensemble(
     config: EvaluateConfig,
     data: Dataset,
     checkpoints: dict[str, str],
     predictions: Predictions,
     weights: np.ndarray,
 ) -> tuple[str, np.ndarray]:
-    """Write an ensemble of all networks as a checkpoint, and what it predicts beside theirs.
+    """Write an ensemble of all networks as a checkpoint, and its predictions beside theirs.
 
     Returns:
-        Location of the ensemble, and its probabilities float32 (N, C).
+        Location of the ensemble's checkpoint, and its probabilities float32 (N, C).
     """
     location = storage.join(config.output, ENSEMBLE)
     for name, content in ensemble_files([*checkpoints.values()], weights.tolist()):
@@ -214,8 +220,8 @@ def _report(
     checkpoints: dict[str, str],
     predictions: Predictions,
 ) -> dict[str, Any]:
-    """Score, draw, and write the report, ``report.json`` last."""
-    from fer.reports import evaluation  # noqa: PLC0415 - every worker would wait for its plots
+    """Compute the scores, draw the pictures, and write the report, ``report.json`` last."""
+    from fer.reports import evaluation  # noqa: PLC0415 - workers need no matplotlib
 
     networks = [
         evaluation.Network.load(name, checkpoint) for name, checkpoint in checkpoints.items()
@@ -224,7 +230,7 @@ def _report(
     if config.ensemble:
         labels = predictions.truth["label"].to_numpy()
         weights = fusion_weights(predictions.probs, labels, config.fusion)
-        location, fused = _found_ensemble(config, data, checkpoints, predictions, weights)
+        location, fused = _write_ensemble(config, data, checkpoints, predictions, weights)
         networks.append(evaluation.Network.load(ENSEMBLE, location))
         probs.append(fused)
     truth = evaluation.Truth(
@@ -232,8 +238,8 @@ def _report(
         digests=predictions.truth["sha256"].to_pylist(),
     )
     evaluations = [
-        evaluation.evaluate(network, truth, said, data)
-        for network, said in zip(networks, probs, strict=True)
+        evaluation.evaluate(network, truth, network_probs, data)
+        for network, network_probs in zip(networks, probs, strict=True)
     ]
     circumstances = evaluation.Circumstances(
         dataset=config.dataset,

@@ -1,7 +1,6 @@
-"""A checkpoint to an ONNX file, checked against the checkpoint's own answers."""
+"""Export: write a checkpoint as an ONNX file, checked against the checkpoint's own predictions."""
 
 import dataclasses
-import json
 import time
 from typing import Any
 
@@ -11,12 +10,15 @@ from fer.models import onnx
 from fer.models.checkpoint import load_checkpoint
 from fer.models.predictor import Predictor
 from ray_jobs.config import ExportConfig
-from ray_jobs.pipeline import locations, outputs
+from ray_jobs.pipeline import locations
+from ray_jobs.pipeline.outputs import OutputSpec
 
-MODEL, SUMMARY = "model.onnx", "summary.json"
+MODEL = "model.onnx"
+
+OUTPUT = OutputSpec(completed_by="summary.json", contents=(MODEL,))
 
 NUM_CHECKED = 64
-"""Faces that both networks are asked about."""
+"""Drawn faces on which the file and the checkpoint are compared."""
 
 
 def run(config: ExportConfig) -> dict[str, Any]:
@@ -26,14 +28,15 @@ def run(config: ExportConfig) -> dict[str, Any]:
         What the RESULT line says.
 
     Raises:
-        InputError: The checkpoint or the output is not as it must be, or ONNX is not installed.
-        JobError: The file does not answer as the checkpoint does.
+        InputError: The checkpoint or the output does not fit, or ONNX is not installed.
+        JobError: The file predicts other probabilities than the checkpoint.
     """
-    start = time.monotonic()
+    started = time.monotonic()
     config = locations.resolve(config)
     checkpoint = load_checkpoint(config.checkpoint)
     onnx.require_onnx()
-    outputs.claim(config, SUMMARY, (MODEL,)).take()
+    output = OUTPUT.reserve(config, started=started)
+    output.begin()
     file = onnx.to_onnx(checkpoint)
     faces, _ = draw_faces(NUM_CHECKED, seed=0)
     expected = Predictor(checkpoint, engine="float32").predict_probs(faces)
@@ -42,7 +45,7 @@ def run(config: ExportConfig) -> dict[str, Any]:
         "id": checkpoint.id,
         "bytes": len(file),
         "largest_difference": onnx.check_onnx(file, faces, expected),
-        "seconds": round(time.monotonic() - start, 2),
+        "seconds": round(output.elapsed_seconds, 2),
     }
     summary = {
         **result,
@@ -51,7 +54,5 @@ def run(config: ExportConfig) -> dict[str, Any]:
         "opset": onnx.OPSET,
         "config": dataclasses.asdict(config),
     }
-    storage.write_bytes(storage.join(config.output, MODEL), file)
-    content = json.dumps(summary, indent=2).encode()
-    storage.write_bytes(storage.join(config.output, SUMMARY), content)
+    output.commit(summary, {MODEL: file})
     return result

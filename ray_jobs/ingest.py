@@ -1,13 +1,12 @@
-"""FER2013 and image archives to a dataset.
+"""Ingest: turn FER2013 and image archives into a dataset.
 
-1. Read: walk through each source and cut it into items.
+1. Read: walk through each source and cut it into items: images, and runs of CSV rows.
 2. Parse and write: turn items into examples and rejects, write them to Parquet, count them.
-3. Finish: the pictures, and the summary that makes the dataset complete.
+3. Finish: draw the pictures, then write the summary that makes the dataset complete.
 """
 
 import dataclasses
 import itertools
-import json
 import re
 import time
 from collections import Counter
@@ -38,10 +37,14 @@ from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
 from ray_jobs.cluster import isolation, session
 from ray_jobs.config import IngestConfig
-from ray_jobs.pipeline import locations, outputs, stages
+from ray_jobs.pipeline import locations, stages
+from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import progress
 
-PARTS = ("examples", "rejects", "class_counts.png", "samples.png")
+OUTPUT = OutputSpec(
+    completed_by="summary.json",
+    contents=("examples", "rejects", "class_counts.png", "samples.png"),
+)
 
 PARSED_SCHEMA = pa.schema(
     [
@@ -56,7 +59,7 @@ PARSED_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""Examples, whose reason is null; rejects; and files that were ignored, which have neither."""
+"""Examples have pixels, rejects have a reason, and ignored files have neither."""
 
 
 def run(config: IngestConfig) -> dict[str, Any]:
@@ -66,24 +69,24 @@ def run(config: IngestConfig) -> dict[str, Any]:
         What the RESULT line says.
 
     Raises:
-        InputError: A source or the output is not as it must be.
-        JobError: Too much was rejected, or there is no example.
+        InputError: A source or the output is not as the job needs it.
+        JobError: Too many examples were rejected, or there is none.
     """
-    start = time.monotonic()
+    started = time.monotonic()
     config = locations.resolve(config)
     classes = ClassList.parse(config.classes) if config.classes else FER2013_CLASSES
     for source in config.source:
         check_source(source)
-    _check_apart(config.source)
+    _check_no_overlap(config.source)
     votes = _read_votes(config)
-    claim = outputs.claim(config, "summary.json", PARTS)
+    output = OUTPUT.reserve(config, started=started)
     session.connect()
     session.require_resources([{"CPU": 1}], "Tasks")
-    claim.take()
+    output.begin()
     with session.unwrap_errors():
-        tally = _write_parts(config, classes, votes)
-    _check(tally, config, votes)
-    summary = _finish(tally, config, classes, time.monotonic() - start)
+        tally = _ingest(config, classes, votes)
+    _check_tally(tally, config, votes)
+    summary = _finish(tally, config, classes, output)
     return {
         "output": config.output,
         "examples": tally.num_examples,
@@ -94,11 +97,13 @@ def run(config: IngestConfig) -> dict[str, Any]:
     }
 
 
-def _check_apart(sources: Sequence[str]) -> None:
-    """Refuse what would be counted twice."""
+def _check_no_overlap(sources: Sequence[str]) -> None:
+    """Refuse sources whose examples would be counted twice."""
     for first, second in itertools.combinations(sorted(sources), 2):
         if second == first or second.startswith(f"{first}/"):
-            raise InputError(f"--source {second} is part of --source {first}: name it once.")
+            raise InputError(
+                f"--source {second} is part of --source {first}; give only one of them."
+            )
 
 
 def _read_votes(config: IngestConfig) -> Votes | None:
@@ -106,23 +111,25 @@ def _read_votes(config: IngestConfig) -> Votes | None:
         return None
     if config.classes or len(config.source) > 1 or storage.is_folder(config.source[0]):
         raise InputError(
-            "--votes belong to the rows of FER2013's CSV file: expected that file, or the archive "
-            "that holds it, as the only --source, and its own classes."
+            "--votes belong to the rows of FER2013's CSV file; give that file, or the archive that "
+            "holds it, as the only --source, and leave --classes out."
         )
     return read_votes(config.votes)
 
 
-def _write_parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> DatasetTally:
+def _ingest(config: IngestConfig, classes: ClassList, votes: Votes | None) -> DatasetTally:
     tally = DatasetTally()
     with progress("Ingesting", "examples") as advance:
-        for part in _parts(config, classes, votes):
-            tally.add(part)
+        for file_tally in _ingest_files(config, classes, votes):
+            tally.add(file_tally)
             advance(tally.num_examples, rejects=tally.num_rejects)
     return tally
 
 
-def _parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Iterator[DatasetTally]:
-    """Read, parse and write as one stream, and yield what was counted a file at a time."""
+def _ingest_files(
+    config: IngestConfig, classes: ClassList, votes: Votes | None
+) -> Iterator[DatasetTally]:
+    """Read, parse and write as one stream; yield the tally of each file."""
     counted = stages.read(config.source).map_batches(
         parse_and_write,
         fn_kwargs={
@@ -140,11 +147,11 @@ def _parts(config: IngestConfig, classes: ClassList, votes: Votes | None) -> Ite
 def parse_and_write(
     items: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None, output: str
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Make files of items in one task, since what is parsed is not worth a way over the network.
+    """Parse items and write their files in one task, to keep parsed rows off the network.
 
     Args:
         items: A table of ``stages.ITEM_SCHEMA``.
-        classes: What the labels are called.
+        classes: The classes, in the order of their labels.
         split_from: Where an example's split is read from.
         votes: FER+ votes of the rows, or None.
         output: Location of the dataset.
@@ -161,9 +168,9 @@ def parse_and_write(
 def parse(
     table: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None
 ) -> pa.Table:
-    """Parse items: a table of ``stages.ITEM_SCHEMA`` to one of ``PARSED_SCHEMA``."""
+    """Parse a table of ``stages.ITEM_SCHEMA`` into one of ``PARSED_SCHEMA``."""
     by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
-    parse_all = _parse_apart if isolation.is_poison_suspect() else parse_item
+    parse_all = _parse_isolated if isolation.is_poison_suspect() else parse_item
     for row in table.to_pylist():
         for outcome in parse_all(SourceItem(**row), classes, split_from):
             by_kind[type(outcome)].append(outcome)
@@ -172,20 +179,20 @@ def parse(
     return _join_votes(parsed, votes) if votes else parsed
 
 
-def _parse_apart(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
-    """Parse an item, even if it ends the process that reads it."""
+def _parse_isolated(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
+    """Parse an item in a process of its own, which it may crash."""
     try:
-        return list(isolation.run_isolated(_parse_alone, item, classes, split_from))
+        return list(isolation.run_isolated(_parse_to_list, item, classes, split_from))
     except ChildProcessError as error:
         return [Reject(item.source, str(error))]
 
 
-def _parse_alone(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
+def _parse_to_list(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
     return list(parse_item(item, classes, split_from))
 
 
 def _to_table(outcomes: list[Outcome]) -> pa.Table:
-    """Return outcomes of one kind as a table, with nulls in the columns of other kinds."""
+    """Return outcomes of one kind as a table, with nulls in the columns of the other kinds."""
     columns = dict(zip(outcomes[0]._fields, zip(*outcomes, strict=True), strict=True))
     nulls = [None] * len(outcomes)
     return pa.table({name: columns.get(name, nulls) for name in PARSED_SCHEMA.names}, PARSED_SCHEMA)
@@ -285,37 +292,36 @@ def _kind_of(reason: str) -> str:
     return re.sub(r"'[^']*'|\"[^\"]*\"|\b\d[\d,]*", "…", reason)
 
 
-def _check(tally: DatasetTally, config: IngestConfig, votes: Votes | None) -> None:
+def _check_tally(tally: DatasetTally, config: IngestConfig, votes: Votes | None) -> None:
     if votes and tally.last_row != len(votes):
         raise InputError(
-            f"The votes are {len(votes):,} and the CSV file has {tally.last_row:,} rows: expected "
-            "the votes of the same rows."
+            f"--votes has {len(votes):,} rows and the CSV file has {tally.last_row:,}; give the "
+            "votes for the same rows."
         )
     total = tally.num_examples + tally.num_rejects
-    often = "; ".join(f"{reason} ({n:,})" for reason, n in tally.reasons.most_common(3))
+    commonest = "; ".join(f"{reason} ({n:,})" for reason, n in tally.reasons.most_common(3))
     if tally.num_rejects > config.max_reject_fraction * total:
         raise JobError(
-            f"{tally.num_rejects:,} of {total:,} were rejected, more than --max-reject-fraction "
-            f"{config.max_reject_fraction:g} allows: {often}; see {config.output}/rejects."
+            f"{tally.num_rejects:,} of {total:,} examples were rejected, more than "
+            f"--max-reject-fraction {config.max_reject_fraction:g} allows: {commonest}; see "
+            f"{config.output}/rejects."
         )
     if not tally.num_examples:
-        raise JobError(f"No example was found in {', '.join(config.source)}.")
+        raise JobError(f"No example was found in {', '.join(config.source)}; check --source.")
 
 
 def _finish(
-    tally: DatasetTally, config: IngestConfig, classes: ClassList, seconds: float
+    tally: DatasetTally, config: IngestConfig, classes: ClassList, output: Reservation
 ) -> dict[str, Any]:
-    """Drop what a lost worker wrote in vain, draw the pictures, and write the summary last."""
+    """Delete the files of lost workers, draw the pictures, and write the summary last."""
     parquet.delete_all_except(config.output, ("examples", "rejects"), tally.files)
-    from fer.reports import figures  # noqa: PLC0415 - every reader and writer would wait for it
+    from fer.reports import figures  # noqa: PLC0415 - workers need no matplotlib
 
     counts = tally.counts(classes.names)
     pictures = {
         "class_counts.png": figures.class_counts(counts),
         "samples.png": figures.sample_grid(*_samples(tally), classes.names, SAMPLES_PER_CLASS),
     }
-    for name, png in pictures.items():
-        storage.write_bytes(storage.join(config.output, name), png)
     summary = {
         "schema_version": dataset.SCHEMA_VERSION,
         "class_names": classes.names,
@@ -329,10 +335,9 @@ def _finish(
         "official_fer2013": dataset.compare_with_official(counts),
         "fingerprint": tally.fingerprint(),
         "config": dataclasses.asdict(config),
-        "seconds": round(seconds, 2),
+        "seconds": round(output.elapsed_seconds, 2),
     }
-    content = json.dumps(summary, indent=2).encode()
-    storage.write_bytes(storage.join(config.output, "summary.json"), content)
+    output.commit(summary, pictures)
     return summary
 
 

@@ -1,18 +1,16 @@
-"""Images to a table of faces and the emotions that they seem to express.
+"""Label images: find their faces and write one row a face, with the emotion that it seems to show.
 
-1. List: all images, or those that the labels are without, cut into chunks, into a manifest.
-2. Look: fetch the images of each chunk that has no file, find their faces, cut them out.
-3. Classify: probabilities, from one process a CPU that keeps the network in memory.
-4. Write: the rows of a chunk to a file of its name, all or nothing, and count them.
-5. Finish: stale rows go, the report, and the summary that makes the labels complete.
+1. List: cut the images, or those that have no labels yet, into chunks: the worklist.
+2. Detect: fetch the images of each chunk, find their faces, crop them.
+3. Classify: compute probabilities, in one process a CPU that keeps the network in memory.
+4. Write: write the rows of a chunk to the file that its name fixes, all or nothing.
+5. Finish: drop outdated rows, write the report, then the summary that completes the labels.
 
-Whatever is lost on the way, a chunk is labeled again and its file takes the place of itself.
+A chunk that is lost on the way is labeled again, and its file replaces itself.
 """
 
-import dataclasses
-import json
-import time
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
@@ -22,52 +20,70 @@ from fer.data.sources import check_readable, check_source
 from fer.errors import InputError, JobError
 from fer.labels import schema
 from fer.labels.export import ENCODERS
-from fer.labels.files import twin
+from fer.labels.files import export_path
 from fer.labels.globs import Selection
-from fer.labels.manifests import check_manifest, folder, is_manifest
+from fer.labels.manifests import check_manifest, is_manifest, manifest_folder
 from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
 from fer.models.checkpoint import load_checkpoint
 from fer.reports.labels import label_report
 from fer.storage import parquet
-from fer.vision.detector import FaceDetector, detector_id, detector_weights
+from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.labeling import update, worklist, write
 from ray_jobs.labeling.detect import detect_faces
 from ray_jobs.labeling.write import FACES
-from ray_jobs.pipeline import locations, outputs, stages
+from ray_jobs.pipeline import stages
 from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
+from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import progress
+from ray_jobs.pipeline.resumable import run_resumable
 
-SUMMARY = "summary.json"
-PARTS = (
-    FACES,
-    *ENCODERS,
-    worklist.FOLDER,
-    worklist.COMPLETE,
-    update.REPLACED,
-    "emotions.png",
-    "report.html",
+OUTPUT = OutputSpec(
+    completed_by="summary.json",
+    contents=(
+        FACES,
+        *ENCODERS,
+        worklist.FOLDER,
+        worklist.COMPLETE,
+        update.REPLACED,
+        "emotions.png",
+        "report.html",
+    ),
+    started_by=worklist.FOLDER,
+    # The network and the detector have fingerprints, and the worklist fixes the images.
+    changeable_flags=frozenset(
+        (
+            *("output", "checkpoint", "detector_weights", "engine", "use_gpu"),
+            *("resume", "update", "overwrite"),
+        )
+    ),
 )
-
-MAY_CHANGE = frozenset(
-    (
-        "output",
-        "checkpoint",
-        "detector_weights",
-        "engine",
-        "use_gpu",
-        "resume",
-        "update",
-        "overwrite",
-    )
-)
-"""Flags that may differ when labeling goes on; the others, the network and the detector fix what
-the rows say, and the manifest which images there are."""
 
 CPUS = {"none": (0.25, 0.75), "yunet": (0.5, 0.5)}
-"""What looking and classifying reserve by detector: about what each takes of a CPU."""
+"""CPUs that a task of detection and one of classification reserve, by detector: roughly in
+proportion to the time that each takes."""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What labels are made from.
+
+    Attributes:
+        labeler: Turns probabilities into rows; knows the ids of the network and the detector.
+        selection: Which images to label.
+        weights: YuNet's; None takes each image as one face.
+    """
+
+    labeler: Labeler
+    selection: Selection
+    weights: bytes | None
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The ids of the network and the detector."""
+        return {"model": self.labeler.model, "detector": self.labeler.detector}
 
 
 def run(config: LabelConfig) -> dict[str, Any]:
@@ -77,167 +93,160 @@ def run(config: LabelConfig) -> dict[str, Any]:
         What the RESULT line says.
 
     Raises:
-        InputError: The images, the checkpoint or the output is not as it must be.
-        JobError: There is no image, or a store refuses what it took before.
+        InputError: The images, the checkpoint or the output is not as the job needs it.
+        JobError: There is no image, or a store stopped accepting requests.
     """
-    start = time.monotonic()
-    config = locations.resolve(config)
+    return run_resumable(config, OUTPUT, _check, _label)
+
+
+def _check(config: LabelConfig) -> _Inputs:
     network = load_checkpoint(config.checkpoint)
-    selection = _select(config)
-    weights = detector_weights(config.detector_weights) if config.detector != "none" else None
+    selection = _select_images(config)
+    weights = load_detector_weights(config.detector_weights) if config.detector != "none" else None
     if weights:
         FaceDetector(weights)
-    named = {"model": network.id, "detector": detector_id(weights)}
-    claim = outputs.claim_or_resume(
-        config,
-        SUMMARY,
-        PARTS,
-        begun=worklist.FOLDER,
-        goes_on=config.resume or config.update,
-        may_change=MAY_CHANGE,
-        made_from=named,
-    )
-    finished = storage.join(config.output, SUMMARY)
-    is_finished = storage.exists(finished)
-    if config.resume and is_finished:
-        return dict(json.loads(storage.read_bytes(finished))["result"])
-    if config.update and not is_finished:
-        raise InputError(f"The labels in {config.output} are not finished: --resume them first.")
-    session.connect()
-    gpu = [{"GPU": 1}] if config.use_gpu else []
-    session.require_resources([{"CPU": 1}, *gpu], "Tasks and networks")
-    claim.take()
-    if config.update:
-        _reopen(config.output)
-    labeler = Labeler(network.class_names, min_confidence=config.min_confidence, **named)
-    with session.unwrap_errors():
-        done = write.read_tallies(config.output)
-        worklist.make(config.images, config.output, selection, done)
-        if not done and worklist.read(config.output).is_empty:
-            raise JobError(_no_image(config))
-        tally = _label(config, selection, labeler, weights, done)
-        replaced = update.drop_replaced(config.output, labeler.class_names, config.format)
-        done |= {write.chunk_name(part): part for part in replaced}
-    labeled = tally.images
-    for part in done.values():
-        tally.add(part)
-    if not tally.images:
-        raise JobError(_no_image(config))
-    return _finish(tally, config, labeler, labeled, time.monotonic() - start)
+    labeler = Labeler(network.class_names, network.id, detector_id(weights), config.min_confidence)
+    return _Inputs(labeler, selection, weights)
 
 
-def _reopen(output: str) -> None:
-    """Make finished labels unfinished, with the listing of the source still to be made."""
-    for name in (SUMMARY, worklist.COMPLETE):
-        storage.delete(storage.join(output, name))
-
-
-def _select(config: LabelConfig) -> Selection:
-    """Check the images, and return what is asked for of them."""
-    is_listed = is_manifest(config.images)
-    if is_listed:
+def _select_images(config: LabelConfig) -> Selection:
+    """Check the images and return which of them to label."""
+    has_manifest = is_manifest(config.images)
+    if has_manifest:
         check_manifest(config.images)
     else:
         check_source(config.images)
         check_readable(config.images)
-    root = folder(config.images) if is_listed else config.images
     if f"{config.output}/".startswith(f"{config.images}/"):
         raise InputError(
-            f"--output {config.output} lies in the images, and would be listed among them: name "
-            "another."
+            f"--output {config.output} lies inside --images and would be listed with them; choose "
+            "another --output."
         )
+    root = manifest_folder(config.images) if has_manifest else config.images
     selection = Selection(root, config.include, config.exclude, config.limit)
     selection.check()
     return selection
 
 
+def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[str, Any]:
+    if config.update and not output.is_complete:
+        raise InputError(
+            f"The labels in {config.output} are not complete; finish them with --resume first."
+        )
+    session.connect()
+    gpus = [{"GPU": 1}] if config.use_gpu else []
+    session.require_resources([{"CPU": 1}, *gpus], "Tasks and networks")
+    output.begin()
+    if config.update:
+        _reopen(config.output)
+    done = write.read_tallies(config.output)
+    worklist.make(config.images, config.output, inputs.selection, done)
+    if not done and worklist.read(config.output).is_empty:
+        raise JobError(_no_image(config))
+    tally = _label_worklist(config, inputs, done)
+    num_labeled = tally.images
+    for rewritten in update.drop_replaced(config.output, inputs.labeler.class_names, config.format):
+        done[write.chunk_name(rewritten)] = rewritten
+    for earlier in done.values():
+        tally.add(earlier)
+    if not tally.images:
+        raise JobError(_no_image(config))
+    return _finish(config, inputs, output, tally, num_labeled)
+
+
+def _reopen(output: str) -> None:
+    """Make complete labels incomplete, so that their images are listed anew."""
+    for name in (OUTPUT.completed_by, worklist.COMPLETE):
+        storage.delete(storage.join(output, name))
+
+
 def _no_image(config: LabelConfig) -> str:
-    matching = " that matches the globs" if config.include or config.exclude else ""
-    return f"No image was found in {config.images}{matching}."
+    matching = " matches --include and --exclude" if config.include or config.exclude else ""
+    return f"No image in {config.images}{matching or ' was found'}."
 
 
-def _label(
-    config: LabelConfig,
-    selection: Selection,
-    labeler: Labeler,
-    weights: bytes | None,
-    done: Mapping[str, LabelTally],
+def _label_worklist(
+    config: LabelConfig, inputs: _Inputs, done: Mapping[str, LabelTally]
 ) -> LabelTally:
-    """Label what has no file yet, and return what was counted of it."""
+    """Label the chunks that have no file yet, and return their tally."""
     tally = LabelTally()
-    with progress("Labeling", "images", _images_left(config.output, done)) as advance:
-        for part in _parts(config, selection, labeler, weights, done):
-            tally.add(part)
+    with progress("Labeling", "images", _num_images_left(config.output, done)) as advance:
+        for chunk_tally in _label_chunks(config, inputs, done):
+            tally.add(chunk_tally)
             advance(tally.images, faces=f"{tally.faces:,}", failed=tally.failed)
     return tally
 
 
-def _images_left(output: str, done: Mapping[str, LabelTally]) -> int | None:
-    """Return how many images are to be labeled; None where archives hold some of them."""
+def _num_images_left(output: str, done: Mapping[str, LabelTally]) -> int | None:
+    """Return how many images are still to be labeled; None where archives hold some of them."""
     listed = worklist.read(output)
     if listed.kinds["archive"]:
         return None
-    labeled = sum(done[name].images for name in listed.files if name in done)
-    return listed.kinds["image"] + listed.kinds["rejected"] - labeled
+    num_labeled = sum(done[name].images for name in listed.files if name in done)
+    return listed.kinds["image"] + listed.kinds["rejected"] - num_labeled
 
 
-def _parts(
-    config: LabelConfig,
-    selection: Selection,
-    labeler: Labeler,
-    weights: bytes | None,
-    done: Collection[str],
+def _label_chunks(
+    config: LabelConfig, inputs: _Inputs, done: Collection[str]
 ) -> Iterator[LabelTally]:
-    """Look, classify and write as one stream; yield what was counted of each chunk."""
-    look_cpus, classify_cpus = CPUS[config.detector]
-    chunks = worklist.chunks(config.output, done, selection)
-    seen = detect_faces(chunks, weights, config.min_face_size, look_cpus)
+    """Detect, classify and write as one stream; yield the tally of each chunk."""
+    detect_cpus, classify_cpus = CPUS[config.detector]
+    chunks = worklist.chunks(config.output, done, inputs.selection)
+    detected = detect_faces(chunks, inputs.weights, config.min_face_size, detect_cpus)
     inference = Inference(
         (config.checkpoint,),
         engine=config.engine,
         num_cpus=classify_cpus,
         use_gpu=config.use_gpu,
     )
-    classified = classify(seen, inference, ChunkClassifier)
-    yield from stages.tallies(write.write_chunks(classified, config.output, labeler, config.format))
+    classified = classify(detected, inference, ChunkClassifier)
+    written = write.write_chunks(classified, config.output, inputs.labeler, config.format)
+    yield from stages.tallies(written)
 
 
 def _finish(
-    tally: LabelTally, config: LabelConfig, labeler: Labeler, labeled: int, seconds: float
+    config: LabelConfig,
+    inputs: _Inputs,
+    output: Reservation,
+    tally: LabelTally,
+    num_labeled: int,
 ) -> dict[str, Any]:
-    """Drop what a lost worker wrote in vain, write the report, and the summary last."""
-    twins = {twin(file, kind) for file in tally.files for kind in config.format}
-    parquet.keep_only(config.output, (FACES, *config.format), tally.files | twins)
+    """Delete what lost workers left behind, write the report, then the summary."""
+    copies = {export_path(file, kind) for file in tally.files for kind in config.format}
+    parquet.delete_all_except(config.output, (FACES, *config.format), tally.files | copies)
     storage.delete(storage.join(config.output, update.REPLACED))
+    seconds = output.elapsed_seconds
     result = {
         "output": config.output,
         "images": tally.images,
-        "labeled": labeled,
+        "labeled": num_labeled,
         "faces": tally.faces,
         "failed": tally.failed,
-        "images_per_second": round(labeled / seconds, 1),
+        "images_per_second": round(num_labeled / seconds, 1),
         "report": storage.join(config.output, "report.html"),
         "seconds": round(seconds, 2),
     }
-    summary = {
+    summary = _summary(config, inputs.labeler, tally, result)
+    with stages.explain_write_errors(config.output):
+        output.commit(summary, label_report(tally, inputs.labeler.class_names, summary))
+    return result
+
+
+def _summary(
+    config: LabelConfig, labeler: Labeler, tally: LabelTally, result: dict[str, Any]
+) -> dict[str, Any]:
+    num_cpus = ray.cluster_resources().get("CPU", 1)
+    cpu_hours = num_cpus * result["seconds"] / 3600
+    return {
         "schema_version": schema.SCHEMA_VERSION,
         **result,
         "result": result,
         "statuses": {status: tally.statuses[status] for status in schema.STATUSES},
         "emotions": {name: tally.emotions[name] for name in labeler.class_names},
-        "cpu_hours_per_million": labeled and _num_cpus() * seconds / labeled * 1e6 / 3600,
+        "cpu_hours_per_million": result["labeled"] and cpu_hours / result["labeled"] * 1e6,
         "ignored_files": tally.ignored,
         "class_names": list(labeler.class_names),
         "model": labeler.model,
         "detector": labeler.detector,
-        "config": dataclasses.asdict(config),
+        "config": asdict(config),
     }
-    files = label_report(tally, labeler.class_names, summary)
-    with stages.explain_write_errors(config.output):
-        for name, content in {**files, SUMMARY: json.dumps(summary, indent=2).encode()}.items():
-            storage.write_bytes(storage.join(config.output, name), content)
-    return result
-
-
-def _num_cpus() -> float:
-    return float(ray.cluster_resources().get("CPU", 1))

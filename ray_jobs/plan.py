@@ -1,7 +1,7 @@
-"""Time, cost, requests and bytes of a job, before it runs.
+"""Plan: predict the time, cost, requests and bytes of a job before it runs.
 
-1. Calibrate, where that is asked for: pieces of the work, and small jobs, on the cluster at hand.
-2. Plan: the same for the images and the cluster that are asked about.
+1. Calibrate, with --calibrate: measure operations and small jobs on the cluster at hand.
+2. Plan: compute what the planned job takes on the planned cluster.
 """
 
 import contextlib
@@ -30,25 +30,25 @@ from fer.models.predictor import Predictor
 from fer.training.history import from_json_lines
 from fer.vision.decode import decode_image, decode_photo
 from fer.vision.detector import FaceDetector, load_detector_weights
-from ray_jobs import ingest, label, train
+from ray_jobs import jobs
 from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
 from ray_jobs.pipeline import locations
 
 DEFAULTS = Path(__file__).with_name("plan.json")
-"""Coefficients that ``--calibrate`` measured, and where and when."""
+"""Coefficients that ``--calibrate`` measured, with the machine and the date."""
 
 SMALL, LARGE = 512, 6144
-"""Crops of the two runs of label whose difference is what one takes."""
+"""Numbers of crops in two runs of label: the time between them is that of the extra crops."""
 
 NUM_TRAIN, NUM_VAL, NUM_EPOCHS = 1408, 176, 2
-"""Faces and epochs of the run of train."""
+"""Examples of each split, and epochs, in the run of train."""
 
-PIECE_SECONDS = 2.0
-"""How long a piece is repeated."""
+OPERATION_SECONDS = 2.0
+"""How long each operation is repeated to measure it."""
 
 MEGAPIXELS = 1.0
-"""Size of the photograph that is decoded and looked at."""
+"""Size of the photograph that is decoded and searched for faces."""
 
 
 def run(config: PlanConfig) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
         What the RESULT line says.
 
     Raises:
-        InputError: The coefficients can't be read, or say nothing of what is asked.
+        InputError: The coefficients can't be read, or do not cover the planned job.
     """
     config = locations.resolve(config)
     if config.calibrate:
@@ -74,18 +74,18 @@ def run(config: PlanConfig) -> dict[str, Any]:
         config.price_per_hour,
         config.link_gbps,
     )
-    planned = _plan(config, shape, costs)
+    plan = _plan(config, shape, costs)
     result = {
         "job": config.job,
-        "seconds": round(planned.seconds, 1),
-        "parts": {name: round(seconds, 1) for name, seconds in planned.seconds_by_stage.items()},
-        "node_hours": round(config.num_nodes * planned.seconds / 3600, 3),
-        "cost": {name: round(dollars, 4) for name, dollars in planned.cost(shape).items()},
-        "requests": dict(planned.requests),
-        "output_bytes": planned.output_bytes,
+        "seconds": round(plan.seconds, 1),
+        "parts": {name: round(seconds, 1) for name, seconds in plan.seconds_by_stage.items()},
+        "node_hours": round(config.num_nodes * plan.seconds / 3600, 3),
+        "cost": {name: round(dollars, 4) for name, dollars in plan.cost(shape).items()},
+        "requests": dict(plan.requests),
+        "output_bytes": plan.output_bytes,
         "coefficients": vars(costs),
     }
-    _tell(config, result)
+    _print_table(config, result)
     return result
 
 
@@ -100,20 +100,20 @@ def _plan(config: PlanConfig, shape: ClusterShape, costs: Coefficients) -> Plan:
             batch_size=config.batch_size,
             seconds_per_start=config.start_seconds,
         )
-    are_photographs = config.detector == "yunet"
+    has_photographs = config.detector == "yunet"
     return plan_label(
         config.num_images,
         shape,
         costs,
-        megapixels=config.megapixels if are_photographs else None,
-        faces_per_image=config.faces_per_image if are_photographs else 1.0,
+        megapixels=config.megapixels if has_photographs else None,
+        faces_per_image=config.faces_per_image if has_photographs else 1.0,
         request_seconds=config.request_ms / 1000,
         seconds_per_start=config.start_seconds,
     )
 
 
-def _tell(config: PlanConfig, result: dict[str, Any]) -> None:
-    """Show a plan as a table, on standard error."""
+def _print_table(config: PlanConfig, result: dict[str, Any]) -> None:
+    """Print a plan as a table, on standard error."""
     what = f"{config.num_images:,} images"
     nodes = f"{config.num_nodes} node(s) of {config.cpus_per_node} CPU"
     table = Table(title=f"{config.job}: {what} on {nodes}", title_justify="left")
@@ -129,7 +129,7 @@ def _tell(config: PlanConfig, result: dict[str, Any]) -> None:
     table.add_row("output", f"{result['output_bytes'] / 1e6:,.1f} MB")
     console = Console(stderr=True)
     console.print(table)
-    console.print(f"By what was measured: {result['coefficients']['measured']}")
+    console.print(f"Measured on: {result['coefficients']['measured']}")
 
 
 def _duration(seconds: float) -> str:
@@ -142,45 +142,47 @@ def _duration(seconds: float) -> str:
 
 
 def calibrate(config: PlanConfig) -> Coefficients:
-    """Measure what one of something takes on the cluster at hand.
+    """Measure what each operation takes on the cluster at hand.
 
-    Pieces are run on every CPU at once, as jobs run them, so that cores that share their memory
-    are measured as they are.
+    Operations run on every CPU at once, as in jobs, so that the contention of cores that share
+    their memory is measured too.
     """
     session.connect()
     session.require_resources([{"CPU": 1}], "Measurements")
     if len([node for node in ray.nodes() if node["Alive"]]) > 1:
         raise InputError(
-            "--calibrate measures one machine, on whose disk its samples lie, and this cluster has "
-            "several: run it on a node of the kind to be planned for, without RAY_ADDRESS."
+            "--calibrate measures a single machine, since its samples lie on a local disk, but "
+            "this cluster has several; unset RAY_ADDRESS and run it on a node of the planned kind."
         )
     cpus = int(ray.cluster_resources()["CPU"])
     weights = load_detector_weights(config.detector_weights) if config.detector == "yunet" else None
-    _say("decoding, detecting and classifying")
-    pieces = _mean([ray.remote(num_cpus=1)(_pieces).remote(weights) for _ in range(cpus)])
+    _print_step("decoding, detecting and classifying")
+    operations = _mean(
+        [ray.remote(num_cpus=1)(_measure_operations).remote(weights) for _ in range(cpus)]
+    )
     with tempfile.TemporaryDirectory() as name, session.unwrap_errors():
         folder = Path(name)
-        _say("two small runs of label")
-        labeled = _measure_label(folder, cpus, pieces)
-        _say(f"a small run of train, the {config.model} network")
+        _print_step("two small runs of label")
+        labeled = _measure_label(folder, cpus, operations)
+        _print_step(f"a small run of train, the {config.model} network")
         trained = _measure_train(folder, config.model, cpus)
         gpu = _measure_gpu(folder, config) if config.use_gpu else {}
-    measured: dict[str, Any] = {**pieces, **labeled, **trained, "gpu_train": gpu}
+    measured: dict[str, Any] = {**operations, **labeled, **trained, "gpu_train": gpu}
     where = f"{cpus} x {platform.machine()} CPU, torch {torch.__version__}, {date.today()}"
     return Coefficients(measured=where, **measured)
 
 
-def _say(doing: str) -> None:
-    print(f"Measuring: {doing}", file=sys.stderr, flush=True)
+def _print_step(step: str) -> None:
+    print(f"Measuring: {step}", file=sys.stderr, flush=True)
 
 
-def _mean(measured: list[Any]) -> dict[str, float]:
-    told = ray.get(measured)
-    return {name: float(np.mean([each[name] for each in told])) for name in told[0]}
+def _mean(refs: list[Any]) -> dict[str, float]:
+    measured = ray.get(refs)
+    return {name: float(np.mean([seconds[name] for seconds in measured])) for name in measured[0]}
 
 
-def _pieces(weights: bytes | None) -> dict[str, float]:
-    """Return the seconds of each piece on one CPU, by the name of its coefficient."""
+def _measure_operations(weights: bytes | None) -> dict[str, float]:
+    """Return the seconds of each operation on one CPU, by the name of its coefficient."""
     torch.set_num_threads(1)
     faces, _ = draw_faces(512, seed=0)
     predictor = Predictor.load("bundled", "cpu")
@@ -199,32 +201,32 @@ def _pieces(weights: bytes | None) -> dict[str, float]:
 
 
 def _seconds_of(work: Callable[[], object]) -> float:
-    """Return what a piece takes, the first time left aside."""
+    """Return the mean seconds that an operation takes, without its first run."""
     work()
     start, times = time.perf_counter(), 0
-    while time.perf_counter() - start < PIECE_SECONDS:
+    while time.perf_counter() - start < OPERATION_SECONDS:
         work()
         times += 1
     return (time.perf_counter() - start) / times
 
 
 def encode(pixels: np.ndarray, form: str) -> bytes:
-    """Return a picture uint8 (H, W) or (H, W, 3) as a file."""
+    """Return an image uint8 (H, W) or (H, W, 3) as a file of a format that Pillow knows."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, form, quality=90)
     return buffer.getvalue()
 
 
 def photograph(face: np.ndarray) -> np.ndarray:
-    """Return a picture uint8 (H, W, 3) of a megapixel, noisy so that its JPEG has some 270 KB."""
+    """Return an image uint8 (H, W, 3) of a megapixel, noisy enough for a JPEG of about 270 KB."""
     side = int((MEGAPIXELS * 1e6) ** 0.5)
     large = Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
     noise = np.random.default_rng(0).normal(0, 8, (side, side, 3))
     return np.clip(np.asarray(large) + noise, 0, 255).astype(np.uint8)
 
 
-def _measure_label(folder: Path, cpus: int, pieces: dict[str, float]) -> dict[str, float]:
-    """Return the coefficients of label, from two runs on crops that differ in their number."""
+def _measure_label(folder: Path, cpus: int, operations: dict[str, float]) -> dict[str, float]:
+    """Return the coefficients of label, from two runs with different numbers of crops."""
     seconds = {}
     for number in (SMALL, LARGE):
         images, labels = draw_faces(number, seed=number)
@@ -232,13 +234,13 @@ def _measure_label(folder: Path, cpus: int, pieces: dict[str, float]) -> dict[st
         drawn.write_bytes(to_zip(Faces(images, labels, ["train"] * number)))
         output = folder / f"labels-{number}"
         with _quietly():
-            told = label.run(LabelConfig(images=str(drawn), output=str(output), detector="none"))
-        seconds[number] = told["seconds"]
+            result = _run(LabelConfig(images=str(drawn), output=str(output), detector="none"))
+        seconds[number] = result["seconds"]
     per_image = cpus * (seconds[LARGE] - seconds[SMALL]) / (LARGE - SMALL)
     rows, sizes = zip(*map(_size, (output / "faces").iterdir()), strict=True)
     row_bytes, chunk_bytes = np.polyfit(rows, sizes, deg=1)
     return {
-        "pipeline": max(0.0, per_image - pieces["crop"] - pieces["classify"]),
+        "pipeline": max(0.0, per_image - operations["crop"] - operations["classify"]),
         "label_start": max(0.0, seconds[SMALL] - SMALL * per_image / cpus),
         "row_bytes": float(row_bytes),
         "chunk_bytes": float(max(0.0, chunk_bytes)),
@@ -254,7 +256,7 @@ def _measure_train(folder: Path, model: Any, cpus: int, **flags: Any) -> dict[st
     """Return the coefficients of train, from a short run."""
     output = folder / f"run-{len(flags)}"
     with _quietly():
-        told = train.run(
+        result = _run(
             TrainConfig(
                 dataset=_dataset(folder),
                 output=str(output),
@@ -264,7 +266,7 @@ def _measure_train(folder: Path, model: Any, cpus: int, **flags: Any) -> dict[st
             )
         )
     epochs = from_json_lines((output / "metrics.jsonl").read_bytes())
-    # The first epoch warms up.
+    # The first epoch is a warm-up.
     last = epochs[-1]
     steps = NUM_TRAIN // 128 * 128 / last["images_per_second"]
     between = last["finished"] - epochs[-2]["finished"]
@@ -272,13 +274,20 @@ def _measure_train(folder: Path, model: Any, cpus: int, **flags: Any) -> dict[st
         "train": {model: cpus / last["images_per_second"]},
         "val": cpus * max(0.0, last["seconds"] - steps) / NUM_VAL,
         "epoch": max(0.0, between - last["seconds"]),
-        "train_start": max(0.0, told["seconds"] - NUM_EPOCHS * between),
+        "train_start": max(0.0, result["seconds"] - NUM_EPOCHS * between),
     }
 
 
+def _run(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any job's configuration
+    """Run a small job and return its RESULT line."""
+    result = jobs.run(config)
+    assert result is not None
+    return result
+
+
 def _measure_gpu(folder: Path, config: PlanConfig) -> dict[str, float]:
-    session.require_resources([{"GPU": 1}], "Training that is measured on a GPU")
-    _say("the same on a GPU")
+    session.require_resources([{"GPU": 1}], "Measurements of training on a GPU")
+    _print_step("the same on a GPU")
     trained = _measure_train(folder, config.model, 1, use_gpu=True, cpus_per_worker=1)
     return dict(trained["train"])
 
@@ -290,12 +299,12 @@ def _dataset(folder: Path) -> str:
         splits = ["val"] * NUM_VAL + ["train"] * NUM_TRAIN
         (folder / "drawn.csv").write_bytes(to_csv(Faces(images, labels, splits)))
         with _quietly():
-            ingest.run(IngestConfig(source=(str(folder / "drawn.csv"),), output=str(data)))
+            _run(IngestConfig(source=(str(folder / "drawn.csv"),), output=str(data)))
     return str(data)
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep the progress of small runs to themselves."""
+    """Hide the progress of the small jobs."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -1,8 +1,8 @@
-"""A checkpoint behind HTTP, by replicas that scale with the load.
+"""Serve: answer over HTTP, with replicas that scale with the load.
 
 1. Check: the token, the port, the checkpoint, the detector.
-2. Bind: what a replica needs to start anywhere on the cluster.
-3. Serve: until it is stopped.
+2. Bind: describe a replica so that it can start on any node.
+3. Serve until stopped.
 
 ``fer serve`` does all three; ``serve run`` and ``serve deploy`` take ``ray_jobs.serve:app``.
 """
@@ -33,7 +33,7 @@ from fer.errors import InputError, JobError
 from fer.models.checkpoint import load_checkpoint
 from fer.models.predictor import Predictor
 from fer.serving.app import build_api
-from fer.serving.inference import Answerer
+from fer.serving.inference import InferenceService
 from fer.serving.middleware import TOKEN_VARIABLE
 from fer.serving.uploads import Limits
 from fer.vision.detector import FaceDetector, load_detector_weights
@@ -44,43 +44,53 @@ from ray_jobs.pipeline import locations
 APPLICATION = "fer"
 
 BATCHES_IN_HAND, BATCHES_IN_QUEUE = 2, 4
-"""Requests of a replica, and those that wait before the next is refused, in full batches of one
-face a request: while the network runs one batch the next is decoded."""
+"""Full batches of one-face requests that a replica handles at once, and that may wait before
+further requests are refused. While the network runs one batch, the next is decoded."""
 
 TARGET_SHARE = 0.25
-"""Of the requests that a replica may have in hand: with more of them replicas are added."""
+"""Share of the requests that a replica can handle at once above which replicas are added."""
 
 RETRY_AFTER_SECONDS = 1
 
 _SENDABLE = re.compile(r"[!-~]+")
 
 GRACE_SECONDS = 5.0
-"""What the proxy waits longer than the replica, which answers in words."""
+"""How much longer the proxy waits than the replica, so that the replica answers first."""
 
 
 def run(config: ServeConfig) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        InputError: The token, the port, the checkpoint, the detector or the cluster is not as it
-            must be, or Serve already runs there.
-        JobError: No replica can start.
+        InputError: The token, the port, the checkpoint, the detector or the cluster is not as the
+            job needs it, or Serve already runs there.
+        JobError: No replica could start.
     """
     config = locations.resolve(config)
-    token = token_of(config, is_reachable=not _is_loopback(config.host))
-    weights = loadable(config)
+    token = read_token(config, is_reachable=not _is_loopback(config.host))
+    weights = load_weights(config)
     _check_port(config)
+    _connect(config)
+    _serve(config, bind(config, weights, token))
+
+
+def _connect(config: ServeConfig) -> None:
+    """Join a cluster that has room for the replicas and does not run Serve yet."""
     session.connect()
     needed = {"CPU": config.cpus_per_replica, "GPU": config.gpus_per_replica}
     replica = {name: number for name, number in needed.items() if number}
     session.require_resources([replica] * config.min_replicas, f"{config.min_replicas} replica(s)")
     if serve.status().proxies:
         raise InputError(
-            "Ray Serve already runs on this cluster, at an address of its own: add the application "
-            "to it with serve deploy serve.yaml, or end it with serve shutdown."
+            "Ray Serve already runs on this cluster at another address; add the application to it "
+            "with serve deploy serve.yaml, or stop it with serve shutdown."
         )
+
+
+def _serve(config: ServeConfig, application: Application) -> None:
+    """Run an application until SIGINT or SIGTERM, then remove it."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    # Now, since Ray takes SIGTERM when it starts. In a shell's background SIGINT would be ignored.
+    # After Ray has started, which handles SIGTERM itself. A shell's background job ignores SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     serve.start(
@@ -91,16 +101,16 @@ def run(config: ServeConfig) -> None:
         }
     )
     try:
-        _deploy(bind(config, weights, token))
+        _deploy(application)
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"Serving at http://{host}:{config.port}/", file=sys.stderr, flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
-        # As one asks it to, also before it is ready.
+        # The normal way to stop, even before the server is ready.
         pass
     finally:
         serve.delete(APPLICATION)
-        # On a cluster others may have added theirs.
+        # Others may have added their applications on a shared cluster.
         if not serve.status().applications:
             serve.shutdown()
 
@@ -109,60 +119,62 @@ def _deploy(application: Application) -> None:
     try:
         serve.run(application, name=APPLICATION, logging_config={"enable_access_log": False})
     except RuntimeError as error:
-        told = str(error).strip().splitlines()[-1].strip()
-        raise JobError(f"No replica could start: {told}") from error
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise JobError(f"No replica could start: {reason}") from error
 
 
 def app(arguments: dict[str, Any]) -> Application:
-    """Return what ``serve run`` and ``serve deploy`` run.
+    """Build the application that ``serve run`` and ``serve deploy`` run.
 
     Args:
-        arguments: The flags of ``fer serve`` by name, with underscores; host and port are Serve's.
+        arguments: The flags of ``fer serve`` by name, with underscores. Host and port belong to
+            Serve's own options.
 
     Raises:
-        InputError: An argument is not as it must be, or there is no token.
+        InputError: An argument is unknown or out of range, or there is no token.
     """
     if unknown := set(arguments) - (set(ServeConfig.__dataclass_fields__) - {"host", "port"}):
         raise InputError(
-            f"args of ray_jobs.serve:app: {min(unknown)} is none of them; they are the flags of "
-            "fer serve, with underscores, but for host and port, which are http_options."
+            f"args of ray_jobs.serve:app: {min(unknown)} is unknown; give the flags of fer serve "
+            "with underscores, and host and port as http_options."
         )
     try:
-        given = pydantic.TypeAdapter(ServeConfig).validate_python(arguments)
+        config = pydantic.TypeAdapter(ServeConfig).validate_python(arguments)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"args of ray_jobs.serve:app: {where}: {first['msg']}.") from error
-    token = token_of(given, is_reachable=True)
-    return bind(given, loadable(given), token)
+    token = read_token(config, is_reachable=True)
+    return bind(config, load_weights(config), token)
 
 
-def token_of(config: ServeConfig, *, is_reachable: bool) -> str | None:
-    """Return the token that requests must bring, from the environment.
+def read_token(config: ServeConfig, *, is_reachable: bool) -> str | None:
+    """Return the token that requests must carry, from the environment.
 
     Raises:
-        InputError: Others reach the server, there is none, and nobody said that it is not needed.
+        InputError: Other machines can reach the server, there is no token, and
+            ``--allow-anonymous`` was not given; or no request could carry the token.
     """
-    # A secret that was made from a file ends in a newline, which no request can send.
+    # A secret read from a file may end in a newline, which no request can send.
     token = os.environ.get(TOKEN_VARIABLE, "").strip() or None
     if token is not None and not _SENDABLE.fullmatch(token):
         raise InputError(
-            f"{TOKEN_VARIABLE} must be of visible ASCII characters without spaces, or no request "
-            "can send it: openssl rand -hex 32 makes one."
+            f"{TOKEN_VARIABLE} must consist of visible ASCII characters without spaces, so that "
+            "requests can send it; make one with openssl rand -hex 32."
         )
     if token is None and is_reachable and not config.allow_anonymous:
         raise InputError(
-            f"Others than this machine may reach the server, and {TOKEN_VARIABLE} holds no token: "
-            "set it to a long random text, or say --allow-anonymous (allow_anonymous: true)."
+            f"Other machines can reach the server, but {TOKEN_VARIABLE} is not set; set it to a "
+            "long random text, or give --allow-anonymous (allow_anonymous: true)."
         )
     return token
 
 
-def loadable(config: ServeConfig) -> bytes | None:
-    """Return the detector's weights, once they and the checkpoint are seen to load.
+def load_weights(config: ServeConfig) -> bytes | None:
+    """Return the detector's weights, after checking that they and the checkpoint load.
 
     Raises:
-        InputError: One of them does not.
+        InputError: One of them does not load.
     """
     load_checkpoint(config.checkpoint)
     weights = load_detector_weights(config.detector_weights) if config.detector == "yunet" else None
@@ -172,8 +184,8 @@ def loadable(config: ServeConfig) -> bytes | None:
 
 
 def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Application:
-    """Return replicas of a configuration, of a detector's weights and of the token to ask for."""
-    in_hand = BATCHES_IN_HAND * config.max_batch_size
+    """Return the application: replicas with a configuration, detector weights and a token."""
+    max_ongoing = BATCHES_IN_HAND * config.max_batch_size
     replicas = serve.deployment(
         name=APPLICATION,
         ray_actor_options={
@@ -184,17 +196,17 @@ def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Appli
         autoscaling_config={
             "min_replicas": config.min_replicas,
             "max_replicas": config.max_replicas,
-            "target_ongoing_requests": max(1.0, TARGET_SHARE * in_hand),
+            "target_ongoing_requests": max(1.0, TARGET_SHARE * max_ongoing),
             "upscale_delay_s": 5,
             "downscale_delay_s": 60,
         },
-        max_ongoing_requests=in_hand,
+        max_ongoing_requests=max_ongoing,
         max_queued_requests=BATCHES_IN_QUEUE * config.max_batch_size,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_SECONDS),
-        # Where all replicas are full Serve's router has two requests a replica try again, half a
-        # second apart by default: replicas would starve before a full queue.
+        # When all replicas are full, Serve's router retries two requests a replica, by default half
+        # a second apart: replicas would run idle in front of a full queue.
         request_router_config=RequestRouterConfig(initial_backoff_s=0.01, max_backoff_s=0.02),
-        # The new ones are up before the old ones go: an update fails no request.
+        # New replicas start before old ones stop, so that an update fails no request.
         max_surge_percent=100,
         graceful_shutdown_timeout_s=config.timeout_seconds + GRACE_SECONDS,
         health_check_period_s=5,
@@ -203,14 +215,14 @@ def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Appli
 
 
 def _runtime_env() -> dict[str, Any]:
-    """Return this job's runtime environment and what is set besides: Serve passes on either one."""
-    ours = dict(ray.get_runtime_context().runtime_env) if ray.is_initialized() else {}
-    variables = {**ours.get("env_vars", {}), **session.INFERENCE_MEMORY["env_vars"]}
-    return {**ours, "env_vars": variables}
+    """Return the job's runtime environment plus our variables: Serve passes on only one of them."""
+    inherited = dict(ray.get_runtime_context().runtime_env) if ray.is_initialized() else {}
+    variables = {**inherited.get("env_vars", {}), **session.INFERENCE_MEMORY["env_vars"]}
+    return {**inherited, "env_vars": variables}
 
 
 class Replica:
-    """A process that answers requests, those of several at once where they come together."""
+    """A process that answers requests, and classifies faces of several requests in one batch."""
 
     def __init__(self, config: dict[str, Any], weights: bytes | None, token: str | None) -> None:
         self._config, self._token = ServeConfig(**config), token
@@ -224,7 +236,7 @@ class Replica:
         )(self._classify_together)
         self._network_is_free = asyncio.Event()
         self._network_is_free.set()
-        self.answerer = Answerer(
+        self.service = InferenceService(
             predictor,
             weights,
             classify=self._classify,
@@ -233,36 +245,36 @@ class Replica:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Return the API, as Serve asks for it once a replica is made."""
+        """Return the API; Serve calls this once when it starts a replica."""
         limits = Limits(
             max_body_bytes=int(self._config.max_body_mib * 2**20),
             max_images=self._config.max_images,
             timeout_seconds=self._config.timeout_seconds,
         )
-        return build_api(self.answerer, limits, self._token)
+        return build_api(self.service, limits, self._token)
 
     async def check_health(self) -> None:
-        """Run the network once, as Serve asks for it now and then; raises where that fails."""
-        await self.answerer.check()
+        """Run the network once; Serve calls this now and then and replaces a replica that raises."""
+        await self.service.check_health()
 
     async def _classify(self, crops: np.ndarray) -> np.ndarray:
-        """Classify one request's faces, uint8 (N, 48, 48), together with others'.
+        """Classify one request's faces, uint8 (N, 48, 48), together with those of other requests.
 
-        Serve makes a batch of what came within ``batch_wait_ms``, also while the network works on
-        another: one that waits for it would stay as small as it began.
+        Faces join a batch only once the network is free. Serve closes a batch ``batch_wait_ms``
+        after its first face, even while the network is busy, and it would then wait half empty.
         """
         await self._network_is_free.wait()
         size = self._config.max_batch_size
-        parts = [crops[start : start + size] for start in range(0, len(crops), size)]
-        return np.concatenate(await asyncio.gather(*map(self._batched, parts)))
+        slices = [crops[start : start + size] for start in range(0, len(crops), size)]
+        return np.concatenate(await asyncio.gather(*map(self._batched, slices)))
 
     async def _classify_together(self, crops: list[np.ndarray]) -> list[np.ndarray]:
         self._network_is_free.clear()
         try:
-            probs = await self.answerer.classify(np.concatenate(crops))
+            probs = await self.service.classify(np.concatenate(crops))
         finally:
             self._network_is_free.set()
-        return np.split(probs, np.cumsum([len(part) for part in crops])[:-1])
+        return np.split(probs, np.cumsum(list(map(len, crops)))[:-1])
 
 
 def _num_crops(crops: list[np.ndarray]) -> int:
@@ -277,7 +289,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_port(config: ServeConfig) -> None:
-    """Refuse an address that can't be had: Serve would try again and again."""
+    """Refuse an address that is taken: Serve would retry it without end."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -285,6 +297,6 @@ def _check_port(config: ServeConfig) -> None:
             probe.bind((config.host, config.port))
         except OSError as error:
             raise InputError(
-                f"{config.host}:{config.port} can't be listened at ({error.strerror}): choose "
-                "another --port or --host."
+                f"Cannot listen at {config.host}:{config.port} ({error.strerror}); choose another "
+                "--port or --host."
             ) from error

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.__main__ import MODULES, main, spread_repeatable
+from ray_jobs.__main__ import main, spread_repeatable
+from ray_jobs.jobs import MODULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -100,7 +101,7 @@ def test_what_is_not_understood_names_the_flag(arguments, capsys):
 def test_relative_locations_of_a_submitted_job_are_refused(monkeypatch, capsys):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert main(["ingest", "--source", "a.csv", "--output", "/tmp/b"]) == 2
-    assert "--source a.csv is relative, and a submitted job's folder" in capsys.readouterr().err
+    assert "--source a.csv is a relative path, but Ray deletes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["http://head:8265", "ray://head:10001"])
@@ -108,5 +109,5 @@ def test_an_address_that_takes_submitted_jobs(monkeypatch, capsys, tmp_path, add
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
-    told = capsys.readouterr().err
-    assert f"RAY_ADDRESS is {address}, which takes jobs that are submitted" in told
+    error = capsys.readouterr().err
+    assert f"RAY_ADDRESS must be a node's HOST:PORT, such as HOST:6379, but is {address}" in error

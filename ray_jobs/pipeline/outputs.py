@@ -1,8 +1,9 @@
-"""A job's output folder: claimed before work begins, gone on with, and never taken from others."""
+"""A job's output folder: reserved before work begins, committed when the result is complete."""
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,159 +13,216 @@ from fer.storage import listing
 from ray_jobs.pipeline import locations
 
 JOB = "job.json"
-"""The flags of the job that began an output: where it lies, the rest may be ours."""
+"""The flags of the job that started an output. Where this file exists, the folder is fer's own."""
 
-MADE_FROM = "made_from"
+FINGERPRINTS = "made_from"
+"""Key in ``job.json`` of what the result is made from: the id or digest of each input."""
 
-_SECRET = ("mlflow_uri",)
-"""Flags that may hold a password."""
-
-
-def flags_of(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any job's
-    """Return a job's flags as they may be written down and passed on."""
-    flags = dataclasses.asdict(config)
-    kept = {name: value for name, value in flags.items() if name not in _SECRET}
-    # As it is read again: a tuple is a list then.
-    return dict(json.loads(json.dumps(kept)))
+_SECRET_FLAGS = ("mlflow_uri",)
+"""Flags that may hold a password and are never written down."""
 
 
 @dataclass(frozen=True)
-class Claim:
-    """An output that a job may have, once nothing stands in its way any more.
+class OutputSpec:
+    """What a job leaves in its output folder, declared once by each job.
 
     Attributes:
-        output: Its location.
-        outdated: What lies there and goes when it is taken, what marks a result as complete first.
-        flags: What is written down of the job that takes it; None where its run is gone on with.
+        completed_by: The file that is written last. Where it exists, the result is complete.
+        contents: Names of everything else that the job writes into the folder.
+        started_by: The name that shows that a run made progress worth keeping; None for jobs that
+            cannot be resumed and simply start over.
+        changeable_flags: Flags that may differ when a run is resumed. All others define the result.
     """
 
-    output: str
-    outdated: Sequence[str]
-    flags: Mapping[str, Any] | None
+    completed_by: str
+    contents: tuple[str, ...]
+    started_by: str | None = None
+    changeable_flags: frozenset[str] = frozenset()
 
-    def take(self) -> None:
-        """Make the output ready to be written.
+    def is_complete(self, output: str) -> bool:
+        """Tell whether an output holds a complete result."""
+        return storage.exists(storage.join(output, self.completed_by))
+
+    def reserve(
+        self,
+        config: Any,  # noqa: ANN401 - any job's
+        fingerprints: Mapping[str, str] | None = None,
+        started: float | None = None,
+    ) -> "Reservation":
+        """Check that a job may write to its output, and leave everything there untouched.
+
+        Args:
+            config: The job's configuration, with ``output``, ``overwrite`` and perhaps ``resume``
+                and ``update``.
+            fingerprints: The id or digest of each input, which a resumed run must find unchanged.
+            started: When the job was asked for, by ``time.monotonic``; now by default.
 
         Raises:
-            InputError: It can't be written to.
+            InputError: The output holds a result, a run, or files that fer did not create; or the
+                run in it cannot be resumed with these flags and inputs.
         """
-        if self.flags is None:
+        fingerprints, started = fingerprints or {}, started or time.monotonic()
+        if getattr(config, "resume", False) or getattr(config, "update", False):
+            self._check_same_run(config, fingerprints)
+            return Reservation(self, config.output, started)
+        if self.started_by and not config.overwrite:
+            self._check_not_started(config.output)
+        outdated = self._check_replaceable(config)
+        _check_inputs_survive(config)
+        job = {**flags_of(config), FINGERPRINTS: fingerprints}
+        return Reservation(self, config.output, started, outdated, job)
+
+    def _check_not_started(self, output: str) -> None:
+        assert self.started_by is not None
+        if storage.exists(storage.join(output, self.started_by)):
+            raise InputError(
+                f"{output} already holds a run; continue it with --resume, replace it with "
+                "--overwrite, or choose another --output."
+            )
+
+    def _check_replaceable(self, config: Any) -> tuple[str, ...]:  # noqa: ANN401
+        """Return the names in the output that a new run replaces, the completing file first."""
+        output = config.output
+        if storage.exists(output) and not storage.is_folder(output):
+            raise InputError(f"{output} is a file; choose a folder as --output.")
+        names = listing.child_names(output)
+        if self.completed_by in names and not config.overwrite:
+            raise InputError(
+                f"{output} already holds a result; choose another --output, or replace it with "
+                "--overwrite."
+            )
+        own = {JOB, self.completed_by, *self.contents} if JOB in names else set()
+        if foreign := sorted(names - own):
+            raise InputError(
+                f"{output} contains {foreign[0]}, which fer did not create; choose an empty folder."
+            )
+        return (self.completed_by, *sorted(names - {self.completed_by, JOB}))
+
+    def _check_same_run(self, config: Any, fingerprints: Mapping[str, str]) -> None:  # noqa: ANN401
+        """Refuse to resume a run that other flags or other inputs started."""
+        if not storage.exists(storage.join(config.output, JOB)):
+            raise InputError(
+                f"{config.output} holds no run to resume; start one without --resume or --update."
+            )
+        job = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
+        hint = "resume it unchanged, or start over with --overwrite."
+        if changes := ", ".join(self._changed_flags(config, job)):
+            raise InputError(f"The run in {config.output} was started with {changes}; {hint}")
+        for name, current in fingerprints.items():
+            original = job.get(FINGERPRINTS, {}).get(name, current)
+            if original != current:
+                raise InputError(
+                    f"The run in {config.output} was started with another {name} "
+                    f"({original[:24]}, now {current[:24]}); {hint}"
+                )
+
+    def _changed_flags(self, config: Any, job: Mapping[str, Any]) -> Iterator[str]:  # noqa: ANN401
+        """Yield each flag that differs from the started run's: ``--lr 0.05 (now 0.1)``."""
+        # A run that is older than a flag did what the flag's default does.
+        original = {**_defaults_of(config), **job}
+        for name, value in flags_of(config).items():
+            if name not in self.changeable_flags and value != original[name]:
+                yield f"{flag_of(name)} {_spell(original[name])} (now {_spell(value)})"
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """An output that a job may write to.
+
+    Attributes:
+        spec: What the job writes.
+        output: Location of the folder.
+        started: When the job was asked for, by ``time.monotonic``.
+        outdated: Names that are deleted when the job begins, the completing file first.
+        job: Content of ``job.json``; None where an earlier run is continued.
+    """
+
+    spec: OutputSpec
+    output: str
+    started: float
+    outdated: tuple[str, ...] = ()
+    job: Mapping[str, Any] | None = None
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the job was asked for."""
+        return time.monotonic() - self.started
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the output already holds a complete result, which a resumed run only reports."""
+        return self.spec.is_complete(self.output)
+
+    def read_completed(self) -> dict[str, Any]:
+        """Return the content of the completing file."""
+        content = storage.read_bytes(storage.join(self.output, self.spec.completed_by))
+        return dict(json.loads(content))
+
+    def begin(self) -> None:
+        """Delete what is outdated and write down which job owns the folder.
+
+        Raises:
+            InputError: The output cannot be written to.
+        """
+        if self.job is None:
             return
         try:
             for name in self.outdated:
                 storage.delete(storage.join(self.output, name))
-            content = json.dumps(self.flags, indent=2).encode()
+            content = json.dumps(self.job, indent=2).encode()
             storage.write_bytes(storage.join(self.output, JOB), content)
         except OSError as error:
             raise InputError(f"{self.output} can't be written to: {error}") from error
 
+    def commit(
+        self, completing: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Write the last files; the completing one, as JSON, only when all others are there.
 
-def claim(
-    config: Any,  # noqa: ANN401 - any job's
-    finished: str,
-    parts: Collection[str],
-    made_from: Mapping[str, str] | None = None,
-) -> Claim:
-    """Claim an output, and leave alone what is not ours.
-
-    Args:
-        config: The job's, with ``output`` and ``overwrite``.
-        finished: The file that is written last: where it is, a result is complete.
-        parts: What else a result consists of, left over perhaps by a run that did not finish.
-        made_from: What the result is made from, as pairs of what it is and a fingerprint, for when
-            the job is resumed.
-
-    Raises:
-        InputError: A result is there, or something else, or what the job reads.
-    """
-    output = config.output
-    if storage.exists(output) and not storage.is_folder(output):
-        raise InputError(f"{output} is a file: expected a folder to write to.")
-    found = listing.names(output)
-    is_begun, is_complete = JOB in found, finished in found
-    if is_complete and not config.overwrite:
-        raise InputError(f"{output} already holds a result: name another, or --overwrite it.")
-    ours = {JOB, finished, *parts} if is_begun else set()
-    if others := sorted(found - ours):
-        raise InputError(f"{output} holds {others[0]}, which is not ours: name an empty folder.")
-    _check_apart(config)
-    outdated = (finished, *sorted(found - {finished, JOB}))
-    return Claim(output, outdated, {**flags_of(config), MADE_FROM: made_from or {}})
+        Args:
+            completing: Content of the file that makes the result complete.
+            files: Content of other files by name.
+        """
+        content = json.dumps(completing, indent=2).encode()
+        for name, data in {**(files or {}), self.spec.completed_by: content}.items():
+            storage.write_bytes(storage.join(self.output, name), data)
 
 
-def _check_apart(config: Any) -> None:  # noqa: ANN401
-    """Refuse to delete what is to be read."""
-    for name, value in locations.named(config).items():
+def flag_of(field_name: str) -> str:
+    """Return the flag of a configuration's field: ``--num-workers`` for ``num_workers``."""
+    return f"--{field_name.replace('_', '-')}"
+
+
+def flags_of(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any job's
+    """Return a job's flags as JSON values, without those that may hold a password."""
+    flags = dataclasses.asdict(config)
+    public = {name: value for name, value in flags.items() if name not in _SECRET_FLAGS}
+    # A tuple becomes a list, as it will be when it is read again.
+    return dict(json.loads(json.dumps(public)))
+
+
+def _spell(value: Any) -> str:  # noqa: ANN401 - any flag's value
+    """Return a flag's value as an error shows it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "unset"
+    return "unset" if value is None else str(value)
+
+
+def _defaults_of(config: Any) -> dict[str, Any]:  # noqa: ANN401
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()
+    }
+
+
+def _check_inputs_survive(config: Any) -> None:  # noqa: ANN401
+    """Refuse an input inside the output, whose old content is deleted when the job begins."""
+    for name, value in locations.location_flags(config).items():
         for location in value if isinstance(value, tuple) else (value,):
             if name != "output" and f"{location}/".startswith(f"{config.output}/"):
                 raise InputError(
-                    f"--{name.replace('_', '-')} {location} lies in the output, which begins "
-                    "empty: name another --output."
+                    f"{flag_of(name)} {location} lies inside --output {config.output}, which is "
+                    "emptied first; choose another --output."
                 )
-
-
-def claim_or_resume(
-    config: Any,  # noqa: ANN401 - any job's that can be resumed
-    finished: str,
-    parts: Collection[str],
-    *,
-    begun: str,
-    goes_on: bool,
-    may_change: Collection[str],
-    made_from: Mapping[str, str],
-) -> Claim:
-    """Claim an output, or check that the run in it is the one to go on with.
-
-    Args:
-        config: The job's, with ``output`` and ``overwrite``.
-        finished: The file that is written last: where it is, a result is complete.
-        parts: What else a result consists of.
-        begun: The part that tells that a run got somewhere, and should not be thrown away.
-        goes_on: Whether the run that the output holds is to be gone on with.
-        may_change: Flags that may differ when the run is resumed.
-        made_from: What the result is made from, as pairs of what it is and a fingerprint.
-
-    Raises:
-        InputError: There is nothing to resume, the run began with or from something else, or the
-            output holds a run that nobody asked to resume or to replace.
-    """
-    if goes_on:
-        _check_same_run(config, may_change, made_from)
-        return Claim(config.output, outdated=(), flags=None)
-    if storage.exists(storage.join(config.output, begun)) and not config.overwrite:
-        raise InputError(
-            f"{config.output} already holds a run: --resume goes on with it, --overwrite replaces "
-            "it, or name another folder."
-        )
-    return claim(config, finished, parts, made_from)
-
-
-def _check_same_run(
-    config: Any,  # noqa: ANN401
-    may_change: Collection[str],
-    made_from: Mapping[str, str],
-) -> None:
-    if not storage.exists(storage.join(config.output, JOB)):
-        raise InputError(f"{config.output} holds no run to resume: start one without --resume.")
-    flags = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
-    # A run that was begun before there was a flag did what its default does.
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    known = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()
-    } | flags
-    changed = [
-        f"--{name.replace('_', '-')}"
-        for name, value in flags_of(config).items()
-        if name not in may_change and value != known[name]
-    ]
-    if changed:
-        raise InputError(
-            f"The run in {config.output} began with another {', '.join(changed)}: resume it with "
-            "the same, or start anew with --overwrite."
-        )
-    for what, now in made_from.items():
-        if (then := flags.get(MADE_FROM, {}).get(what, now)) != now:
-            raise InputError(
-                f"The run in {config.output} began with another {what}, {then[:24]} and not "
-                f"{now[:24]}: resume it with the same, or start anew with --overwrite."
-            )

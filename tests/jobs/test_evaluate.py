@@ -94,7 +94,7 @@ def test_a_checkpoint_of_other_classes(fer, dataset, save_network, tmp_path):
     arguments = ("evaluate", "--dataset", dataset, "--output", tmp_path / "report")
     run = fer(*arguments, "--checkpoint", tmp_path / "pets")
     assert run.code == 2
-    assert "knows the classes cat, dog; expected angry, disgust" in run.sentence
+    assert "has the classes cat, dog, but expected angry, disgust" in run.sentence
     assert not (tmp_path / "report").exists()
 
 

@@ -145,7 +145,7 @@ def test_what_is_done_is_not_done_again(fer, undisturbed, collection, checkpoint
         file.unlink()
     kept = {file.name: file.stat().st_mtime_ns for file in faces.iterdir()}
     run = fer(*arguments)
-    assert (run.code, "already holds a run: --resume goes on" in run.sentence) == (2, True)
+    assert (run.code, "already holds a run; continue it with --resume" in run.sentence) == (2, True)
     run = fer(*arguments, "--resume")
     counts = ("images", "faces", "failed")
     assert [run.result[name] for name in counts] == [whole.result[name] for name in counts]
@@ -163,6 +163,9 @@ def test_another_network_does_not_go_on(fer, collection, checkpoint, save_networ
     save_network(tmp_path / "other", seed=8)
     other = command(collection, tmp_path / "other", output, "--limit", "3", "--resume")[3:]
     run = fer(*other)
-    assert (run.code, "began with another model, shallow-" in run.sentence) == (2, True)
+    assert (run.code, "was started with another model (shallow-" in run.sentence) == (2, True)
     run = fer(*command(collection, checkpoint, output, "--min-confidence", "0.9", "--resume")[3:])
-    assert (run.code, "began with another --min-confidence, --limit" in run.sentence) == (2, True)
+    assert (
+        run.code,
+        "started with --min-confidence 0.0 (now 0.9), --limit 3 (now unset)" in run.sentence,
+    ) == (2, True)

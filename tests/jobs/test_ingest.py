@@ -205,8 +205,8 @@ def test_votes_of_other_rows_are_refused(fer, sources, drawn, tmp_path):
     ("name", "sentence"),
     [
         ("none.csv", "does not exist: expected a CSV file, an archive or a folder"),
-        ("empty", "is empty: expected a folder of images, CSV or archives"),
-        ("notes.txt", "is of no known kind: expected a folder, an image, .csv"),
+        ("empty", "is empty: expected a folder of images, CSV files or archives"),
+        ("notes.txt", "is not a supported source: expected a folder, an image, or a file"),
     ],
 )
 def test_a_source_that_is_none(fer, tmp_path, name, sentence):
@@ -240,10 +240,13 @@ def test_an_output_that_exists(fer, sources, dataset, tmp_path):
     before = summary_of(dataset)
     run = fer("ingest", "--source", sources / "fer2013.csv", "--output", dataset)
     assert run.code == 2
-    assert run.sentence == f"{dataset} already holds a result: name another, or --overwrite it."
+    assert (
+        run.sentence
+        == f"{dataset} already holds a result; choose another --output, or replace it with --overwrite."
+    )
     (tmp_path / "mine.txt").write_text("mine")
     run = fer("ingest", "--source", sources / "fer2013.csv", "--output", tmp_path, "--overwrite")
-    assert "holds mine.txt, which is not ours" in run.sentence
+    assert "contains mine.txt, which fer did not create" in run.sentence
     assert (tmp_path / "mine.txt").read_text() == "mine"
     assert summary_of(dataset) == before
 

@@ -20,7 +20,7 @@ from ray import serve
 from fer.errors import InputError
 from fer.models.predictor import Predictor
 from ray_jobs.config import ServeConfig
-from ray_jobs.serve import Replica, app, bind, token_of
+from ray_jobs.serve import Replica, app, bind, read_token
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +131,11 @@ def test_what_comes_while_the_network_works_is_its_next_batch(address, checkpoin
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--host", "0.0.0.0"], "Others than this machine may reach the server, and FER_API_TOKEN"),
-        (["--port", "TAKEN"], "can't be listened at (Address already in use): choose another"),
+        (
+            ["--host", "0.0.0.0"],
+            "Other machines can reach the server, but FER_API_TOKEN is not set",
+        ),
+        (["--port", "TAKEN"], "(Address already in use); choose another --port or --host."),
         (["--checkpoint", "/none"], "/none"),
         (["--detector", "yunet", "--detector-weights", "/none"], "--detector-weights /none can't"),
         (
@@ -159,11 +162,11 @@ def test_serve_that_runs_already_keeps_its_address(fer, address):
 
 def test_a_token_that_no_request_can_send(monkeypatch):
     monkeypatch.setenv("FER_API_TOKEN", "secret\n")
-    assert token_of(ServeConfig(), is_reachable=True) == "secret"
+    assert read_token(ServeConfig(), is_reachable=True) == "secret"
     for token in ("two words", "gehe\u00efm"):
         monkeypatch.setenv("FER_API_TOKEN", token)
-        with pytest.raises(InputError, match="FER_API_TOKEN must be of visible ASCII"):
-            token_of(ServeConfig(), is_reachable=False)
+        with pytest.raises(InputError, match="FER_API_TOKEN must consist of visible ASCII"):
+            read_token(ServeConfig(), is_reachable=False)
 
 
 def test_what_is_deployed_needs_a_token_or_the_words_that_it_does_not(monkeypatch):

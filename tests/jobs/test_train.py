@@ -21,6 +21,7 @@ from fer.models.checkpoint import read_config
 from ray_jobs import train
 from ray_jobs.cluster import autoscaling
 from ray_jobs.config import TrainConfig
+from ray_jobs.training import worker
 
 FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
 
@@ -99,7 +100,7 @@ def test_an_interrupted_run_leaves_nothing_finished(dataset, tmp_path):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith("fer: interrupted, and nothing that looks finished")
+    assert errors.splitlines()[-1].startswith("fer: interrupted; the output is incomplete.")
     assert not (output / "config.json").exists()
     assert 1 <= len(history(output)) < 8
 
@@ -108,12 +109,11 @@ def test_a_run_goes_on_only_as_it_began(fer, trained, dataset):
     folder, result = trained["1"]
     arguments = ("train", "--dataset", dataset, "--output", folder)
     run = fer(*arguments, *FAST)
-    assert (run.code, "already holds a run: --resume goes on" in run.sentence) == (2, True)
+    assert (run.code, "already holds a run; continue it with --resume" in run.sentence) == (2, True)
     run = fer(*arguments, *FAST, "--resume")
-    assert (run.code, "began with another --num-epochs, --augment: resume" in run.sentence) == (
-        2,
-        True,
-    )
+    assert run.code == 2
+    assert "was started with --num-epochs 4 (now " in run.sentence
+    assert "--augment off (now on); resume it unchanged" in run.sentence
     same = ("--num-epochs", "4", "--no-augment")
     assert fer(*arguments, *FAST, *same, "--resume").result["id"] == result["id"]
 
@@ -135,7 +135,7 @@ def test_a_run_does_not_go_on_with_other_data(fer, trained, sources, tmp_path):
     same = ("--num-epochs", "4", "--no-augment", "--resume")
     arguments = ("train", "--dataset", tmp_path / "data", "--output", trained["1"][0])
     run = fer(*arguments, *FAST, *same)
-    assert (run.code, "began with another dataset, " in run.sentence) == (2, True)
+    assert (run.code, "was started with another dataset (" in run.sentence) == (2, True)
 
 
 def test_what_can_t_begin_replaces_nothing(fer, trained, dataset):
@@ -146,7 +146,8 @@ def test_what_can_t_begin_replaces_nothing(fer, trained, dataset):
     run = fer(*arguments, "--from-checkpoint", folder)
     assert run.code == 2
     assert run.sentence == (
-        f"--from-checkpoint {folder} lies in the output, which begins empty: name another --output."
+        f"--from-checkpoint {folder} lies inside --output {folder}, which is emptied first; "
+        "choose another --output."
     )
     run = fer(*arguments, "--mlflow-uri", "http://127.0.0.1:9")
     assert (run.code, "server of --mlflow-uri does not answer" in run.sentence) == (2, True)
@@ -191,7 +192,7 @@ def test_training_learns_from_a_teacher(fer, trained, dataset, sources, tmp_path
     events = sorted(path.name for path in (output / "tensorboard").iterdir())
     assert events == [f"events.out.tfevents.00000{epoch}.fer" for epoch in (1, 2)]
     run = fer(*taught, "--output", output, *FAST, "--resume", "--teacher", trained["2"][0])
-    assert (run.code, "began with another --teacher: resume it" in run.sentence) == (2, True)
+    assert (run.code, "was started with --teacher " in run.sentence) == (2, True)
 
 
 def test_a_checkpoint_that_is_replaced_while_it_is_used(save_network, monkeypatch, tmp_path):
@@ -199,10 +200,10 @@ def test_a_checkpoint_that_is_replaced_while_it_is_used(save_network, monkeypatc
     save_network(tmp_path / "net", seed=1)
     teacher = read_config(str(tmp_path / "net")).id
     config = TrainConfig(dataset="d", output="o", teacher=str(tmp_path / "net"))
-    train._check_unchanged(config, {"dataset": "d", "teacher": teacher})
+    worker._check_unchanged(config, {"dataset": "d", "teacher": teacher})
     save_network(tmp_path / "net", seed=2)
     with pytest.raises(JobError, match=f"was {teacher} when the job began and is shallow-"):
-        train._check_unchanged(config, {"dataset": "d", "teacher": teacher})
+        worker._check_unchanged(config, {"dataset": "d", "teacher": teacher})
 
 
 def test_a_teacher_of_other_classes(fer, trained, sources, dataset, tmp_path):
@@ -290,7 +291,7 @@ def test_a_cluster_that_is_too_small(fer, dataset, tmp_path):
     run = fer(*arguments, "--num-workers", "9")
     assert run.code == 2
     assert run.sentence == (
-        "9 worker(s) of 1 CPU need 9 CPU in all, but the cluster has 4: ask for fewer workers or "
+        "9 worker(s) of 1 CPU need 9 CPU in all, but the cluster has 4; ask for fewer workers or "
         "add nodes."
     )
     run = fer(*arguments, "--use-gpu")
@@ -310,7 +311,7 @@ def test_workers_that_fit_in_all_and_on_no_node(monkeypatch):
         "ray_jobs.cluster.autoscaling.wait_for_resources", lambda *asked: waited.append(asked)
     )
     flags = {"dataset": "d", "output": "o", "cpus_per_worker": 2}
-    with pytest.raises(InputError, match=r"3 worker\(s\) of 2 CPU find no room: .* room for 2;"):
+    with pytest.raises(InputError, match=r"3 worker\(s\) of 2 CPU do not fit: .* room for only 2;"):
         place_workers(TrainConfig(num_workers="3", **flags))
     assert place_workers(TrainConfig(num_workers="2:3", **flags)).num_workers == (2, 3)
     assert waited == [([{"CPU": 2}] * 2, "2 worker(s)")]
@@ -324,8 +325,9 @@ def test_what_others_hold_is_waited_for_with_a_word(cluster, capfd):
     ray.get(other.is_set.remote())
     threading.Timer(2.5, ray.kill, [other]).start()
     autoscaling.wait_for_resources([{"CPU": num_cpus}], "1 worker(s)")
-    told = f"Waiting for room: 1 worker(s) need 1 x ({num_cpus:g} CPU); other jobs must end first\n"
-    assert capfd.readouterr().err == told
+    needed = f"1 x ({num_cpus:g} CPU)"
+    message = f"Waiting for resources: 1 worker(s) need {needed}; other jobs must end first\n"
+    assert capfd.readouterr().err == message
 
 
 def test_a_dataset_that_is_none(fer, tmp_path):
@@ -350,7 +352,7 @@ def test_a_class_that_is_absent_from_train(fer, tmp_path):
 
 def test_a_failure_that_lasts_is_told_in_a_sentence():
     failure = WorkerGroupError("Rank 0:\nTraceback …\nOSError: No space left on device.", {})
-    with pytest.raises(JobError) as told, train._failures_told():
+    with pytest.raises(JobError) as told, train._explained_failures():
         raise failure
     assert str(told.value) == (
         "Training failed: OSError: No space left on device; see to that, and --resume it."
@@ -361,9 +363,7 @@ def test_a_loss_that_explodes(fer, dataset, tmp_path):
     arguments = ("train", "--dataset", dataset, "--output", tmp_path / "run", *FAST, "--lr", "1e30")
     run = fer(*arguments)
     assert run.code == 1
-    assert run.sentence == (
-        "The loss of epoch 1 is not finite, no epoch was good: train anew with a lower --lr."
-    )
+    assert run.sentence == "Loss became non-finite in epoch 1; retrain with a lower --lr."
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -372,4 +372,4 @@ def test_weights_that_explode_in_the_last_step(fer, dataset, tmp_path):
     once = ("--num-epochs", "2", "--batch-size", "168", "--lr", "1e30")
     output = ("--output", tmp_path / "run")
     run = fer("train", "--dataset", dataset, *output, "--model", "shallow", *once)
-    assert (run.code, "The loss of epoch 1 is not finite" in run.sentence) == (1, True)
+    assert (run.code, "Loss became non-finite in epoch 1" in run.sentence) == (1, True)

@@ -18,6 +18,7 @@ from fer import Predictor
 from fer.models.checkpoint import read_config
 from ray_jobs import tune
 from ray_jobs.config import TrainConfig, TuneConfig
+from ray_jobs.training import studies
 
 SMALL = ("--model", "conv2", "--num-epochs", "2", "--cpus-per-trial", "1")
 
@@ -70,7 +71,7 @@ def test_a_search_varies_what_the_paper_tuned(fer, dataset, tmp_path, search):
         assert all(float(row[name]) >= 0 for row in rows)
     assert len({row["lr"] for row in rows}) == 3
     run = fer(*arguments)
-    assert (run.code, "already holds a run: --resume goes on" in run.sentence) == (2, True)
+    assert (run.code, "already holds a run; continue it with --resume" in run.sentence) == (2, True)
 
 
 @pytest.mark.slow
@@ -107,7 +108,7 @@ def test_trials_are_compared_where_they_are_in_their_own_schedules():
     short, long = SimpleNamespace(trial_id="short"), SimpleNamespace(trial_id="long")
 
     def tell(trial, epoch, num_epochs, score):
-        told = {tune.SHARE: 100 * epoch / num_epochs, "val_accuracy": score, "epoch": epoch}
+        told = {tune.PERCENT_DONE: 100 * epoch / num_epochs, "val_accuracy": score, "epoch": epoch}
         return scheduler.on_trial_result(None, trial, told)
 
     for trial in (short, long):
@@ -117,13 +118,13 @@ def test_trials_are_compared_where_they_are_in_their_own_schedules():
     assert tell(long, 5, 12, 0.5) == TrialScheduler.STOP
 
 
-@pytest.mark.parametrize("change", tune.CHANGES)
+@pytest.mark.parametrize("change", studies.CHANGES)
 def test_a_change_of_the_recipe_is_one_of_train_s_flags(change):
     study = TuneConfig(dataset="d", output="o", study="recipe", model="conv2", num_epochs=3)
-    ours = asdict(tune.trial_config(study, {"change": change}))
+    ours = asdict(studies.trial_config(study, {"change": change}))
     as_it_is = asdict(TrainConfig(dataset="d", output="o", model="conv2", num_epochs=3))
     changed = {name for name, value in ours.items() if value != as_it_is[name]}
-    assert changed == set(tune.CHANGES[change])
+    assert changed == set(studies.CHANGES[change])
 
 
 def test_what_is_refused(fer, dataset, tmp_path):

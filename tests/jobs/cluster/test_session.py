@@ -227,7 +227,7 @@ def test_nodes_come_for_a_job_and_go_after_it(autoscaled, label):
     assert alive(autoscaled) == 0
     result, told = finish(autoscaled.job(*label))
     assert result["images"] == NUM_IMAGES
-    assert "Waiting for room: Tasks and networks need 1 x (1 CPU); " in told
+    assert "Waiting for resources: Tasks and networks need 1 x (1 CPU); " in told
     assert "1 cpu_worker starting" in told
     assert alive(autoscaled) > 0
     wait_for(lambda: alive(autoscaled) == 0, seconds=90)
@@ -249,6 +249,6 @@ def test_what_can_never_be_is_refused_at_once(autoscaled, bucket, flags, needed)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors[-2000:]
     (sentence,) = [line for line in errors.splitlines() if line.startswith("fer: ")]
-    assert f"worker(s) need {needed} at the same time, which this cluster can't have" in sentence
+    assert f"worker(s) need {needed} at the same time, but this cluster cannot have" in sentence
     assert time.monotonic() - start < 60
     assert "Traceback" not in errors

@@ -73,6 +73,6 @@ def test_what_streaming_can_t_do(fer, dataset, tmp_path):
     assert run.code == 2
     assert run.sentence == (
         "4 worker(s) of 1 CPU and 1 more to read for them need 5 CPU in all, but the cluster has "
-        "4: ask for fewer workers or add nodes."
+        "4; ask for fewer workers or add nodes."
     )
     assert not (tmp_path / "run" / "config.json").exists()

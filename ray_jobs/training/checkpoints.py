@@ -1,0 +1,39 @@
+"""What a training run writes after each epoch: a checkpoint, and the state to resume from."""
+
+import torch
+
+from fer.data.dataset import Dataset
+from fer.models.checkpoint import pack_checkpoint
+from fer.training.run import Run
+from ray_jobs.config import TrainConfig
+from ray_jobs.pipeline import outputs
+from ray_jobs.training.settings import build_architecture
+
+
+def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, bytes]:
+    """Return the checkpoint of a run's newest epoch, and what the run needs to be restored.
+
+    Args:
+        run: At least one epoch long.
+        config: The flags that it was started with, which the checkpoint names.
+        data: The dataset that it was trained on.
+
+    Returns:
+        Content of each file, by name.
+    """
+    metrics = run.history[-1]
+    checkpoint = pack_checkpoint(
+        run.eval_model,
+        build_architecture(config, data),
+        class_names=data.class_names,
+        preprocessing=config.preprocessing,
+        temperature=metrics["temperature"],
+        training={
+            **outputs.flags_of(config),
+            "epoch": metrics["epoch"],
+            "torch": torch.__version__,
+        },
+        data={"location": data.location, "fingerprint": data.summary["fingerprint"]},
+        scores={name: metrics[name] for name in ("val_loss", "val_accuracy", "val_macro_f1")},
+    )
+    return {**checkpoint, **run.pack()}

@@ -1,0 +1,40 @@
+"""What the flags of a training say about its recipe, its network and its memory."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from fer.data.dataset import Dataset
+from fer.models.layers import Layers
+from fer.models.precision import has_fast_bfloat16
+from fer.training.batches import example_bytes
+from fer.training.recipe import Recipe
+from ray_jobs.config import TrainConfig
+
+MAX_FAILURES = 3
+"""How often lost workers or trials are replaced before the job gives up."""
+
+
+def build_recipe(config: TrainConfig, device: torch.device) -> Recipe:
+    """Return the part of a configuration that fixes a training run, on a device."""
+    names = {field.name for field in dataclasses.fields(Recipe)} - {"bfloat16"}
+    bfloat16 = {"auto": has_fast_bfloat16(device), "bfloat16": True, "float32": False}
+    flags = {name: getattr(config, name) for name in names}
+    return Recipe(**flags, bfloat16=bfloat16[config.precision])
+
+
+def build_architecture(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """Return the part of a configuration that fixes a network, for the classes of a dataset.
+
+    Returns:
+        ``name`` and ``arguments`` of ``fer.models.convnet.build_model``.
+    """
+    layers = {field.name: getattr(config, field.name) for field in dataclasses.fields(Layers)}
+    return {"name": config.model, "arguments": {"num_classes": len(data.class_names), **layers}}
+
+
+def is_streamed(config: TrainConfig, data: Dataset) -> bool:
+    """Tell whether a dataset exceeds ``--memory-limit``, so that workers stream it."""
+    num_examples = sum(sum(data.counts(split).values()) for split in ("train", "val"))
+    return num_examples * example_bytes(len(data.class_names)) > config.memory_limit * 2**30
