@@ -1,11 +1,15 @@
-"""What a cluster can still add: asked for, waited for with a word, or seen never to come.
+"""Waiting for nodes that the cluster's autoscaler can still add, or finding out that it cannot.
 
-It is asked for as a placement group, Ray's public way to want all of something at once, which ends
-with the job whatever becomes of that; of ``ray.autoscaler.sdk.request_resources`` a cluster has but
-one. The answer is what ``ray status`` shows, from the call that it makes (autoscaler v2, which
-``ray up`` and KubeRay start): what the autoscaler launches, what failed, and what it can't place on
-any nodes that it may have. ``get_max_resources_from_cluster_config`` would say that in one number,
-but nothing in the open-source Ray 2.60 writes the configuration that it reads.
+The nodes are requested as a placement group, Ray's public way to ask for several resources at once.
+A placement group is removed with the job that made it, however that job ends. The alternative,
+``ray.autoscaler.sdk.request_resources``, is one request for the whole cluster, which jobs would
+take from each other.
+
+The autoscaler's answer is what ``ray status`` shows: which nodes it launches, which launches
+failed, and which requests it cannot place on any nodes that it may add. This needs autoscaler v2,
+which ``ray up`` and KubeRay start. ``get_max_resources_from_cluster_config`` would give the limits
+of the cluster directly, but nothing in the open-source Ray 2.60 writes the configuration that it
+reads.
 """
 
 import sys
@@ -15,126 +19,115 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined] # compiled
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from fer.errors import InputError
+from ray_jobs.cluster import internals
 
-POLL_SECONDS, TOLD_EVERY_SECONDS = 1.0, 10.0
+POLL_SECONDS, REPORT_EVERY_SECONDS = 1.0, 10.0
 
-AFTER_OTHERS = "other jobs must end first"
+OTHERS_FIRST = "other jobs must end first"
 
 Bundle = Mapping[str, float]
+"""Resources that one process needs on one node, such as ``{"CPU": 4, "GPU": 1}``."""
 
 
 def is_autoscaled() -> bool:
-    """Tell whether this cluster has an autoscaler that says what it does."""
-    return ray.is_initialized() and bool(is_autoscaler_v2())
+    """Tell whether this process is connected to a cluster whose autoscaler reports its state."""
+    return ray.is_initialized() and internals.has_autoscaler_v2()
 
 
 def wait_for_resources(bundles: Sequence[Bundle], purpose: str) -> None:
-    """Return when a cluster has room for bundles at the same time, each on one node.
+    """Wait until a cluster has room for all bundles at the same time, each on one node.
+
+    Without an autoscaler, the caller must make sure that the cluster can hold them.
 
     Args:
-        bundles: Resources that belong together.
-        purpose: What needs them, to be read before "need".
+        bundles: Resources of each process.
+        purpose: What needs the resources, in words that precede "need".
 
     Raises:
-        InputError: The autoscaler may not have nodes for them, even when nobody else uses any.
-            Without an autoscaler it is for the caller to know that the cluster can hold them.
+        InputError: The autoscaler may not add enough nodes, even when no other job uses any.
     """
-    waiting = _Waiting(bundles, purpose, refused_from=0 if _is_idle() else None)
+    wait = _Wait(bundles, purpose, final_from=0 if _is_idle() else None)
     group = placement_group([dict(bundle) for bundle in bundles], strategy="PACK")
     try:
         while not group.wait(POLL_SECONDS):
             if is_autoscaled():
-                waiting.look(_state(), group)
+                wait.check(internals.autoscaling_state(), group)
             else:
-                waiting.tell(AFTER_OTHERS)
+                wait.report(OTHERS_FIRST)
     finally:
         remove_placement_group(group)
 
 
-class _Waiting:
-    """What is told while nodes are waited for, and when there is no use in it.
+class _Wait:
+    """Reports what a job waits for, and decides when waiting is useless.
+
+    The autoscaler also refuses nodes that it could add if other jobs ended. A refusal is therefore
+    final only if it considered a cluster in which no other job held resources.
 
     Attributes:
-        refused_from: Version of the autoscaler's state from which a refusal is for ever: from which
-            on it has looked at nodes that nobody else used.
+        final_from: Version of the autoscaler's state from which on a refusal is final; None while
+            other jobs hold resources.
     """
 
-    def __init__(
-        self, bundles: Sequence[Bundle], purpose: str, *, refused_from: int | None
-    ) -> None:
-        self.needed, self.purpose, self.refused_from = _in_words(bundles), purpose, refused_from
-        self.told = -TOLD_EVERY_SECONDS
+    def __init__(self, bundles: Sequence[Bundle], purpose: str, *, final_from: int | None) -> None:
+        self.needed, self.purpose, self.final_from = _describe(bundles), purpose, final_from
+        self.reported_at = -REPORT_EVERY_SECONDS
 
-    def look(self, state: Any, group: PlacementGroup) -> None:  # noqa: ANN401 - Ray's message
-        """Say what is waited for, or raise that it will never come."""
-        refused = [each.details for each in state.infeasible_gang_resource_requests]
+    def check(self, state: Any, group: PlacementGroup) -> None:  # noqa: ANN401 - Ray's message
+        """Report what the autoscaler does, or raise an error if its refusal is final."""
+        refused = [request.details for request in state.infeasible_gang_resource_requests]
         if any(details.startswith(group.id.hex()) for details in refused):
-            self._consider(state.autoscaler_state_version)
-            self.tell(f"no more nodes may be added, {AFTER_OTHERS}")
+            self._check_refusal(state.autoscaler_state_version)
+            self.report(f"no more nodes may be added, so {OTHERS_FIRST}")
         else:
-            self.refused_from = None if not _is_idle() else self.refused_from
-            self.tell(_doing(state))
+            self.final_from = self.final_from if _is_idle() else None
+            self.report(_activity(state))
 
-    def _consider(self, version: int) -> None:
+    def _check_refusal(self, version: int) -> None:
         if not _is_idle():
-            self.refused_from = None
-        elif self.refused_from is None:
-            # The next one may have been begun before.
-            self.refused_from = version + 2
-        elif version >= self.refused_from:
+            self.final_from = None
+        elif self.final_from is None:
+            # The next version may have been computed before the other jobs ended.
+            self.final_from = version + 2
+        elif version >= self.final_from:
             raise InputError(
-                f"{self.purpose} need {self.needed} at the same time, which this cluster can't "
-                "have with all the nodes that its autoscaler may add: ask for less, or raise "
-                "max_workers or the size of its nodes."
+                f"{self.purpose} need {self.needed} at the same time, but this cluster cannot have "
+                "that even with all the nodes that its autoscaler may add. Ask for less, or raise "
+                "max_workers or the size of the nodes."
             )
 
-    def tell(self, doing: str) -> None:
-        """Say what is waited for, and why it is not there, every ten seconds."""
+    def report(self, activity: str) -> None:
+        """Print what is needed and what is being done about it, at most every ten seconds."""
         now = time.monotonic()
-        if now - self.told >= TOLD_EVERY_SECONDS:
-            self.told = now
-            told = f"Waiting for room: {self.purpose} need {self.needed}; {doing}"
-            print(told, file=sys.stderr, flush=True)
-
-
-def _state() -> Any:  # noqa: ANN401 - Ray's message
-    """Return what the autoscaler says of itself."""
-    client = GcsClient(ray.get_runtime_context().gcs_address)
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(client.get_cluster_status(timeout_s=30))
-    return reply.autoscaling_state
+        if now - self.reported_at >= REPORT_EVERY_SECONDS:
+            self.reported_at = now
+            message = f"Waiting for resources: {self.purpose} need {self.needed}; {activity}"
+            print(message, file=sys.stderr, flush=True)
 
 
 def _is_idle() -> bool:
-    """Tell whether nobody holds a CPU or a GPU."""
-    held, free = ray.cluster_resources(), ray.available_resources()
-    return all(free.get(name, 0) == held.get(name, 0) for name in ("CPU", "GPU"))
+    """Tell whether all CPUs and GPUs of the cluster are free."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return all(free.get(name, 0) == total.get(name, 0) for name in ("CPU", "GPU"))
 
 
-def _doing(state: Any) -> str:  # noqa: ANN401 - Ray's message
-    """Say what the autoscaler does about it."""
-    starting = Counter(each.ray_node_type_name for each in state.pending_instances)
-    for each in state.pending_instance_requests:
-        starting[each.ray_node_type_name] += each.count
-    told = [f"{number} {name} starting" for name, number in starting.items()]
-    told += [f"{each.ray_node_type_name}: {each.reason}" for each in _newest(state)]
-    return ", ".join(told) or "the autoscaler has yet to answer"
+def _activity(state: Any) -> str:  # noqa: ANN401 - Ray's message
+    """Describe which nodes the autoscaler starts, and its latest failure."""
+    starting = Counter(instance.ray_node_type_name for instance in state.pending_instances)
+    for request in state.pending_instance_requests:
+        starting[request.ray_node_type_name] += request.count
+    activity = [f"{number} {node_type} starting" for node_type, number in starting.items()]
+    failures = sorted(state.failed_instance_requests, key=lambda request: request.failed_ts)
+    activity += [f"{failure.ray_node_type_name}: {failure.reason}" for failure in failures[-1:]]
+    return ", ".join(activity) or "the autoscaler has not answered yet"
 
 
-def _newest(state: Any) -> list[Any]:  # noqa: ANN401 - Ray's message
-    failed = sorted(state.failed_instance_requests, key=lambda each: each.failed_ts)
-    return failed[-1:]
-
-
-def _in_words(bundles: Sequence[Bundle]) -> str:
-    """Return bundles as in "4 x (4 CPU, 1 GPU)"."""
+def _describe(bundles: Sequence[Bundle]) -> str:
+    """Return bundles in words, such as "4 x (4 CPU, 1 GPU)"."""
     counts = Counter(
         ", ".join(f"{number:g} {name}" for name, number in bundle.items()) for bundle in bundles
     )
-    return " and ".join(f"{number} x ({what})" for what, number in counts.items())
+    return " and ".join(f"{number} x ({resources})" for resources, number in counts.items())

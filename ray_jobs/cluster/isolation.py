@@ -1,40 +1,44 @@
-"""Input that ends the process which reads it: found out after some deaths, and left behind."""
+"""Poison tasks: input that kills each process that reads it.
+
+Ray Data restarts the task of a killed process without end, so one such file would stop a job
+forever. A task that has been retried a few times therefore reads each input in an isolated process.
+The input that kills that process is given up, and the rest of the task goes on.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import ray
-from ray._private.worker import global_worker
 from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 from ray.remote_function import RemoteFunction
 
+from ray_jobs.cluster import internals
+
 SUSPECT_AFTER = 2
-"""Deaths of a task after which its input is suspected. Nodes are lost too, but seldom twice."""
+"""Failed attempts of a task after which its input is suspected.
+
+Nodes fail too, but seldom twice under the same task.
+"""
 
 
 def is_poison_suspect() -> bool:
-    """Tell whether the process of this task has died so often that its input may be why.
-
-    Ray Data tries a task again without end, and says to no one how often it has.
-    """
-    if not ray.is_initialized():
-        return False
-    return bool(global_worker.core_worker.get_current_task_attempt_number() >= SUSPECT_AFTER)
+    """Tell whether the current task has failed so often that its input may be the cause."""
+    return ray.is_initialized() and internals.task_attempt_number() >= SUSPECT_AFTER
 
 
-def run_isolated(work: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - the work's own
-    """Do some work in a process of its own.
+def run_isolated(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
+    """Call a function in a process of its own and return its result.
 
     Raises:
-        ChildProcessError: It ended that process.
+        ChildProcessError: The call killed that process, twice.
     """
     try:
-        return ray.get(_remote(work).remote(*arguments))
+        return ray.get(_remote(function).remote(*arguments))
     except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
-        raise ChildProcessError("it ends the process that reads it") from error
+        raise ChildProcessError("it crashes the process that reads it") from error
 
 
 @lru_cache(maxsize=8)
-def _remote(work: Callable[..., Any]) -> RemoteFunction:
-    return ray.remote(num_cpus=0, max_retries=1)(work)
+def _remote(function: Callable[..., Any]) -> RemoteFunction:
+    return ray.remote(num_cpus=0, max_retries=1)(function)

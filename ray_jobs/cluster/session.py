@@ -1,4 +1,4 @@
-"""What every job asks of a cluster: to join it, and to have room in it."""
+"""A job's connection to a cluster: joining it, its resources, its errors."""
 
 import logging
 import os
@@ -13,15 +13,18 @@ from ray.data import ExecutionResources
 from ray.exceptions import RayError
 
 from fer.errors import InputError, JobError
-from ray_jobs.cluster import autoscaling
+from ray_jobs.cluster import autoscaling, internals
 from ray_jobs.cluster.autoscaling import Bundle
 
 OBJECT_BYTES_PER_CPU = 128 * 2**20
-"""What a pipeline may keep between its stages: a reader that is faster waits. Ray alone would let
-it fill half of the object store."""
+"""Bytes, for each CPU, that a pipeline may hold in the object store between its stages.
 
-READERS_OF_GROWING = 16
-"""Tasks that read at once on a cluster of which nobody knows how large it will be."""
+A reader that is faster than the later stages then waits. By default, Ray would let it fill half of
+the object store.
+"""
+
+NUM_READER_TASKS_AUTOSCALED = 16
+"""Reader tasks that run at the same time on an autoscaled cluster, whose final size is unknown."""
 
 TRAINING_MEMORY = {
     "env_vars": {
@@ -37,50 +40,52 @@ INFERENCE_MEMORY = {
         "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     }
 }
-"""Runtime environments of processes that run networks: glibc (mallopt(3)) keeps what memory one
-batch took for the next. Large pieces would go back to the system after each use, and be cleared,
-page by page, when the next batch asks for them: an eighth of the deep network's training step, a
-tenth of classifying with it. What a large picture took, inference gives back."""
+"""Runtime environments of processes that run networks.
+
+They make glibc (mallopt(3)) keep the memory of one batch for the next. By default, glibc returns
+large allocations to the system after each use, and the kernel clears them page by page when the
+next batch allocates them. That takes an eighth of the deep network's training step and a tenth of
+classifying with it. In inference, the memory of a large photograph still goes back to the system.
+"""
 
 
 def connect(runtime_env: dict[str, Any] | None = None) -> None:
-    """Join the cluster that ``RAY_ADDRESS`` names, or start one inside this process.
+    """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine.
 
     Args:
-        runtime_env: What all processes of the job run in, where they are alike.
+        runtime_env: Runtime environment of all processes of the job, if they share one.
 
     Raises:
-        InputError: ``RAY_ADDRESS`` is not that of a node.
+        InputError: ``RAY_ADDRESS`` is not the address of a node.
     """
     if not ray.is_initialized():
         _join(runtime_env)
-    # Jobs show their own progress and errors, in the words of what they do.
+    # Jobs report their own progress and errors.
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # Of a cluster that grows nobody knows yet how much it will be.
+    # The final size of an autoscaled cluster is unknown, so its memory gets no limit here.
     if not autoscaling.is_autoscaled():
         memory = OBJECT_BYTES_PER_CPU * int(ray.cluster_resources().get("CPU", 1))
         context.execution_options.resource_limits = ExecutionResources.for_limits(
             object_store_memory=memory
         )
-    # Wrapped by Ray Data, a worker's error would lose its class and its sentence on the way.
+    # Otherwise Ray Data wraps a worker's error, which loses its class and its message.
     context.raise_original_map_exception = True
 
 
 def _join(runtime_env: dict[str, Any] | None) -> None:
-    # Ray reads these when it starts; a person's own setting goes before ours.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # Ray ends a worker that has waited for a second: the next chunk would wait for another's start.
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    # Ray reads these variables when it starts. A user's own setting takes precedence.
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    for name, value in {**settings, **internals.PROCESS_SETTINGS}.items():
+        os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     if address and "://" in address:
         raise InputError(
-            f"RAY_ADDRESS is {address}, which takes jobs that are submitted: ray job submit -- "
-            "python -m ray_jobs …; unset it to use this machine alone, or give a node's HOST:6379."
+            f"RAY_ADDRESS must be a node's HOST:PORT, such as HOST:6379, but is {address}. Submit "
+            "the job to that address with ray job submit -- python -m ray_jobs …, or unset "
+            "RAY_ADDRESS to run on this machine alone."
         )
     ray.init(
         address=None if address else "local",
@@ -92,7 +97,10 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
 
 @contextmanager
 def shutdown_on_exit() -> Iterator[None]:
-    """Leave a cluster that is joined meanwhile: what Ray has to say stands before what follows."""
+    """Disconnect from Ray at the end, if the block connected to it.
+
+    Ray's last log lines then appear before the job's own last line.
+    """
     was_joined = ray.is_initialized()
     try:
         yield
@@ -102,37 +110,40 @@ def shutdown_on_exit() -> Iterator[None]:
 
 
 def require_resources(bundles: Sequence[Bundle], purpose: str) -> None:
-    """Refuse what this cluster can never schedule, and wait for what its autoscaler can add.
+    """Refuse resources that this cluster can never have, and wait for its autoscaler to add nodes.
+
+    Resources that other jobs hold count as available.
 
     Args:
-        bundles: ``CPU`` and ``GPU`` of each process; all must be there at the same time, those of
-            a process on one node.
-        purpose: What needs them, to be read before "need".
+        bundles: ``CPU`` and ``GPU`` of each process. A process needs its bundle on one node, and
+            all processes run at the same time.
+        purpose: What needs the resources, in words that precede "need".
 
     Raises:
-        InputError: The cluster has fewer, or not together, and can't have more.
+        InputError: The cluster has too few resources, or not together on one node, and cannot have
+            more.
     """
     placed = _num_placed(bundles)
     if autoscaling.is_autoscaled():
         if placed < len(bundles):
             autoscaling.wait_for_resources(bundles, purpose)
         return
-    held = ray.cluster_resources()
+    total = ray.cluster_resources()
     for name, needed in sum((Counter(bundle) for bundle in bundles), Counter()).items():
-        if needed > held.get(name, 0):
+        if needed > total.get(name, 0):
             raise InputError(
                 f"{purpose} need {needed:g} {name} in all, but the cluster has "
-                f"{held.get(name, 0):g}: ask for fewer workers or add nodes."
+                f"{total.get(name, 0):g}; ask for fewer workers or add nodes."
             )
     if placed < len(bundles):
         raise InputError(
-            f"{purpose} find no room: each must fit on one node, and the nodes have room for "
+            f"{purpose} do not fit: each must fit on one node, but the nodes have room for only "
             f"{placed}; ask for fewer or for smaller ones."
         )
 
 
 def _num_placed(bundles: Sequence[Bundle]) -> int:
-    """Return how many of some bundles the nodes at hand hold together, large ones first."""
+    """Return how many bundles fit on the current nodes together, placing large bundles first."""
     nodes = [Counter(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     placed = 0
     for bundle in sorted(bundles, key=lambda bundle: sorted(bundle.items()), reverse=True):
@@ -145,32 +156,36 @@ def _num_placed(bundles: Sequence[Bundle]) -> int:
 
 
 def num_reader_tasks() -> int:
-    """Return how many tasks that reserve no CPU may read at once for those that compute."""
+    """Return how many reader tasks, which reserve no CPU, may run at the same time."""
     if autoscaling.is_autoscaled():
-        return READERS_OF_GROWING
+        return NUM_READER_TASKS_AUTOSCALED
     return max(4, int(ray.cluster_resources().get("CPU", 1)) // 2)
 
 
 def avoid_head() -> dict[str, Any]:
-    """Return what keeps tasks that reserve no CPU from a head that offers none.
+    """Return task options that keep tasks without CPUs off a head node that offers no CPU.
 
-    Ray prefers the node that asks for them, the head of a submitted job: all that a job reads and
-    writes would go through it.
+    Ray prefers to run such tasks on the node of the driver, which is the head for a submitted job.
+    Everything that a job reads and writes would then pass through the head.
     """
     for node in ray.nodes():
-        if "node:__internal_head__" in node["Resources"] and not node["Resources"].get("CPU"):
+        if internals.is_head(node) and not node["Resources"].get("CPU"):
             return {"label_selector": {"ray.io/node-id": f"!{node['NodeID']}"}}
     return {}
 
 
 @contextmanager
 def unwrap_errors() -> Iterator[None]:
-    """Raise a mistake that a worker found as the sentence it is, without a traceback."""
+    """Replace an error that comes from a worker by the error that the worker raised.
+
+    Ray wraps a worker's error in its own, with a traceback as the message. This finds the
+    ``InputError``, ``JobError`` or ``OSError`` inside, whose message is one sentence for the user.
+    """
     try:
         yield
     except Exception as error:
         for cause in _causes(error):
-            # Ray's own double of an error has its class, and a traceback for its sentence.
+            # Ray's RayTaskError also derives from the error's class, but its text is a traceback.
             if isinstance(cause, InputError | JobError | OSError) and not isinstance(
                 cause, RayError
             ):
@@ -179,6 +194,11 @@ def unwrap_errors() -> Iterator[None]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and everything that caused it, across Ray's wrappers.
+
+    ``cause`` is an attribute of ``RayTaskError``, ``controller_failure`` and ``worker_failures`` of
+    Ray Train's errors.
+    """
     seen: set[int] = set()
     pending = [error]
     while pending:

@@ -1,7 +1,6 @@
-"""The locations that a job's flags name: made absolute, and asked why when they refuse."""
+"""The locations in a job's flags: made absolute before the job, checked after a failure."""
 
 import dataclasses
-import os
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +10,14 @@ from typing import Any, TypeVar
 from fer import storage
 from fer.errors import InputError
 from fer.models.shipped import SHIPPED
+from ray_jobs.cluster import internals
 from ray_jobs.config import Location, Locations
 
 Config = TypeVar("Config")
 
-_IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-
 
 def location_flags(config: object) -> dict[str, Any]:
-    """Return the flags of a configuration that hold a location or several."""
+    """Return the flags of a configuration that hold locations, except those that are None."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     kinds = (Location, Location | None, Locations)
     values = {name: getattr(config, name) for name, hint in hints.items() if hint in kinds}
@@ -27,10 +25,10 @@ def location_flags(config: object) -> dict[str, Any]:
 
 
 def resolve(config: Config) -> Config:
-    """Make every location of a job's configuration absolute.
+    """Return a job's configuration with absolute locations.
 
     Raises:
-        InputError: A scheme is unknown, or the location is relative in a submitted job.
+        InputError: A scheme is unknown, or a location is relative in a submitted job.
     """
     resolved = {
         name: tuple(_resolve(location, name) for location in value)
@@ -43,10 +41,13 @@ def resolve(config: Config) -> Config:
 
 @contextmanager
 def explain_refusals(config: object) -> Iterator[None]:
-    """Raise why a store refuses everything by now, which what fails first need not know.
+    """Replace an error by its cause if a store now refuses every request.
+
+    The request that fails first, deep in a stage, often does not reveal that credentials have
+    expired or that a bucket is gone.
 
     Raises:
-        StoreError: A bucket that the configuration names can't be listed any more.
+        StoreError: A bucket in the flags can no longer be listed.
     """
     try:
         yield
@@ -60,9 +61,10 @@ def explain_refusals(config: object) -> Iterator[None]:
 def _resolve(location: str, field: str) -> str:
     if location in SHIPPED:
         return location
-    if _IN_JOB in os.environ and not storage.is_uri(location) and not Path(location).is_absolute():
+    is_relative = not storage.is_uri(location) and not Path(location).is_absolute()
+    if is_relative and internals.is_submitted_job():
         raise InputError(
-            f"--{field.replace('_', '-')} {location} is relative, and a submitted job's folder is "
-            "thrown away: give an absolute path or a URI that every node sees."
+            f"--{field.replace('_', '-')} {location} is a relative path, but Ray deletes the "
+            "working folder of a submitted job. Give an absolute path or a URI that all nodes see."
         )
     return storage.resolve(location)

@@ -1,0 +1,95 @@
+"""Every private name of Ray 2.60 that this project uses, behind functions of its own.
+
+Ray documents none of these names and may change them in any release. When Ray is upgraded, run
+``tests/jobs/cluster/test_internals.py``, which checks what each function relies on.
+
+Ray is imported inside the functions: the command line needs ``is_submitted_job`` before it can
+afford to import Ray, and only the AWS node provider needs boto3.
+"""
+# ruff: noqa: PLC0415 - see above
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+PROCESS_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+}
+"""Undocumented environment variables that Ray reads when it starts.
+
+``RAY_TRAIN_HEALTH_CHECK_INTERVAL_S``: how often Ray Train asks its workers for results and errors,
+every 2 seconds by default.
+
+``RAY_idle_worker_killing_time_threshold_ms``: how long an idle worker process is kept, 1 second by
+default. After such a short time, the next chunk would often wait for a new process to start.
+"""
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+HEAD_RESOURCE = "node:__internal_head__"
+
+
+def is_submitted_job() -> bool:
+    """Tell whether this process is the driver of a job that ``ray job submit`` started.
+
+    Ray's job supervisor sets this environment variable for the command that it runs.
+    """
+    return JOB_VARIABLE in os.environ
+
+
+def is_head(node: Mapping[str, Any]) -> bool:
+    """Tell whether an entry of ``ray.nodes()`` is the head, which alone offers this resource."""
+    return HEAD_RESOURCE in node["Resources"]
+
+
+def task_attempt_number() -> int:
+    """Return how often Ray has tried the current task before: 0 in its first attempt.
+
+    Ray counts an attempt when the worker process or its node dies. The public runtime context does
+    not tell this number.
+    """
+    from ray._private.worker import global_worker
+
+    return int(global_worker.core_worker.get_current_task_attempt_number())
+
+
+def has_autoscaler_v2() -> bool:
+    """Tell whether the connected cluster has an autoscaler of version 2, which reports its state.
+
+    ``ray up`` and KubeRay start version 2. Ray keeps its version in the cluster's key-value store,
+    and caches it in this process.
+    """
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+
+    return bool(is_autoscaler_v2())
+
+
+def autoscaling_state() -> Any:  # noqa: ANN401 - a protocol buffer without type stubs
+    """Return the autoscaler's state, an ``AutoscalingState`` message, as ``ray status`` reads it.
+
+    ``ray_jobs.cluster.autoscaling`` reads these fields: ``autoscaler_state_version``,
+    ``infeasible_gang_resource_requests`` (``details``), ``pending_instances``
+    (``ray_node_type_name``), ``pending_instance_requests`` (``ray_node_type_name``, ``count``) and
+    ``failed_instance_requests`` (``ray_node_type_name``, ``reason``, ``failed_ts``).
+    """
+    import ray
+    from ray._raylet import GcsClient  # type: ignore[attr-defined] # compiled
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    client = GcsClient(ray.get_runtime_context().gcs_address)
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(client.get_cluster_status(timeout_s=30))
+    return reply.autoscaling_state
+
+
+def aws_node_provider() -> Any:  # noqa: ANN401 - a class without type stubs
+    """Return the class by which Ray's autoscaler starts and stops EC2 instances.
+
+    Its ``create_node(node_config, tags, count)`` passes ``node_config`` on to EC2's RunInstances,
+    tries each availability zone, and then raises a ``NodeLaunchException`` whose ``category`` is
+    the error code of EC2.
+    """
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    return AWSNodeProvider
