@@ -1,1 +1,1 @@
-"""Networks: how they are built, stored, loaded and run."""
+"""Networks: build, store, load and run them."""

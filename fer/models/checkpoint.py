@@ -1,4 +1,7 @@
-"""Weights, architecture, classes, preprocessing and provenance in one folder, without pickles."""
+"""Checkpoints: weights, architecture, classes, preprocessing and provenance in one folder.
+
+Nothing in a checkpoint is pickled, so loading one runs no code from it.
+"""
 
 import hashlib
 import json
@@ -34,21 +37,21 @@ _MEMBER = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What ``config.json`` says of a network.
+    """The content of a network's ``config.json``.
 
     Attributes:
-        id: Name of the architecture and the first digits of the SHA-256 of the weights.
-        architecture: ``name``, a key of ``MODELS``, and the ``arguments`` of ``build_model``.
-        class_names: Name of each logit.
+        id: Name of the architecture and the first 12 digits of the weights' SHA-256.
+        architecture: ``name``, a key of ``MODELS``, and ``arguments``, those of ``build_model``.
+        class_names: Name of each logit's class.
         image_size: Side of the square input in pixels.
         preprocessing: How a uint8 image becomes the network's input, a key of ``PREPROCESSING``.
-        temperature: What the logits are divided by before the softmax (Guo et al. 2017, arXiv
-            1706.04599), above 0.
+        temperature: Divisor of the logits before the softmax (Guo et al. 2017, arXiv 1706.04599),
+            above 0.
         parameters: Number of trainable parameters.
-        training: How it was trained: the flags, the epoch, the versions of the libraries.
-        data: What it was trained on: location and fingerprint of the dataset.
-        scores: What it scored on ``val``.
-        schema_version: Version of this list.
+        training: How the network was trained: flags, epoch, version of torch.
+        data: Location and fingerprint of the dataset that it was trained on.
+        scores: Its scores on ``val``.
+        schema_version: Version of this schema.
     """
 
     id: str
@@ -70,14 +73,14 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network that can be run: one member, or an ensemble of several.
+    """A loaded checkpoint: a single network, or an ensemble of several.
 
     Attributes:
-        id: The network's id; an ensemble's names its members.
-        class_names: Name of each probability.
-        models: The members, in evaluation mode.
-        configs: What is known of each member.
-        weights: Share of each member in the ensemble's probabilities, summing to 1.
+        id: Id of the network or the ensemble.
+        class_names: Name of each class, in the order of the probabilities.
+        models: The member networks in evaluation mode; a single network is the only member.
+        configs: Configuration of each member.
+        weights: Weight of each member in the ensemble's probabilities; they sum to 1.
     """
 
     id: str
@@ -92,10 +95,11 @@ def pack_checkpoint(
     architecture: dict[str, Any],
     **provenance: Any,  # noqa: ANN401
 ) -> dict[str, bytes]:
-    """Return a checkpoint's files by name.
+    """Return the content of a checkpoint's files by name.
 
     Args:
-        model: What ``build_model(architecture["name"], **architecture["arguments"])`` built.
+        model: A network that ``build_model(architecture["name"], **architecture["arguments"])``
+            built.
         architecture: ``name`` and ``arguments``.
         provenance: Further fields of ``CheckpointConfig``.
     """
@@ -113,44 +117,48 @@ def pack_checkpoint(
 def locate(checkpoint: str) -> str:
     """Return the location of a checkpoint: a folder, a URI, or a name in ``SHIPPED``.
 
-    A shipped checkpoint lies where this process has the package, which differs between nodes.
+    A shipped checkpoint is inside the installed package, whose location differs between nodes. Call
+    this on the node that reads the checkpoint.
     """
     shipped = SHIPPED.get(checkpoint)
     return storage.resolve(checkpoint) if shipped is None else str(shipped)
 
 
 def read_config(checkpoint: str) -> CheckpointConfig:
-    """Read what ``config.json`` says of a single network.
+    """Read the configuration of a single network.
 
     Args:
         checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
-        InputError: The folder is no checkpoint, or one that this version can't run.
+        InputError: The folder is not a checkpoint of a single network, or this version can't run
+            it.
     """
     location = locate(checkpoint)
     content = _read_json(location)
     if "members" in content:
         raise InputError(
-            f"{location} is an ensemble: expected a single network, such as {location}/0."
+            f"{location} is an ensemble; expected a single network, such as {location}/0."
         )
     try:
         fields = {**content, "class_names": tuple(content["class_names"])}
         config = CheckpointConfig(**fields)
     except (KeyError, TypeError) as error:
-        raise InputError(f"{location}/{CONFIG} is not a checkpoint's: {error}.") from error
+        raise InputError(
+            f"{location}/{CONFIG} is not the configuration of a checkpoint: {error}."
+        ) from error
     _check_config(location, config)
     return config
 
 
 def read_id(checkpoint: str) -> str:
-    """Return the id of a network or an ensemble, whose weights stay unread.
+    """Return the id of a network or an ensemble without reading its weights.
 
     Args:
         checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
-        InputError: The folder is no checkpoint.
+        InputError: The folder is not a checkpoint.
     """
     location = locate(checkpoint)
     content = _read_json(location)
@@ -160,13 +168,14 @@ def read_id(checkpoint: str) -> str:
 
 
 def load_checkpoint(checkpoint: str) -> Checkpoint:
-    """Load a network, or an ensemble of networks that share their classes.
+    """Load a network, or an ensemble of networks that have the same classes.
 
     Args:
         checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
-        InputError: The folder is no checkpoint, its weights do not fit, or its members disagree.
+        InputError: The folder is not a checkpoint that this version can run, its weights are
+            damaged or do not fit, or the members of the ensemble have different classes.
     """
     location = locate(checkpoint)
     content = _read_json(location)
@@ -178,30 +187,33 @@ def load_checkpoint(checkpoint: str) -> Checkpoint:
 
 
 def _load_ensemble(location: str, content: Mapping[str, Any]) -> Checkpoint:
-    named = _members(location, content)
-    members = [load_checkpoint(member) for member, _ in named]
+    entries = _members(location, content)
+    members = [load_checkpoint(member) for member, _ in entries]
     class_names = {member.class_names for member in members}
     if len(class_names) != 1:
-        raise InputError(f"{location} is an ensemble whose members know different classes.")
+        raise InputError(
+            f"{location} is an ensemble whose members have different classes; expected the same "
+            "classes in the same order."
+        )
     return Checkpoint(
         id=_ensemble_id(content, [member.id for member in members]),
         class_names=class_names.pop(),
         models=tuple(model for member in members for model in member.models),
         configs=tuple(config for member in members for config in member.configs),
-        # A member that is itself an ensemble hands its share on.
+        # A member that is itself an ensemble divides its share among its own members.
         weights=tuple(
             share * weight
-            for (_, share), member in zip(named, members, strict=True)
+            for (_, share), member in zip(entries, members, strict=True)
             for weight in member.weights
         ),
     )
 
 
 def _members(location: str, content: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Return the location of each member of an ensemble, and its share, summing to 1."""
+    """Return the location and the share of each member of an ensemble; the shares sum to 1."""
     names: Any = content["members"]
     weights: Any = content.get("weights")
-    is_sound = (
+    is_valid = (
         content.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION
         and isinstance(names, list)
         and isinstance(weights, list)
@@ -210,10 +222,10 @@ def _members(location: str, content: Mapping[str, Any]) -> list[tuple[str, float
         and all(isinstance(weight, int | float) and 0 <= weight < math.inf for weight in weights)
         and sum(weights) > 0
     )
-    if not is_sound:
+    if not is_valid:
         raise InputError(
-            f"{location}/{CONFIG} is not an ensemble's: expected names of folders as members, as "
-            f"many weights from 0, and version {SCHEMA_VERSION}."
+            f"{location}/{CONFIG} is not the configuration of an ensemble; expected folder names "
+            f"as members, one non-negative weight per member, and schema version {SCHEMA_VERSION}."
         )
     return [
         (storage.join(location, name), weight / sum(weights))
@@ -226,13 +238,13 @@ def _ensemble_id(content: Mapping[str, Any], member_ids: Sequence[str]) -> str:
 
 
 def checkpoint_files(checkpoint: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the files that a checkpoint consists of by name, each ``config.json`` last.
+    """Yield the name and content of each file of a checkpoint, every ``config.json`` last.
 
     Args:
         checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
-        InputError: The folder is no checkpoint.
+        InputError: The folder is not a checkpoint.
     """
     location = locate(checkpoint)
     for member in _read_json(location).get("members", ()):
@@ -244,15 +256,20 @@ def checkpoint_files(checkpoint: str) -> Iterator[tuple[str, bytes]]:
 
 
 def check_classes(location: str, class_names: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    """Refuse a checkpoint whose classes are not those of the data that it is to be used on.
+    """Check that a checkpoint has the classes of the data that it will be used on.
+
+    Args:
+        location: The checkpoint, for the error.
+        class_names: Classes of the checkpoint.
+        expected: Classes of the data.
 
     Raises:
-        InputError: They differ, in name or in order.
+        InputError: The classes differ in name or in order.
     """
     if class_names != expected:
         raise InputError(
-            f"{location} knows the classes {', '.join(class_names)}; expected "
-            f"{', '.join(expected)}: use a checkpoint that was trained on these."
+            f"{location} has the classes {', '.join(class_names)}, but expected "
+            f"{', '.join(expected)}; choose a checkpoint that was trained on these classes."
         )
 
 
@@ -261,35 +278,42 @@ def _read_json(location: str) -> dict[str, Any]:
         content = json.loads(storage.read_bytes(storage.join(location, CONFIG)))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{location} is not a checkpoint: expected a folder with {CONFIG} and {WEIGHTS}, as "
+            f"{location} is not a checkpoint; expected a folder with {CONFIG} and {WEIGHTS}, as "
             "`fer train` writes it."
         ) from error
     if not isinstance(content, dict):
-        raise InputError(f"{location}/{CONFIG} is not a checkpoint's: expected a JSON object.")
+        raise InputError(
+            f"{location}/{CONFIG} is not the configuration of a checkpoint; expected a JSON object."
+        )
     return content
 
 
 def _check_config(location: str, config: CheckpointConfig) -> None:
-    known = {
+    supported = {
         "schema_version": (SCHEMA_VERSION,),
         "image_size": (IMAGE_SIZE,),
         "preprocessing": tuple(PREPROCESSING),
     }
-    for name, values in known.items():
+    for name, values in supported.items():
         if getattr(config, name) not in values:
             raise InputError(
-                f"{location} has the {name} {getattr(config, name)!r}: this version runs "
+                f"{location} has the {name} {getattr(config, name)!r}; this version supports "
                 f"{' or '.join(map(repr, values))}."
             )
     if not isinstance(config.architecture, dict) or not isinstance(config.temperature, int | float):
-        raise InputError(f"{location}/{CONFIG} is not a checkpoint's: a field is of another kind.")
+        raise InputError(
+            f"{location}/{CONFIG} is not the configuration of a checkpoint; expected an object as "
+            "architecture and a number as temperature."
+        )
     if config.architecture.get("name") not in MODELS:
         raise InputError(
-            f"{location} is a {config.architecture.get('name')!r} network: this version knows "
+            f"{location} is a {config.architecture.get('name')!r} network; this version supports "
             f"{', '.join(MODELS)}."
         )
     if not config.temperature > 0:
-        raise InputError(f"{location} has the temperature {config.temperature}: expected above 0.")
+        raise InputError(
+            f"{location} has the temperature {config.temperature}; expected a number above 0."
+        )
 
 
 def _load_model(location: str, config: CheckpointConfig) -> nn.Module:
@@ -307,12 +331,12 @@ def _load_model(location: str, config: CheckpointConfig) -> nn.Module:
     except RuntimeError as error:
         raise InputError(
             f"{location}/{WEIGHTS} does not fit a {config.architecture['name']} network of "
-            f"{len(config.class_names)} classes: it belongs to another checkpoint."
+            f"{len(config.class_names)} classes; it belongs to another checkpoint."
         ) from error
     if not config.id.endswith(_digest(content)):
         raise InputError(
-            f"{location}/{WEIGHTS} is damaged: its digest is not the one in {config.id}; copy the "
-            "checkpoint again."
+            f"{location}/{WEIGHTS} is damaged: its digest differs from the one in {config.id}; "
+            "copy the checkpoint again."
         )
     return model.eval()
 
@@ -321,11 +345,14 @@ def _digest(weights: bytes) -> str:
     return hashlib.sha256(weights).hexdigest()[:12]
 
 
-# What training needs beside the network that is kept to go on where it stopped.
+# The state of a training run that a checkpoint lacks, for resuming.
 
 
 def pack_training(network: nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
-    """Return the tensors of a network in training and of its optimizer, whose numbers are fixed."""
+    """Serialize the tensors of a network in training and of its optimizer.
+
+    The optimizer's settings are left out, because the recipe fixes them.
+    """
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": tensor for key, tensor in state.items()}
@@ -333,7 +360,7 @@ def pack_training(network: nn.Module, optimizer: torch.optim.Optimizer) -> bytes
 
 
 def unpack_training(network: nn.Module, optimizer: torch.optim.Optimizer, content: bytes) -> None:
-    """Give a network and its optimizer, as they were built, what ``pack_training`` returned."""
+    """Load the output of ``pack_training`` into a newly built network and its optimizer."""
     weights: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in load_tensors(content).items():
@@ -350,7 +377,7 @@ def unpack_training(network: nn.Module, optimizer: torch.optim.Optimizer, conten
 
 @contextmanager
 def temporary_folder(files: Mapping[str, bytes]) -> Iterator[str]:
-    """Yield a folder of the local disk that holds files, by name, and goes away again."""
+    """Yield a temporary local folder that holds some files, given by name."""
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""A network as one process runs it: the fastest way that this processor has, and still faithful."""
+"""Run a network in the fastest way that the processor offers without changing its predictions."""
 
 import copy
 from collections.abc import Callable
@@ -12,19 +12,22 @@ from fer.models.precision import has_fast_bfloat16
 from fer.models.transforms import PREPROCESSING
 
 BATCH_SIZE, CPU_BATCH_SIZE = 512, 32
-"""Images that a network takes at once. On a CPU what each layer makes of them must stay below
-32 MiB: larger pieces of memory the C library fetches anew each time, for a fifth of all time."""
+"""Images per batch, on a GPU and on a CPU.
+
+On a CPU, the output of each layer must stay below 32 MiB. The C library requests larger blocks from
+the operating system every time, which takes a fifth of the total time.
+"""
 
 EngineName = Literal["auto", "float32", "bfloat16", "compiled"]
 
 
 class Engine:
-    """A network, ready to be run on images as they are stored.
+    """A network that is ready to run on uint8 images.
 
     Attributes:
         name: ``float32``, ``bfloat16`` or ``compiled``.
-        dtype: What it computes in.
-        batch_size: Images that it is best given at once.
+        dtype: The data type of the computation.
+        batch_size: The fastest number of images per call.
     """
 
     def __init__(
@@ -33,10 +36,10 @@ class Engine:
         self.name = choose_engine(device) if name == "auto" else name
         self._preprocess = PREPROCESSING[preprocessing]
         self.dtype = _DTYPES.get(self.name) or _DTYPES[choose_engine(device)]
-        fused = fold_batch_norm(model).to(device, self.dtype)
-        fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        folded = fold_batch_norm(model).to(device, self.dtype)
+        folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch_size = CPU_BATCH_SIZE if device.type == "cpu" else BATCH_SIZE
-        self._run = _compile(fused, self.batch_size) if self.name == "compiled" else _eager(fused)
+        self._run = _compile(folded, self.batch_size) if self.name == "compiled" else _eager(folded)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -48,17 +51,18 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def choose_engine(device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Return the fastest engine that a device runs without further ado.
+    """Return the fastest engine that runs on a device without a compiler.
 
-    ``compiled`` is faster still, but needs a C++ compiler, and ten seconds in every process.
+    ``compiled`` is faster still, but it needs a C++ compiler and ten seconds to start in every
+    process.
     """
     return "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode whose batch normalization is part of the layer before it."""
-    fused = copy.deepcopy(model).eval()
-    for block in fused.modules():
+    """Return a copy in evaluation mode with batch normalization folded into the layer before it."""
+    folded = copy.deepcopy(model).eval()
+    for block in folded.modules():
         if not isinstance(block, nn.Sequential) or len(block) < 2:
             continue
         if isinstance(block[0], nn.Conv2d) and isinstance(block[1], nn.BatchNorm2d):
@@ -67,7 +71,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         if isinstance(block[0], nn.Linear) and isinstance(block[1], nn.BatchNorm1d):
             block[0] = fuse_linear_bn_eval(block[0], block[1])
             block[1] = nn.Identity()
-    return fused
+    return folded
 
 
 def _eager(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -79,19 +83,19 @@ def _eager(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _compile(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
-    import torch._inductor.config as inductor  # noqa: PLC0415 - slow, and seldom needed
+    import torch._inductor.config as inductor  # noqa: PLC0415 - slow, and rarely needed
 
     inductor.freezing = True
     compiled = torch.compile(model, dynamic=False)
 
     def run(images: Tensor) -> Tensor:
-        """Fill the batch up: each other size would be compiled anew."""
+        """Pad the images to full batches; any other batch size would be compiled again."""
         num_images = len(images)
         padding = -num_images % batch_size
-        filled = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding))
-        filled = filled.contiguous(memory_format=torch.channels_last)
-        starts = range(0, len(filled), batch_size)
-        parts = [compiled(filled[start : start + batch_size]) for start in starts]
-        return torch.cat(parts)[:num_images]
+        padded = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding))
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        starts = range(0, len(padded), batch_size)
+        logits = [compiled(padded[start : start + batch_size]) for start in starts]
+        return torch.cat(logits)[:num_images]
 
     return run

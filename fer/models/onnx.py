@@ -1,4 +1,4 @@
-"""A checkpoint as one ONNX file that other programs run without this package."""
+"""Export a checkpoint as one ONNX file that other programs can run without this package."""
 
 import io
 import json
@@ -19,11 +19,11 @@ OPSET = 18
 INPUT, OUTPUT = "images", "probabilities"
 
 TOLERANCE = 1e-4
-"""How far a probability of the exported network may lie from the checkpoint's own."""
+"""Largest allowed difference between a probability of the exported network and the original."""
 
 
 class ExportedModel(nn.Module):
-    """All of a checkpoint in one graph: preprocessing, members, temperatures, average."""
+    """A checkpoint as one graph: preprocessing, members, temperatures and weighted average."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class ExportedModel(nn.Module):
 
 
 def require_onnx() -> None:
-    """Refuse to go on without what the export needs.
+    """Check that the packages that the export needs are installed.
 
     Raises:
-        InputError: ONNX, its runtime or torch's way to it is not installed.
+        InputError: onnx, onnxruntime or onnxscript is not installed.
     """
     try:
         import onnx  # noqa: F401, PLC0415 - extras
@@ -52,15 +52,15 @@ def require_onnx() -> None:
         import onnxscript  # noqa: F401, PLC0415
     except ImportError as error:
         raise InputError(
-            "The export needs ONNX, which is not installed: pip install 'fer-on-ray[onnx]'."
+            "The export needs ONNX, which is not installed; run pip install 'fer-on-ray[onnx]'."
         ) from error
 
 
 def to_onnx(checkpoint: Checkpoint) -> bytes:
-    """Return a checkpoint as an ONNX file of one input and one output.
+    """Return the content of an ONNX file with one input and one output.
 
-    ``images`` is uint8 (N, 48, 48), ``probabilities`` float32 (N, C); the names of the classes and
-    the id of the checkpoint stand in its metadata.
+    The input ``images`` is uint8 (N, 48, 48), the output ``probabilities`` float32 (N, C). The
+    file's metadata holds the class names and the id of the checkpoint.
     """
     import onnx  # noqa: PLC0415 - an extra
 
@@ -80,22 +80,22 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         )
     buffer = io.BytesIO()
     proto = program.model_proto  # type: ignore[union-attr]
-    told = {"id": checkpoint.id, "class_names": json.dumps(checkpoint.class_names)}
-    onnx.helper.set_model_props(proto, told)
+    metadata = {"id": checkpoint.id, "class_names": json.dumps(checkpoint.class_names)}
+    onnx.helper.set_model_props(proto, metadata)
     onnx.save_model(proto, buffer)
     return buffer.getvalue()
 
 
 def check_onnx(file: bytes, images: np.ndarray, expected: np.ndarray) -> float:
-    """Run an ONNX file and return how far its probabilities lie from those expected, at most.
+    """Run an ONNX file and return the largest difference from the expected probabilities.
 
     Args:
-        file: What ``to_onnx`` returned.
+        file: Content of the ONNX file.
         images: uint8 (N, 48, 48).
-        expected: The checkpoint's own probabilities, float32 (N, C).
+        expected: float32 (N, C), the checkpoint's own probabilities for ``images``.
 
     Raises:
-        JobError: They lie further apart than ``TOLERANCE``.
+        JobError: The difference exceeds ``TOLERANCE``.
     """
     import onnxruntime  # noqa: PLC0415 - an extra
 
@@ -104,7 +104,7 @@ def check_onnx(file: bytes, images: np.ndarray, expected: np.ndarray) -> float:
     difference = float(np.abs(probs - expected).max())
     if not difference <= TOLERANCE:
         raise JobError(
-            f"The exported network answers differently, by {difference:.2g} of a probability: "
-            f"expected at most {TOLERANCE:g}; nothing was written."
+            f"The exported network's probabilities differ from the checkpoint's by up to "
+            f"{difference:.2g}; expected at most {TOLERANCE:g}. Nothing was written."
         )
     return difference

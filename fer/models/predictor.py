@@ -1,4 +1,4 @@
-"""Checkpoint to probabilities; shared by evaluate, label and serve."""
+"""Predict emotion probabilities with a checkpoint; evaluate, label and serve share this code."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Prediction:
     """The apparent expression of one face.
 
     Attributes:
-        emotion: The most probable class.
-        confidence: Its probability, in [0, 1].
-        probabilities: Probability of each class; they sum to 1.
+        emotion: Name of the most probable class.
+        confidence: Probability of that class, in [0, 1].
+        probabilities: Probability of each class by name; they sum to 1.
     """
 
     emotion: str
@@ -32,7 +32,7 @@ class Prediction:
 
 
 class Predictor:
-    """A checkpoint, ready to say how probable each emotion is.
+    """A checkpoint that is loaded and ready to predict.
 
     Example:
         >>> predictor = Predictor.load()
@@ -64,8 +64,8 @@ class Predictor:
 
         Args:
             checkpoint: A folder, its URI, or a name in ``fer.models.shipped.SHIPPED``.
-            device: Where to run it; by default a GPU where there is one.
-            engine: How to run it; by default in bfloat16 where the device is fast at it.
+            device: Device to run on; by default a GPU if there is one.
+            engine: How to run the networks; by default in bfloat16 if the device is fast at it.
 
         Raises:
             InputError: The folder is not a checkpoint that this version can run.
@@ -80,20 +80,21 @@ class Predictor:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each column of the probabilities."""
+        """Name of each class, in the order of the probabilities."""
         return self.checkpoint.class_names
 
     def predict(
         self, images: Iterable[np.ndarray | bytes | str | Path], *, tta: bool = False
     ) -> list[Prediction]:
-        """Say which emotion each face seems to express.
+        """Predict the apparent emotion of each face.
 
         Args:
-            images: Faces cropped as FER2013 crops them: uint8 arrays (48, 48), the bytes of image
-                files, or their paths or URIs.
-            tta: Whether to average over each image and its mirror image.
+            images: Faces, cropped as in FER2013. Each is a uint8 array (48, 48), the content of an
+                image file, or the path or URI of one.
+            tta: Whether to average over each image and its mirror image (test-time augmentation).
 
         Raises:
+            InputError: An array has another shape or data type.
             ImageError: An image can't be decoded.
         """
         crops = [_to_crop(image) for image in images]
@@ -105,8 +106,8 @@ class Predictor:
         """Return probabilities float32 (N, C) for images uint8 (N, 48, 48).
 
         Args:
-            images: Faces, 0 to 255.
-            tta: Whether to average over each image and its mirror image.
+            images: Faces, gray levels from 0 to 255.
+            tta: Whether to average over each image and its mirror image (test-time augmentation).
         """
         size = self.engines[0].batch_size
         probs = [self._batch_probs(batch, tta) for batch in _batches(images, size)]
@@ -115,13 +116,13 @@ class Predictor:
     @torch.inference_mode()
     def _batch_probs(self, images: np.ndarray, tta: bool) -> np.ndarray:
         batch = torch.tensor(images).to(self.device)
-        probs = self._ensemble(batch)
+        probs = self._average_members(batch)
         if tta:
-            probs = (probs + self._ensemble(mirror(batch))) / 2
+            probs = (probs + self._average_members(mirror(batch))) / 2
         return probs.cpu().numpy()
 
-    def _ensemble(self, batch: Tensor) -> Tensor:
-        """Average the members' softmax, each of its own input and temperature, by weight."""
+    def _average_members(self, batch: Tensor) -> Tensor:
+        """Average the members' softmax by weight, with each member's own temperature."""
         members = zip(self.engines, self.checkpoint.configs, self.checkpoint.weights, strict=True)
         probs = [
             weight * (engine.logits(batch) / config.temperature).softmax(dim=1)
@@ -139,8 +140,8 @@ def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:
     if isinstance(image, np.ndarray):
         if image.shape != (IMAGE_SIZE, IMAGE_SIZE) or image.dtype != np.uint8:
             raise InputError(
-                f"A face is a uint8 array of ({IMAGE_SIZE}, {IMAGE_SIZE}): "
-                f"found {image.dtype} {image.shape}."
+                f"A face must be a uint8 array of shape ({IMAGE_SIZE}, {IMAGE_SIZE}), but found "
+                f"{image.dtype} {image.shape}."
             )
         return image
     data = image if isinstance(image, bytes) else storage.read_bytes(storage.resolve(str(image)))
@@ -149,5 +150,5 @@ def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:
 
 def _batches(images: Sequence[np.ndarray] | np.ndarray, size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(images), size):
-        # A view may run backwards, which torch does not take.
+        # A NumPy view may have negative strides, such as images[:, :, ::-1]; torch rejects those.
         yield np.ascontiguousarray(images[start : start + size])

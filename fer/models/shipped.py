@@ -1,7 +1,6 @@
-"""The checkpoints that the package ships, by name; it does without torch, which flags wait for."""
+"""Names of the shipped checkpoints, without importing torch, so that flags parse quickly."""
 
 from pathlib import Path
 
 SHIPPED = {"bundled": Path(__file__).parents[1] / "weights"}
-"""Folder of each checkpoint, by the name that stands for its location. The README in a folder is
-the network's model card."""
+"""Folder of each shipped checkpoint by name. The README in a folder is its model card."""

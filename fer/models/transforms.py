@@ -1,6 +1,6 @@
-"""A uint8 batch to a standardized float batch, and its augmentation, on the batch's own device.
+"""Preprocess a uint8 batch into a float batch and augment it, on the batch's own device.
 
-Shapes: B images of a batch, 48x48 pixels, one channel.
+Shapes: B images per batch, 48x48 pixels, one channel.
 """
 
 import math
@@ -11,16 +11,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-MAX_TURN_DEGREES = 15.0
+MAX_ROTATION_DEGREES = 15.0
 MAX_SHIFT = 0.1
+"""As a fraction of the image's side."""
+
 MAX_ZOOM = 0.1
+"""As a fraction of the image's size."""
 
 
 def standardize(images: Tensor) -> Tensor:
-    """Bring each image to mean 0 and standard deviation 1, whatever the light.
+    """Scale each image to mean 0 and standard deviation 1, which removes differences in lighting.
 
     Args:
-        images: uint8 or float (B, 48, 48), 0 to 255.
+        images: uint8 or float (B, 48, 48), gray levels from 0 to 255.
 
     Returns:
         float32 (B, 1, 48, 48); a flat image becomes zeros.
@@ -32,13 +35,13 @@ def standardize(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Spread each image's gray levels evenly, then bring them to mean 0 and deviation 1.
+    """Equalize each image's histogram, then scale it to mean 0 and standard deviation 1.
 
-    The contrast normalization that members of the ensembles of Kim et al. (2016, doi
-    10.1007/s12193-015-0209-0) see: each pixel becomes the share of pixels that are not brighter.
+    Each pixel becomes the share of the image's pixels that are not brighter. Some members of the
+    ensembles of Kim et al. (2016, doi 10.1007/s12193-015-0209-0) use this contrast normalization.
 
     Args:
-        images: uint8 (B, 48, 48), 0 to 255.
+        images: uint8 (B, 48, 48), gray levels from 0 to 255.
 
     Returns:
         float32 (B, 1, 48, 48); a flat image becomes zeros.
@@ -54,31 +57,31 @@ PREPROCESSING: dict[str, Callable[[Tensor], Tensor]] = {
     "standardize": standardize,
     "equalize": equalize,
 }
-"""How a uint8 image becomes a network's input, by the name that a checkpoint gives it."""
+"""Functions that turn uint8 images into network input, by the name that a checkpoint stores."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random numbers that move each image of a batch, drawn before the batch is divided.
+    """A random affine transform for each image of a batch.
 
-    Drawn for the global batch from a shared seed and then sliced, they are the same for an image
-    on whichever worker it lands.
+    The transforms are drawn for the global batch from a shared seed and then sliced. An image thus
+    gets the same transform on whichever worker it lands.
 
     Attributes:
-        matrices: float32 (B, 2, 3), output to input coordinates in [-1, 1], x before y.
+        matrices: float32 (B, 2, 3), maps from output to input coordinates in [-1, 1], x before y.
     """
 
     matrices: Tensor
 
     @classmethod
     def draw(cls, batch_size: int, generator: torch.Generator) -> "Augmentation":
-        """Draw a mirroring of one half, and a turn, a zoom and a shift of each image."""
-        turn, zoom, shift_x, shift_y = torch.rand(4, batch_size, generator=generator) * 2 - 1
+        """Draw a rotation, a zoom and a shift for each image, and mirror half of the images."""
+        rotation, zoom, shift_x, shift_y = torch.rand(4, batch_size, generator=generator) * 2 - 1
         mirror = torch.randint(0, 2, (batch_size,), generator=generator) * 2.0 - 1
-        angle = turn * math.radians(MAX_TURN_DEGREES)
+        angle = rotation * math.radians(MAX_ROTATION_DEGREES)
         scale = 1 + zoom * MAX_ZOOM
         cos, sin = scale * angle.cos(), scale * angle.sin()
-        # A shift of 0.1 of the side is one of 0.2 in coordinates that reach from -1 to 1.
+        # Coordinates run from -1 to 1, so a shift by 0.1 of the side is a shift by 0.2.
         shift = 2 * MAX_SHIFT * torch.stack([shift_x, shift_y])
         rows = [
             torch.stack([mirror * cos, -sin, shift[0]]),
@@ -86,12 +89,12 @@ class Augmentation:
         ]
         return cls(torch.stack(rows).permute(2, 0, 1).contiguous())
 
-    def __getitem__(self, part: slice) -> "Augmentation":
-        """Return the numbers of a part of the batch."""
-        return Augmentation(self.matrices[part])
+    def __getitem__(self, index: slice) -> "Augmentation":
+        """Return the transforms of a slice of the batch."""
+        return Augmentation(self.matrices[index])
 
     def apply(self, images: Tensor) -> Tensor:
-        """Move standardized images (B, 1, 48, 48), repeating the border where nothing was."""
+        """Transform preprocessed images (B, 1, 48, 48); pixels from outside repeat the border."""
         grid = F.affine_grid(
             self.matrices.to(images.device), list(images.shape), align_corners=False
         )
@@ -99,5 +102,5 @@ class Augmentation:
 
 
 def mirror(images: Tensor) -> Tensor:
-    """Turn left and right of images (…, 48) about."""
+    """Mirror images (…, 48) left to right."""
     return images.flip(-1)

@@ -1,1 +1,1 @@
-"""How a network is trained: recipe, targets, batches, loop; the same on one worker or many."""
+"""Training of a network: recipe, targets, batches and loop, the same on one worker or many."""

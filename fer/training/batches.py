@@ -1,7 +1,7 @@
-"""What a worker is fed: its part of every global batch of an epoch, and its part of ``val``.
+"""Batches for one training worker: its share of every global batch, and its share of ``val``.
 
-A recipe fixes the global batch: the same seed gives the same examples in the same global batches,
-moved in the same way, however many workers share them.
+A recipe fixes the global batches. The same seed gives the same examples in the same global batches,
+augmented in the same way, whatever the number of workers.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,26 +20,30 @@ from fer.vision.decode import IMAGE_SIZE
 
 VAL_BATCH_SIZE = 256
 
+TEACHER_BATCH_SIZE = 1024
+"""Images that a worker passes to the teacher at a time."""
+
 
 def example_bytes(num_classes: int) -> int:
-    """Return what an example takes of a worker's memory: pixels, a label, a target a class.
+    """Return the bytes of a worker's memory that one example needs.
 
-    Twice, since there are two copies while the examples are sorted and placed.
+    An example consists of its pixels, its label and one target per class. It counts twice because
+    two copies exist while the examples are sorted and copied to the device.
     """
     return 2 * (IMAGE_SIZE**2 + 8 + 4 * num_classes)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's part of a global batch.
+    """One worker's share of a global batch.
 
     Attributes:
         images: uint8 (b, 48, 48).
         labels: int64 (b,).
-        targets: float32 (b, C), what the network is to say.
-        augmentation: How each image is moved, or None.
-        global_size: Examples of the whole batch.
-        step: Number of the batch since the first epoch, from 0.
+        targets: float32 (b, C), the probabilities to learn; a row sums to its example's weight.
+        augmentation: Transform of each image, or None without augmentation.
+        global_size: Number of examples in the global batch.
+        step: Index of the global batch, counted from 0 at the start of the first epoch.
     """
 
     images: Tensor
@@ -52,12 +56,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class DeviceExamples:
-    """Examples that lie in the memory of the device that computes on them.
+    """Examples in the memory of the device that trains or evaluates on them.
 
     Attributes:
         images: uint8 (N, 48, 48).
         labels: int64 (N,).
-        targets: float32 (N, C), what the network is to say; a row's sum is its example's weight.
+        targets: float32 (N, C), the probabilities to learn; a row sums to its example's weight.
     """
 
     images: Tensor
@@ -68,7 +72,7 @@ class DeviceExamples:
     def from_examples(
         cls, examples: Examples, num_classes: int, device: torch.device
     ) -> "DeviceExamples":
-        """Copy examples to a device, their labels as they are for targets."""
+        """Copy examples to a device, with their one-hot labels as targets."""
         images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
         targets = smoothed_targets(labels, num_classes, 0.0)
         return cls(images.to(device), labels.to(device), targets.to(device))
@@ -76,38 +80,42 @@ class DeviceExamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, part: slice | Tensor) -> "DeviceExamples":
-        """Return some of the examples."""
-        return DeviceExamples(self.images[part], self.labels[part], self.targets[part])
+    def __getitem__(self, index: slice | Tensor) -> "DeviceExamples":
+        """Return the examples at a slice or at a tensor of indices."""
+        return DeviceExamples(self.images[index], self.labels[index], self.targets[index])
 
 
 class BatchSource(Protocol):
-    """What a worker trains and is evaluated on."""
+    """A source of the batches that one worker trains on and is evaluated on."""
 
     @property
     def num_train(self) -> int:
-        """Examples of ``train``, those of all workers together."""
+        """Number of examples in ``train``, over all workers."""
 
     @property
     def num_val(self) -> int:
-        """Examples of ``val``, those of all workers together."""
+        """Number of examples in ``val``, over all workers."""
 
     def train_batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this worker's part of each global batch of an epoch, from 0, in a random order."""
+        """Yield this worker's share of each global batch of an epoch, in a random order.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
 
     def val_batches(self) -> Iterator[DeviceExamples]:
-        """Yield this worker's part of ``val``, some examples at a time."""
+        """Yield this worker's share of ``val`` in batches."""
 
 
 @dataclass(frozen=True)
 class InMemoryBatches:
-    """Both splits in the memory of the device: nothing decodes or copies while it trains.
+    """Both splits in the device's memory, so that training neither decodes nor copies images.
 
     Attributes:
-        recipe: Fixes the batches.
+        recipe: The recipe that fixes the batches.
         train_examples: All of ``train``, with the recipe's targets.
-        val_examples: All of ``val``, with its labels for targets.
-        rank: Number of this worker.
+        val_examples: All of ``val``, with one-hot labels as targets.
+        rank: Number of this worker, from 0.
         world_size: Number of workers.
     """
 
@@ -125,90 +133,93 @@ class InMemoryBatches:
         device: torch.device,
         rank: int = 0,
         world_size: int = 1,
-        taught: Callable[[int], None] = lambda _number: None,
+        on_teacher_progress: Callable[[int], None] = lambda _num_images: None,
     ) -> "InMemoryBatches":
-        """Read a dataset onto a device.
+        """Read both splits of a dataset into a device's memory.
 
         Args:
             data: The dataset.
-            recipe: Fixes the batches.
-            device: Of the worker.
-            rank: Number of the worker.
+            recipe: The recipe that fixes the batches.
+            device: The worker's device.
+            rank: Number of the worker, from 0.
             world_size: Number of workers.
-            taught: Told how many training images a teacher has seen, which takes its time.
+            on_teacher_progress: Called with the number of training images that the teacher has
+                classified so far. A teacher can take minutes.
 
         Raises:
-            InputError: A split is empty, or has no votes though the recipe wants them, or the
-                teacher is no checkpoint.
+            InputError: A split is empty, the recipe uses votes and the dataset has none, or the
+                teacher is not a checkpoint.
         """
         num_classes = len(data.class_names)
         train, val = data.read_split("train"), data.read_split("val")
         builder = TargetBuilder.fit(recipe, train.labels, train.votes, num_classes, device)
-        targets = _targets(builder, train, rank, world_size, taught).to(device)
-        placed = replace(DeviceExamples.from_examples(train, num_classes, device), targets=targets)
-        return cls(
-            recipe, placed, DeviceExamples.from_examples(val, num_classes, device), rank, world_size
-        )
+        targets = _build_targets(builder, train, rank, world_size, on_teacher_progress)
+        train_examples = DeviceExamples.from_examples(train, num_classes, device)
+        train_examples = replace(train_examples, targets=targets.to(device))
+        val_examples = DeviceExamples.from_examples(val, num_classes, device)
+        return cls(recipe, train_examples, val_examples, rank, world_size)
 
     @property
     def num_train(self) -> int:
-        """Examples of ``train``."""
+        """Number of examples in ``train``."""
         return len(self.train_examples)
 
     @property
     def num_val(self) -> int:
-        """Examples of ``val``."""
+        """Number of examples in ``val``."""
         return len(self.val_examples)
 
     def train_batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this worker's part of each global batch of an epoch, in a new random order.
+        """Yield this worker's share of each global batch of an epoch, in a new random order.
 
-        The rest that does not fill a global batch is left to other epochs.
+        Examples at the end that do not fill a global batch are dropped from this epoch.
         """
         recipe, examples = self.recipe, self.train_examples
         generator = torch.Generator().manual_seed(seed_of_epoch(recipe.seed, epoch))
         order = torch.randperm(len(examples), generator=generator)
         num_steps = steps_per_epoch(len(examples), recipe.batch_size)
         for index in range(num_steps):
-            chosen = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
-            moves = Augmentation.draw(len(chosen), generator) if recipe.augment else None
-            part = slice(self.rank, None, self.world_size)
-            mine = examples[chosen[part].to(examples.images.device)]
+            indices = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
+            # Drawn for the global batch so that it does not depend on the number of workers.
+            augmentation = Augmentation.draw(len(indices), generator) if recipe.augment else None
+            share = slice(self.rank, None, self.world_size)
+            batch = examples[indices[share].to(examples.images.device)]
             yield Batch(
-                mine.images,
-                mine.labels,
-                mine.targets,
-                moves[part] if moves else None,
-                len(chosen),
+                batch.images,
+                batch.labels,
+                batch.targets,
+                augmentation[share] if augmentation else None,
+                len(indices),
                 epoch * num_steps + index,
             )
 
     def val_batches(self) -> Iterator[DeviceExamples]:
-        """Yield this worker's part of ``val``."""
-        mine = self.val_examples[self.rank :: self.world_size]
-        for start in range(0, len(mine), VAL_BATCH_SIZE):
-            yield mine[start : start + VAL_BATCH_SIZE]
+        """Yield this worker's share of ``val`` in batches."""
+        share = self.val_examples[self.rank :: self.world_size]
+        for start in range(0, len(share), VAL_BATCH_SIZE):
+            yield share[start : start + VAL_BATCH_SIZE]
 
 
-TEACHER_BATCH_SIZE = 1024
-
-
-def _targets(
+def _build_targets(
     builder: TargetBuilder,
     examples: Examples,
     rank: int,
     world_size: int,
-    taught: Callable[[int], None],
+    on_teacher_progress: Callable[[int], None],
 ) -> Tensor:
-    """Return the targets of all examples; of a teacher each worker asks its share of them."""
+    """Return the targets float32 (N, C) of all N examples.
+
+    The teacher, if there is one, is slow. Each worker asks it about its own share of the examples,
+    and all workers exchange the results.
+    """
     if not builder.teacher:
         return builder.build(examples)
     targets = torch.zeros(len(examples), len(builder.weights))
     stride = TEACHER_BATCH_SIZE * world_size
     for start in range(rank, len(examples), stride):
-        part = slice(start, start + stride, world_size)
-        targets[part] = builder.build(examples[part])
-        taught(min(start + stride, len(examples)))
+        share = slice(start, start + stride, world_size)
+        targets[share] = builder.build(examples[share])
+        on_teacher_progress(min(start + stride, len(examples)))
     if world_size > 1:
         targets = targets.to(builder.teacher.device)
         dist.all_reduce(targets)

@@ -1,4 +1,4 @@
-"""What a run scored, epoch by epoch, as JSON lines and as TensorBoard events."""
+"""The metrics of a run, epoch by epoch, as JSON lines and as TensorBoard events."""
 
 import json
 import tempfile
@@ -10,21 +10,21 @@ from tensorboardX import SummaryWriter
 
 
 def to_json_lines(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the metrics of each epoch as a line of JSON."""
+    """Return the metrics as JSON lines, one line per epoch."""
     return "".join(json.dumps(epoch) + "\n" for epoch in history).encode()
 
 
 def from_json_lines(lines: bytes) -> list[dict[str, Any]]:
-    """Return what ``to_json_lines`` was given."""
+    """Parse the output of ``to_json_lines``."""
     return [json.loads(line) for line in lines.splitlines()]
 
 
 def tensorboard_events(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return epochs of a run as one file of TensorBoard events.
+    """Return the content of a TensorBoard event file that holds the metrics of some epochs.
 
     Args:
-        history: For each epoch its number as ``epoch``, the time at which it ended as ``finished``
-            (seconds since 1970), and its metrics, numbers all of them.
+        history: One mapping per epoch, with its number as ``epoch``, the time at which it ended as
+            ``finished`` (seconds since 1970), and its metrics. All values are numbers.
     """
     with tempfile.TemporaryDirectory(prefix="tensorboard-") as folder:
         with SummaryWriter(folder) as writer:

@@ -1,4 +1,4 @@
-"""A training run: what it consists of, how it goes on epoch by epoch, how it is taken up again."""
+"""A training run: its state, its epochs, and how it is stored and restored."""
 
 import math
 import time
@@ -31,23 +31,24 @@ METRICS = "metrics.jsonl"
 TRAINING = "training.safetensors"
 
 PROGRESS_INTERVAL_SECONDS = 1.0
+"""Least time between two calls of the progress callback."""
 
 Advance = Callable[[int, Mapping[str, object]], None]
-"""Takes the number of steps done, and what else is worth saying."""
+"""Progress callback: takes the number of steps done and further values to display, by name."""
 
 
 @dataclass
 class Run:
-    """What one worker trains, and how far it is.
+    """The state of a training run on one worker.
 
     Attributes:
-        recipe: What fixes the run.
-        network: In training.
-        optimizer: Of its weights.
-        average: Follows its weights, or None.
-        history: Metrics of each epoch that is done.
+        recipe: The settings of the run.
+        network: The network in training.
+        optimizer: The optimizer of its weights.
+        average: Moving average of its weights, or None.
         rank: Number of this worker, from 0.
         world_size: Number of workers.
+        history: Metrics of each finished epoch.
     """
 
     recipe: Recipe
@@ -67,13 +68,13 @@ class Run:
         rank: int = 0,
         world_size: int = 1,
     ) -> "Run":
-        """Build a network on a device as the recipe's seed has it.
+        """Create a run with a new network, whose initial weights depend on the recipe's seed.
 
         Args:
-            recipe: What fixes the run.
+            recipe: The settings of the run.
             architecture: ``name`` and ``arguments`` of ``build_model``.
-            device: Where to train it.
-            rank: Number of this worker.
+            device: Device to train on.
+            rank: Number of this worker, from 0.
             world_size: Number of workers.
         """
         torch.manual_seed(recipe.seed)
@@ -85,34 +86,38 @@ class Run:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The network that is evaluated and kept: the average where there is one."""
+        """The network to evaluate and to store: the moving average if there is one."""
         network: nn.Module = self.average.module if self.average else self.network
         return network
 
     @property
     def num_steps_done(self) -> int:
-        """Steps of the epochs that are done."""
+        """Number of steps in the finished epochs."""
         return int(self.history[-1]["step"]) if self.history else 0
 
     def load_weights(self, location: str, class_names: tuple[str, ...]) -> None:
-        """Take over a checkpoint's weights, but for the last layer's if its classes differ."""
-        start = load_checkpoint(location)
-        weights = start.models[0].state_dict()
-        if start.class_names != class_names:
-            fresh = self.network.state_dict()
-            weights |= {name: fresh[name] for name in fresh if name.startswith("output.")}
+        """Load the weights of a checkpoint.
+
+        The last layer keeps its own weights if the checkpoint has other classes than
+        ``class_names``.
+        """
+        checkpoint = load_checkpoint(location)
+        weights = checkpoint.models[0].state_dict()
+        if checkpoint.class_names != class_names:
+            own = self.network.state_dict()
+            weights |= {name: own[name] for name in own if name.startswith("output.")}
         self.network.load_state_dict(weights)
         self.eval_model.load_state_dict(weights)
 
     def pack(self) -> dict[str, bytes]:
-        """Return what a run needs, beside the checkpoint of ``eval_model``, to be taken up again."""
+        """Return the files, by name, that together with a checkpoint restore the run."""
         return {
             TRAINING: pack_training(self.network, self.optimizer),
             METRICS: to_json_lines(self.history),
         }
 
     def restore(self, folder: str) -> None:
-        """Go on from a folder that holds a checkpoint and what ``pack`` returned."""
+        """Restore the run from a folder that holds a checkpoint and the files of ``pack``."""
         unpack_training(self.network, self.optimizer, read_bytes(join(folder, TRAINING)))
         self.eval_model.load_state_dict(load_checkpoint(folder).models[0].state_dict())
         self.history = from_json_lines(read_bytes(join(folder, METRICS)))
@@ -122,30 +127,31 @@ class Run:
     def epochs(
         self, model: nn.Module, batches: BatchSource, advance: Advance
     ) -> Iterator[dict[str, Any]]:
-        """Train the epochs that are left, and yield the metrics of each as they join the history.
+        """Train the remaining epochs; yield each one's metrics after adding them to the history.
 
         Args:
-            model: The network, or what averages its gradients over the workers.
-            batches: Examples to learn from and to score on.
-            advance: Told about the steps, on the first worker about once a second.
+            model: The network, or a wrapper that averages its gradients over the workers.
+            batches: The batches to train on and to evaluate on.
+            advance: Progress callback, called on the first worker about once a second.
 
         Raises:
-            JobError: The loss is not finite.
+            JobError: The loss became infinite or NaN.
         """
         for epoch in range(len(self.history), self.recipe.num_epochs):
             start = time.monotonic()
-            loss, correct, seen = self._train(model, batches, epoch, advance).tolist()
+            loss, correct, num_examples = self._train(model, batches, epoch, advance).tolist()
             trained = time.monotonic()
             scores = self._evaluate(batches)
-            # The last step's weights show in the scores alone.
+            # The training loss was computed before the last step; only the scores reveal that the
+            # last step itself broke the weights.
             if not (math.isfinite(loss) and math.isfinite(scores["val_loss"])):
-                raise JobError(_explosion(epoch))
+                raise JobError(_non_finite_loss(epoch))
             metrics = {
                 "epoch": epoch + 1,
                 "step": (epoch + 1) * steps_per_epoch(batches.num_train, self.recipe.batch_size),
-                "train_loss": loss / seen,
-                "train_accuracy": correct / seen,
-                "images_per_second": seen / (trained - start),
+                "train_loss": loss / num_examples,
+                "train_accuracy": correct / num_examples,
+                "images_per_second": num_examples / (trained - start),
                 "num_workers": self.world_size,
                 **scores,
                 "seconds": time.monotonic() - start,
@@ -157,12 +163,18 @@ class Run:
     def _train(
         self, model: nn.Module, batches: BatchSource, epoch: int, advance: Advance
     ) -> Tensor:
-        """Train for one epoch; return its loss, right answers and examples of all workers."""
-        # Dropout is drawn anew each epoch, so that a resumed run goes on as the first would have.
+        """Train for one epoch.
+
+        Returns:
+            float64 (3,), over all workers: the summed loss, the number of correct predictions, the
+            number of examples.
+        """
+        # Dropout draws from torch's global generator. Seeding it in every epoch makes a restored
+        # run continue as the original one would have.
         torch.manual_seed(seed_of_worker(self.recipe.seed, epoch, self.rank))
         per_epoch = steps_per_epoch(batches.num_train, self.recipe.batch_size)
-        said = {"epoch": f"{epoch + 1}/{self.recipe.num_epochs}", **self._newest()}
-        totals, told = torch.zeros(3, dtype=torch.float64), time.monotonic()
+        status = {"epoch": f"{epoch + 1}/{self.recipe.num_epochs}", **self._last_scores()}
+        totals, last_report = torch.zeros(3, dtype=torch.float64), time.monotonic()
         steps = train_epoch(
             model,
             batches.train_batches(epoch),
@@ -174,18 +186,19 @@ class Run:
         )
         for step, step_totals in enumerate(steps, start=epoch * per_epoch + 1):
             totals += step_totals.cpu()
-            if self.rank == 0 and time.monotonic() - told > PROGRESS_INTERVAL_SECONDS:
-                told = time.monotonic()
-                advance(step, {**said, "loss": f"{totals[0] / totals[2]:.3f}"})
+            if self.rank == 0 and time.monotonic() - last_report > PROGRESS_INTERVAL_SECONDS:
+                last_report = time.monotonic()
+                advance(step, {**status, "loss": f"{totals[0] / totals[2]:.3f}"})
         return self._sum_over_workers(totals)
 
-    def _newest(self) -> dict[str, str]:
+    def _last_scores(self) -> dict[str, str]:
         names = ("val_accuracy", "val_macro_f1") if self.history else ()
         return {name: f"{self.history[-1][name]:.3f}" for name in names}
 
     def _evaluate(self, batches: BatchSource) -> dict[str, float]:
-        """Evaluate each worker's part with the statistics of rank 0, which are those kept."""
+        """Evaluate on this worker's share of ``val``; return the scores over all workers."""
         if self.world_size > 1:
+            # Batch normalization statistics differ between workers; rank 0 stores its own.
             for buffer in self.eval_model.buffers():
                 dist.broadcast(buffer, src=0)
         num_classes = self.network.output.out_features
@@ -208,6 +221,6 @@ class Run:
         return totals.cpu()
 
 
-def _explosion(epoch: int) -> str:
-    last = f"epoch {epoch} is the last good one" if epoch else "no epoch was good"
-    return f"The loss of epoch {epoch + 1} is not finite, {last}: train anew with a lower --lr."
+def _non_finite_loss(epoch: int) -> str:
+    last_good = f" (epoch {epoch} was the last good one)" if epoch else ""
+    return f"Loss became non-finite in epoch {epoch + 1}{last_good}; retrain with a lower --lr."

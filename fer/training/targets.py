@@ -1,4 +1,4 @@
-"""What a network is asked to say of each example."""
+"""Training targets: the probabilities that a network learns for each example."""
 
 from dataclasses import dataclass
 
@@ -14,24 +14,28 @@ from fer.models.predictor import Predictor
 from fer.training.recipe import Recipe
 
 NO_VOTES = (
-    "The dataset has no FER+ votes to learn from: ingest FER2013's CSV file with --votes, or do "
-    "without them."
+    "The dataset has no FER+ votes to learn from; ingest FER2013's CSV file with --votes, or "
+    "train without votes."
 )
 
 
 @dataclass(frozen=True)
 class TargetBuilder:
-    """What a label, ten people's votes and a trained network ask another network to say.
+    """Builds targets from labels, from FER+ votes and from a trained network, the teacher.
 
-    The label, smoothed; in the share of ``votes_weight`` what the votes make of it; of that in turn
-    in the share of ``teacher_weight`` what the teacher says of the image and its mirror image
-    (Hinton et al. 2015, arXiv 1503.02531); and all of it times the weight of the label's class.
+    A target is built in four steps:
+
+    1. Start with the label, smoothed.
+    2. Replace the share ``votes_weight`` with the label probabilities estimated from the votes.
+    3. Replace the share ``teacher_weight`` of the result with the teacher's probabilities, averaged
+       over the image and its mirror image (Hinton et al. 2015, arXiv 1503.02531).
+    4. Multiply by the weight of the label's class.
 
     Attributes:
-        recipe: Fixes the shares.
-        weights: float32 (C,), of each class.
-        vote_model: Knows what votes say of labels, where they are asked.
-        teacher: Says how probable each class is, where it is asked.
+        recipe: The recipe that fixes the shares.
+        weights: float32 (C,), weight of each class.
+        vote_model: Estimates label probabilities from votes; None if the recipe uses no votes.
+        teacher: The trained network; None if the recipe uses no teacher.
     """
 
     recipe: Recipe
@@ -48,17 +52,17 @@ class TargetBuilder:
         num_classes: int,
         device: torch.device,
     ) -> "TargetBuilder":
-        """Learn from a training split what a recipe asks for.
+        """Fit the class weights and the vote model to a training split, and load the teacher.
 
         Args:
-            recipe: Fixes the shares.
-            labels: int (N,), each of 0 to C - 1 at least once.
-            votes: int8 (N, 10); None if there are none.
+            recipe: The recipe that fixes the shares.
+            labels: int (N,), with each of 0 to C - 1 at least once.
+            votes: int8 (N, 10), or None if the dataset has no votes.
             num_classes: C.
-            device: Runs the teacher.
+            device: Device that runs the teacher.
 
         Raises:
-            InputError: There are no votes though the recipe wants them, or the teacher is no
+            InputError: The recipe uses votes and the dataset has none, or the teacher is not a
                 checkpoint.
         """
         vote_model = None
@@ -66,33 +70,33 @@ class TargetBuilder:
             if votes is None:
                 raise InputError(NO_VOTES)
             vote_model = VoteModel.fit(votes, labels, num_classes)
-        is_taught = recipe.teacher and recipe.teacher_weight
-        teacher = Predictor.load(str(recipe.teacher), device) if is_taught else None
+        uses_teacher = recipe.teacher and recipe.teacher_weight
+        teacher = Predictor.load(str(recipe.teacher), device) if uses_teacher else None
         weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
         return cls(recipe, weights, vote_model, teacher)
 
     def build(self, examples: Examples) -> Tensor:
-        """Return the targets float32 (N, C) of N examples: a row's sum is its example's weight."""
-        known = torch.tensor(examples.labels, dtype=torch.int64)
-        targets = smoothed_targets(known, len(self.weights), self.recipe.label_smoothing)
+        """Return the targets float32 (N, C) of N examples; a row sums to its example's weight."""
+        labels = torch.tensor(examples.labels, dtype=torch.int64)
+        targets = smoothed_targets(labels, len(self.weights), self.recipe.label_smoothing)
         if self.vote_model:
             assert examples.votes is not None
-            said = torch.tensor(self.vote_model.predict_probs(examples.votes))
-            targets = targets.lerp(said, self.recipe.votes_weight)
+            vote_probs = torch.tensor(self.vote_model.predict_probs(examples.votes))
+            targets = targets.lerp(vote_probs, self.recipe.votes_weight)
         if self.teacher:
-            said = torch.tensor(self.teacher.predict_probs(examples.images, tta=True))
-            targets = targets.lerp(said, self.recipe.teacher_weight)
-        return targets * self.weights[known].unsqueeze(1)
+            teacher_probs = torch.tensor(self.teacher.predict_probs(examples.images, tta=True))
+            targets = targets.lerp(teacher_probs, self.recipe.teacher_weight)
+        return targets * self.weights[labels].unsqueeze(1)
 
 
 def smoothed_targets(labels: Tensor, num_classes: int, label_smoothing: float) -> Tensor:
-    """Return labels as probabilities, some of which is spread evenly over the classes.
+    """Return one-hot labels with a share of the probability spread evenly over the classes.
 
     Args:
         labels: int64 (N,), 0 to C - 1.
         num_classes: C.
-        label_smoothing: The share that is spread, in [0, 1) (Szegedy et al. 2015, arXiv
-            1512.00567, section 7).
+        label_smoothing: The share to spread, in [0, 1) (Szegedy et al. 2015, arXiv 1512.00567,
+            section 7).
 
     Returns:
         float32 (N, C); rows sum to 1.
@@ -102,15 +106,16 @@ def smoothed_targets(labels: Tensor, num_classes: int, label_smoothing: float) -
 
 
 def class_weights(labels: Tensor, num_classes: int, balance: float) -> Tensor:
-    """Return the weight of each class, by the power ``-balance`` of its number of examples.
+    """Return the weight of each class: its number of examples to the power of ``-balance``.
 
     Args:
         labels: int64 (N,), 0 to C - 1.
         num_classes: C.
-        balance: 0 counts examples alike, 1 counts classes alike.
+        balance: 0 weights all examples equally, 1 weights all classes equally.
 
     Returns:
-        float32 (C,), scaled so that the weights of all examples average 1; 0 for an absent class.
+        float32 (C,), scaled so that the mean weight of the examples is 1; 0 for a class without
+        examples.
     """
     counts = torch.bincount(labels, minlength=num_classes).float()
     weights = counts.clamp_min(1) ** -balance * (counts > 0)

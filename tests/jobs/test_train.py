@@ -196,13 +196,13 @@ def test_training_learns_from_a_teacher(fer, trained, dataset, sources, tmp_path
 
 
 def test_a_checkpoint_that_is_replaced_while_it_is_used(save_network, monkeypatch, tmp_path):
-    monkeypatch.setattr(train.ray_train, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(worker.ray_train, "get_checkpoint", lambda: None)
     save_network(tmp_path / "net", seed=1)
     teacher = read_config(str(tmp_path / "net")).id
     config = TrainConfig(dataset="d", output="o", teacher=str(tmp_path / "net"))
     worker._check_unchanged(config, {"dataset": "d", "teacher": teacher})
     save_network(tmp_path / "net", seed=2)
-    with pytest.raises(JobError, match=f"was {teacher} when the job began and is shallow-"):
+    with pytest.raises(JobError, match=f"was {teacher} when the job started and is shallow-"):
         worker._check_unchanged(config, {"dataset": "d", "teacher": teacher})
 
 

@@ -94,10 +94,10 @@ def test_weights_that_are_damaged_or_another_network_s(tmp_path, save_network):
 
 
 def test_a_folder_that_is_none(tmp_path):
-    with pytest.raises(InputError, match="is not a checkpoint: expected a folder with config.json"):
+    with pytest.raises(InputError, match="is not a checkpoint; expected a folder with config.json"):
         load_checkpoint(str(tmp_path))
 
 
 def test_other_classes():
-    with pytest.raises(InputError, match="knows the classes cat, dog; expected angry"):
+    with pytest.raises(InputError, match="has the classes cat, dog, but expected angry"):
         check_classes("runs/deep", ("cat", "dog"), EMOTIONS)

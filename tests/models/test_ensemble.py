@@ -66,7 +66,9 @@ def test_an_ensemble_that_is_none(tmp_path, save_network, wrong):
     save_network(tmp_path / "0")
     config = {"schema_version": 1, "members": ["0", "0"], "weights": [1, 1], **wrong}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"config\.json is not an ensemble's: expected names"):
+    with pytest.raises(
+        InputError, match=r"config\.json is not the configuration of an ensemble; expected"
+    ):
         load_checkpoint(str(tmp_path))
 
 

@@ -69,7 +69,9 @@ def test_nothing_to_predict(predictor):
 
 
 def test_what_is_no_face(predictor):
-    with pytest.raises(InputError, match=r"uint8 array of \(48, 48\): found float64 \(2, 2\)"):
+    with pytest.raises(
+        InputError, match=r"uint8 array of shape \(48, 48\), but found float64 \(2, 2\)"
+    ):
         predictor.predict([np.zeros((2, 2))])
     with pytest.raises(ImageError, match="can't be decoded"):
         predictor.predict([b"junk"])
