@@ -1,1 +1,1 @@
-"""Plots as PNG bytes, and the pages that hold them."""
+"""Reports: plots as PNG files, and the HTML pages that show them."""

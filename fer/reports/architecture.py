@@ -1,4 +1,4 @@
-"""A drawing of a network, made from the network itself (the paper's Figures 3 and 4)."""
+"""Diagrams of a network's architecture (the paper's Figures 3 and 4)."""
 
 from dataclasses import dataclass, field
 
@@ -10,18 +10,18 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from fer.models.convnet import count_parameters
-from fer.reports.figures import COLORS, INK, to_png
+from fer.reports.figures import COLORS, TEXT_COLOR, to_png
 from fer.vision.decode import IMAGE_SIZE
 
 
 @dataclass
 class Block:
-    """A layer with weights, and what follows it without any.
+    """A convolutional or fully connected layer, and the layers up to the next one.
 
     Attributes:
-        name: What it computes.
-        shape: Of its output for one image: (channels, height, width) or (neurons,).
-        followed_by: The layers after it, in order.
+        name: Description of the layer.
+        shape: Shape of its output for one image: (channels, height, width) or (neurons,).
+        followed_by: Descriptions of the layers after it, in order.
     """
 
     name: str
@@ -30,17 +30,17 @@ class Block:
 
 
 def trace_blocks(model: nn.Module) -> list[Block]:
-    """Return a network's blocks in the order in which an image passes through them."""
+    """Return a network's blocks in the order in which it runs them, found by running it once."""
     blocks = [Block("image", (1, IMAGE_SIZE, IMAGE_SIZE))]
 
-    def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
             blocks.append(Block(_describe(module), tuple(output.shape[1:])))
         elif not isinstance(module, nn.Flatten):
             blocks[-1].followed_by.append(_describe(module))
 
     leaves = [module for module in model.modules() if not list(module.children())]
-    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
+    hooks = [leaf.register_forward_hook(record) for leaf in leaves]
     was_training = model.training
     device = next(model.parameters()).device
     try:
@@ -54,7 +54,11 @@ def trace_blocks(model: nn.Module) -> list[Block]:
 
 
 def draw_architecture(model: nn.Module, title: str) -> bytes:
-    """Draw a network as a row of boxes, high as its maps are large and wide as they are many."""
+    """Draw a network as a row of boxes: height shows the map size, width the number of channels.
+
+    Returns:
+        PNG file.
+    """
     blocks = trace_blocks(model)
     widths = [0.25 + 0.13 * np.log2(block.shape[0]) for block in blocks]
     gap = 1.25
@@ -65,7 +69,7 @@ def draw_architecture(model: nn.Module, title: str) -> bytes:
     for number, (block, width) in enumerate(zip(blocks, widths, strict=True)):
         _draw_block(axes, block, left, width, is_last=number == len(blocks) - 1)
         if number:
-            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1}
+            arrow = {"arrowstyle": "-|>", "color": TEXT_COLOR, "lw": 1}
             axes.annotate("", (left - 0.08, 0), (left - gap + 0.08, 0), arrowprops=arrow)
         left += width + gap
     axes.set(xlim=(-0.8, left - gap + 0.8), ylim=(-2.9, 1.9))
@@ -77,12 +81,16 @@ def _draw_block(axes: Axes, block: Block, left: float, width: float, *, is_last:
     is_map = len(block.shape) == 3
     height = 0.4 + 2.4 * block.shape[1] / IMAGE_SIZE if is_map else 1.4
     color = COLORS[0] if is_map else COLORS[2] if is_last else COLORS[1]
-    axes.add_patch(Rectangle((left, -height / 2), width, height, fc=color, ec=INK, alpha=0.75))
+    axes.add_patch(
+        Rectangle((left, -height / 2), width, height, fc=color, ec=TEXT_COLOR, alpha=0.75)
+    )
     size = " × ".join(map(str, block.shape))
     center = left + width / 2
-    axes.text(center, height / 2 + 0.12, size, ha="center", fontsize=9, color=INK)
+    axes.text(center, height / 2 + 0.12, size, ha="center", fontsize=9, color=TEXT_COLOR)
     lines = "\n".join([block.name, *block.followed_by])
-    axes.text(center, -1.6, lines, ha="center", va="top", fontsize=8, color=INK, linespacing=1.4)
+    axes.text(
+        center, -1.6, lines, ha="center", va="top", fontsize=8, color=TEXT_COLOR, linespacing=1.4
+    )
 
 
 def _describe(layer: nn.Module) -> str:
@@ -95,7 +103,7 @@ def _describe(layer: nn.Module) -> str:
             return "batch norm"
         case nn.MaxPool2d(kernel_size=size, stride=stride):
             return f"max pool {size}×{size}, stride {stride}"
-        case nn.Dropout(p=share):
-            return f"dropout {share:g}"
+        case nn.Dropout(p=rate):
+            return f"dropout {rate:g}"
         case _:
             return type(layer).__name__

@@ -1,4 +1,4 @@
-"""The report of an evaluation: JSON, pictures, and one HTML page that opens from disk."""
+"""The report on an evaluation: JSON, plots, and one self-contained HTML page."""
 
 import dataclasses
 import json
@@ -28,22 +28,23 @@ PAPER_TABLE_1 = {
     "overall": (56.31, 65.55),
 }
 """Table 1 of the paper (Le, Pham and Hoang, Convolutional Neural Networks for Facial Emotion
-Recognition, VNU-HCM University of Science) as printed: recognition accuracy in percent, shallow and
-deep network."""
+Recognition, VNU-HCM University of Science) as printed: recognition accuracy in percent of the
+shallow and the deep network."""
 
 NUM_MISTAKES = 16
-"""Faces in the gallery of a network's surest mistakes."""
+"""Number of misclassified faces that the report shows for each network."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """What is evaluated.
+    """A checkpoint to evaluate: one network or an ensemble.
 
     Attributes:
-        name: What the report calls it.
-        location: Where its checkpoint is.
-        id: Its id.
-        models: Its networks by their architecture: its name, and what differs from the defaults.
+        name: Name in the report.
+        location: Location of the checkpoint.
+        id: Id of the checkpoint.
+        models: Its networks by title: the architecture's name and the arguments that differ from
+            the defaults.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Network:
 
     @classmethod
     def load(cls, name: str, location: str) -> "Network":
-        """Load a checkpoint for the report to draw."""
+        """Load a checkpoint, so that the report can draw its networks."""
         loaded = load_checkpoint(location)
         names = [_title(config.architecture) for config in loaded.configs]
         return cls(name, location, loaded.id, dict(zip(names, loaded.models, strict=True)))
@@ -61,19 +62,19 @@ class Network:
 
 def _title(architecture: Mapping[str, Any]) -> str:
     defaults, given = dataclasses.asdict(Layers()), architecture["arguments"]
-    # Dropout leaves the drawing as it is.
+    # Dropout does not change the diagram.
     names = [name for name in defaults if name != "dropout" and name in given]
     others = [f"{name} {given[name]}" for name in names if given[name] != defaults[name]]
     return ", ".join([architecture["name"], *others])
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The examples that were predicted.
+class GroundTruth:
+    """The N examples of a split.
 
     Attributes:
         labels: int (N,).
-        digests: SHA-256 of each, N strings.
+        digests: SHA-256 of the pixels of each, N strings.
     """
 
     labels: np.ndarray
@@ -82,13 +83,13 @@ class Truth:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network scored on a split.
+    """The scores of a network on a split.
 
     Attributes:
-        network: What was evaluated.
-        scores: What it scored.
-        mistakes: Its surest mistakes: faces uint8 (M, 48, 48).
-        captions: What each of these is, and what it was taken for.
+        network: The network.
+        scores: Its scores.
+        mistakes: The M faces that it misclassified most confidently, uint8 (M, 48, 48).
+        captions: Label and prediction of each of these.
     """
 
     network: Network
@@ -98,11 +99,11 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """What the report calls the network."""
+        """Name of the network in the report."""
         return self.network.name
 
     def headline(self) -> dict[str, Any]:
-        """Return the name, location and id of the network, its accuracy and macro-F1."""
+        """Return the network's name, location and id with its accuracy and macro-F1."""
         return {
             "name": self.name,
             "checkpoint": self.network.location,
@@ -113,17 +114,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """How the scores came about.
+class EvaluationContext:
+    """The data and the settings behind an evaluation's scores.
 
     Attributes:
         dataset: Location of the dataset.
         fingerprint: Digest of its pixels, labels and splits.
         split: The split that was scored.
-        tta: Whether each image was averaged with its mirror image.
-        fusion: How the members of the ensemble are weighed; None without one.
-        weights: Share of each in the decision.
-        created: When, in ISO 8601.
+        tta: Whether the prediction was averaged over each image and its mirror image.
+        fusion: How the members of the ensemble are weighted; None without an ensemble.
+        weights: Weight of each member.
+        created: Time of the evaluation in ISO 8601.
     """
 
     dataset: str
@@ -135,30 +136,37 @@ class Circumstances:
     created: str
 
 
-def evaluate(network: Network, truth: Truth, probs: np.ndarray, data: Dataset) -> Evaluation:
-    """Score a network's probabilities float (N, C), and fetch the faces that it mistook."""
+def evaluate(network: Network, truth: GroundTruth, probs: np.ndarray, data: Dataset) -> Evaluation:
+    """Score a network and read the faces that it misclassified most confidently.
+
+    Args:
+        network: The network.
+        truth: The N examples.
+        probs: Its probabilities, float (N, C).
+        data: The dataset, which holds the faces.
+    """
     preds, confidence = probs.argmax(axis=1), probs.max(axis=1)
     wrong = np.flatnonzero(preds != truth.labels)
-    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES]
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES]
     names = data.class_names
     captions = tuple(
-        f"{names[truth.labels[row]]}\n→ {names[preds[row]]} {confidence[row]:.0%}" for row in surest
+        f"{names[truth.labels[row]]}\n→ {names[preds[row]]} {confidence[row]:.0%}" for row in worst
     )
     scores = score(truth.labels, probs, names)
     return Evaluation(
-        network, scores, data.read_images([truth.digests[row] for row in surest]), captions
+        network, scores, data.read_images([truth.digests[row] for row in worst]), captions
     )
 
 
 def evaluation_report(
-    evaluations: Sequence[Evaluation], circumstances: Circumstances
+    evaluations: Sequence[Evaluation], context: EvaluationContext
 ) -> dict[str, bytes]:
-    """Return the report's files by name: ``index.html``, pictures, ``report.json``."""
+    """Return the files of the report by name: the page, ``report.json`` and the plots."""
     pictures = _pictures(evaluations)
-    page = _page(evaluations, circumstances, pictures)
+    page = _page(evaluations, context, pictures)
     content = {
         "schema_version": 1,
-        **dataclasses.asdict(circumstances),
+        **dataclasses.asdict(context),
         "checkpoints": [_to_json(evaluation) for evaluation in evaluations],
         "paper_table_1": PAPER_TABLE_1,
     }
@@ -171,13 +179,13 @@ def evaluation_report(
 
 def _pictures(evaluations: Sequence[Evaluation]) -> dict[str, bytes]:
     scored = {evaluation.name: evaluation.scores for evaluation in evaluations}
-    pictures = {"recall.png": figures.recall_by_class(scored)}
+    pictures = {"recall.png": figures.plot_recall_by_class(scored)}
     for evaluation in evaluations:
         name, scores = evaluation.name, evaluation.scores
-        pictures[f"{name}-confusion.png"] = figures.confusion_matrix(scores, name)
-        pictures[f"{name}-calibration.png"] = figures.reliability(scores, name)
+        pictures[f"{name}-confusion.png"] = figures.plot_confusion_matrix(scores, name)
+        pictures[f"{name}-calibration.png"] = figures.plot_reliability(scores, name)
         if len(evaluation.captions):
-            pictures[f"{name}-mistakes.png"] = figures.mistakes(
+            pictures[f"{name}-mistakes.png"] = figures.plot_mistakes(
                 evaluation.mistakes, evaluation.captions
             )
         for title, model in evaluation.network.models.items():
@@ -187,7 +195,7 @@ def _pictures(evaluations: Sequence[Evaluation]) -> dict[str, bytes]:
 
 
 def _page(
-    evaluations: Sequence[Evaluation], circumstances: Circumstances, pictures: dict[str, bytes]
+    evaluations: Sequence[Evaluation], context: EvaluationContext, pictures: dict[str, bytes]
 ) -> str:
     return render_page(
         "evaluation.html",
@@ -195,21 +203,21 @@ def _page(
         evaluations=evaluations,
         paper=PAPER_TABLE_1,
         architectures=[name for name in pictures if name.endswith("-architecture.png")],
-        **dataclasses.asdict(circumstances),
+        **dataclasses.asdict(context),
     )
 
 
 def _to_json(evaluation: Evaluation) -> dict[str, Any]:
     scores = dataclasses.asdict(evaluation.scores)
     confusion = scores.pop("confusion").tolist()
-    # The headline's accuracy and macro-F1 give way to those with their intervals.
+    # The scores overwrite the headline's accuracy with the one that has an interval.
     return {**evaluation.headline(), **_without_nan(scores), "confusion": confusion}
 
 
 def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Turn what JSON can't say, the recall of a class without examples, into null."""
+    """Replace nan by None; JSON cannot hold nan, the recall of a class without examples."""
     if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
+        return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and np.isnan(value) else value

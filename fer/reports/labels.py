@@ -1,4 +1,4 @@
-"""The report beside labels: one HTML page that opens from disk."""
+"""The report on a folder of labels: one self-contained HTML page."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ from fer.reports.pages import render_page
 def label_report(
     tally: LabelTally, class_names: Sequence[str], summary: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """Return the report's files by name: ``report.html`` and a picture.
+    """Return the files of the report by name: ``report.html`` and ``emotions.png``.
 
     Args:
-        tally: What was counted, and what there is to see.
-        class_names: The emotions, in their order.
+        tally: Counts of the labels, and sample faces.
+        class_names: The emotions, in the order of the report.
         summary: The content of ``summary.json``.
     """
     pictures = {
-        "emotions.png": figures.emotion_counts(
+        "emotions.png": figures.plot_emotion_counts(
             {name: tally.emotions[name] for name in class_names}, dict(tally.statuses)
         ),
-        "confidences.png": figures.confidences(tally.confidences),
+        "confidences.png": figures.plot_confidences(tally.confidences),
     }
     gallery = {
-        name: [(shown, _data_uri(shown.thumbnail)) for shown in tally.samples[name]]
+        name: [(sample, _data_uri(sample.thumbnail)) for sample in tally.samples[name]]
         for name in class_names
         if tally.samples.get(name)
     }

@@ -1,4 +1,4 @@
-"""HTML pages that open from disk: templates of this folder, with their pictures inside."""
+"""Self-contained HTML pages, rendered from the templates in this folder."""
 
 import base64
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ import jinja2
 
 
 def render_page(template: str, pictures: Mapping[str, bytes], **context: Any) -> str:  # noqa: ANN401
-    """Return a page.
+    """Render a page with its pictures embedded, so that it opens from disk.
 
     Args:
-        template: Name of its template in this folder.
-        pictures: PNG files by name, which the template finds as data URIs under ``pictures``.
-        context: What else the template asks for.
+        template: File name of the template in this folder.
+        pictures: PNG files by name. The template reads them as data URIs from ``pictures``.
+        context: The template's other variables.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fer.reports", "."),

@@ -1,4 +1,4 @@
-"""The report of a study: a table of its trials, pictures, and one HTML page."""
+"""The report on a study: a table of its trials, plots, and one self-contained HTML page."""
 
 import json
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ from fer.reports.pages import render_page
 from fer.reports.trials import Study, format_value
 
 METRICS = ("val_accuracy", "val_macro_f1", "train_accuracy", "epoch", "minutes")
-LEAST_FOR_IMPORTANCE = 6
-"""Trials without which nothing can be said about what mattered."""
+MIN_TRIALS_FOR_IMPORTANCE = 6
+"""Smallest number of trials from which the importance of parameters is estimated."""
 
 
 def study_report(study: Study, result: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the report's files by name: ``trials.csv``, pictures, the page, ``report.json`` last.
+    """Return the files of the report by name, with ``report.json`` last.
 
     Args:
-        study: What to report.
-        result: What the job's RESULT line says of it.
+        study: The study.
+        result: The job's RESULT line.
     """
     table = trial_table(study)
     importance = parameter_importance(study)
-    pictures = {"accuracy.png": figures.study_curves(study.trials, study.select_by)}
+    pictures = {"accuracy.png": figures.plot_study_curves(study.trials, study.select_by)}
     if importance:
-        pictures["importance.png"] = figures.importance(importance, study.select_by)
+        pictures["importance.png"] = figures.plot_importance(importance, study.select_by)
     content = {
         "schema_version": 1,
         "study": study.name,
@@ -47,7 +47,7 @@ def study_report(study: Study, result: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def trial_table(study: Study) -> pd.DataFrame:
-    """Return a row a trial, the best first: what it varied, and ``METRICS`` of its best epoch."""
+    """Tabulate each trial's varied flags and ``METRICS`` at its best epoch, best trial first."""
     rows = []
     for trial in study.trials:
         best = trial.best(study.select_by)
@@ -57,25 +57,28 @@ def trial_table(study: Study) -> pd.DataFrame:
 
 
 def parameter_importance(study: Study) -> dict[str, float]:
-    """Estimate how much of the score each parameter explains: shares that sum to 1.
+    """Estimate the permutation importance of each parameter, as shares that sum to 1.
 
-    A random forest learns the score from the parameters; a parameter matters as much as the fit
-    suffers when its values are shuffled (Breiman 2001, doi 10.1023/A:1010933404324). Empty where
-    one parameter varies, or fewer than ``LEAST_FOR_IMPORTANCE`` trials were made.
+    A random forest is fit to predict the score from the parameters. The importance of a parameter
+    is the loss of fit when its values are shuffled (Breiman 2001, doi 10.1023/A:1010933404324).
+
+    Returns:
+        The shares, the largest first. Empty if only one parameter varies, or if there are fewer
+        than ``MIN_TRIALS_FOR_IMPORTANCE`` trials.
     """
     names = list(study.trials[0].varied)
-    if len(names) < 2 or len(study.trials) < LEAST_FOR_IMPORTANCE:
+    if len(names) < 2 or len(study.trials) < MIN_TRIALS_FOR_IMPORTANCE:
         return {}
-    from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415 - slow, and seldom needed
+    from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415 - slow to import, rarely needed
     from sklearn.inspection import permutation_importance  # noqa: PLC0415
 
     values = pd.DataFrame([trial.varied for trial in study.trials], columns=names)
     columns = np.column_stack([_as_numbers(values[name]) for name in names])
     scores = [trial.best(study.select_by)[study.select_by] for trial in study.trials]
     forest = RandomForestRegressor(n_estimators=200, random_state=0).fit(columns, scores)
-    shuffled = permutation_importance(forest, columns, scores, n_repeats=20, random_state=0)
-    lost = np.maximum(shuffled.importances_mean, 0)
-    shares = lost / lost.sum() if lost.sum() else lost
+    permuted = permutation_importance(forest, columns, scores, n_repeats=20, random_state=0)
+    losses = np.maximum(permuted.importances_mean, 0)
+    shares = losses / losses.sum() if losses.sum() else losses
     return dict(sorted(zip(names, shares.tolist(), strict=True), key=lambda pair: -pair[1]))
 
 

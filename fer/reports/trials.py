@@ -1,4 +1,4 @@
-"""The trials of a study: what each varied, and what it scored."""
+"""The trials of a study: their hyperparameters and scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a study.
+    """One training run of a study.
 
     Attributes:
-        name: What Ray Tune calls it.
-        varied: Values of the flags that the study varies.
-        history: Metrics of each epoch that it trained.
+        name: Name that Ray Tune gave to it.
+        varied: Values of the flags that the study varies, by name.
+        history: Metrics of each epoch.
     """
 
     name: str
@@ -22,34 +22,34 @@ class Trial:
     history: Sequence[Mapping[str, Any]]
 
     def best(self, select_by: str) -> Mapping[str, Any]:
-        """Return the metrics of the epoch with the highest score, the last of equals.
+        """Return the metrics of the epoch with the highest score.
 
-        As Ray Tune keeps checkpoints.
+        The last of equal epochs counts, as when Ray Tune selects a checkpoint.
         """
         return max(reversed(self.history), key=lambda epoch: epoch[select_by])
 
     @property
     def title(self) -> str:
-        """Its values, for a legend."""
+        """Names and values of the varied flags, for a legend."""
         return ", ".join(f"{name} {format_value(value)}" for name, value in self.varied.items())
 
     @property
     def minutes(self) -> np.ndarray:
-        """Minutes of training until the end of each epoch, float (E,)."""
+        """Training time in minutes at the end of each of the E epochs, float (E,)."""
         seconds: np.ndarray = np.cumsum([epoch["seconds"] for epoch in self.history])
         return seconds / 60
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study tried, and what came of it.
+    """A study and its trials.
 
     Attributes:
-        name: Of the study.
-        select_by: Score on val by which trials are ranked.
-        trials: Those that finished an epoch.
-        failed: Number of those that did not.
-        num_val: Examples of val.
+        name: Name of the study.
+        select_by: Name of the score on val that ranks the trials.
+        trials: Trials that finished at least one epoch.
+        failed: Number of the other trials.
+        num_val: Number of examples in val.
     """
 
     name: str
@@ -60,20 +60,21 @@ class Study:
 
     @property
     def minutes(self) -> float:
-        """Minutes of training of all trials together."""
+        """Training time of all trials together, in minutes."""
         return float(sum(trial.minutes[-1] for trial in self.trials))
 
     @property
     def noise(self) -> float:
-        """How far apart, in [0, 1], two equally good networks are by chance in one of twenty cases.
+        """Difference in accuracy, in [0, 1], that equally good networks exceed in 5 % of cases.
 
-        The 95 % interval of the difference of two independent shares, by the normal distribution:
-        a bit too much for one pair on the same images, and too little for the best of many.
+        This is the half-width of the 95 % interval for the difference of two independent
+        proportions, in the normal approximation. It is slightly too wide for two networks scored on
+        the same images, and too narrow for the best of many trials.
         """
         share = max(trial.best(self.select_by)["val_accuracy"] for trial in self.trials)
         return float(1.96 * np.sqrt(2 * share * (1 - share) / self.num_val))
 
 
 def format_value(value: Any) -> str:  # noqa: ANN401 - a flag's value
-    """Return the value of a flag or a metric as a table shows it."""
+    """Format the value of a flag or a metric for a table."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
