@@ -1,7 +1,8 @@
-"""What a job takes, told before it runs: time, cost, requests and bytes, by measured coefficients.
+"""Estimate the time, cost, requests and bytes of a job from measured coefficients.
 
-Work is counted in core-seconds and divided among all CPUs: what a cluster loses by waiting for its
-slowest is added where it is known (the last chunk, the exchange of gradients), and nothing else is.
+Work is counted in core-seconds and divided by the number of CPUs. Two losses from waiting are
+known and added: the wait for the last chunk and the exchange of gradients. Other losses are not
+modeled.
 """
 
 import json
@@ -16,41 +17,45 @@ from fer.storage import listing
 from fer.vision.detector import DETECTION_SIDE
 
 NUM_PARAMETERS = {"shallow": 4_927_111, "deep": 4_474_759}
-"""Numbers of a network, each of which is a gradient of four bytes."""
+"""Number of parameters of each network; each has a gradient of four bytes."""
 
 DETECTION_MEGAPIXELS = DETECTION_SIDE**2 * 3 / 4 / 1e6
-"""Megapixels that the detector sees of a larger photograph, whose sides are as 4 to 3."""
+"""Megapixels that a larger photograph, with sides of 4 to 3, has after scaling for the detector."""
 
 REQUESTS_PER_IMAGE = 2
-"""Requests for an image, one after the other: a HEAD tells pyarrow its size, a GET brings it."""
+"""Sequential requests per image: pyarrow sends a HEAD for the size, then a GET for the content."""
 
 REQUESTS_PER_CHUNK = {"get": 5, "put": 6}
-"""The same for a chunk: its file of the manifest is written and read, its labels are written; what
-is written is begun, sent and ended, three requests that cost what a PUT does."""
+"""Requests per chunk: its file of the worklist is written and read, and its labels are written.
+
+Writing a file takes three requests (begin, send and complete the upload), each at the price of a
+PUT.
+"""
 
 REQUEST_PRICES = {"list": 5e-6, "put": 5e-6, "get": 4e-7}
-"""Dollars a request: S3 Standard in us-east-1 as AWS listed it in 2025, an assumption to check."""
+"""Dollars per request, an assumption to check: AWS's 2025 prices of S3 Standard in us-east-1."""
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What one core takes for one of something, in seconds, and what comes with every job.
+    """Measured costs of the units of work. Times are in seconds on one CPU core.
 
     Attributes:
-        measured: Where and when.
-        crop: Decoding a face that is a file of its own.
-        decode: Decoding a megapixel of a photograph.
-        detect: Finding faces, a megapixel of those that are looked at; 0 where not measured.
-        classify: The network, a face.
-        pipeline: All else of labeling, an image: lists, tables, processes, files.
-        label_start: Seconds before the first image and after the last one.
-        row_bytes: Bytes of the labels, a row.
-        chunk_bytes: The same of a chunk besides: its thumbnails and what was counted.
-        train: A step's share of an image, by network.
-        val: Scoring an image.
-        train_start: Seconds before the first step and after the last epoch.
-        epoch: Seconds that an epoch's checkpoint takes.
-        gpu_train: The same as train on a GPU, by network; empty where that was not measured.
+        measured: Where and when the costs were measured.
+        crop: Time to decode one cropped face from its own file.
+        decode: Time to decode one megapixel of a photograph.
+        detect: Time to detect faces in one megapixel after scaling for the detector; 0 if not
+            measured.
+        classify: Time to classify one face.
+        pipeline: Time per image for the rest of labeling: lists, tables, processes, files.
+        label_start: Time of a label job before the first image and after the last one.
+        row_bytes: Bytes of the labels per row.
+        chunk_bytes: Bytes of the labels per chunk for everything but rows: thumbnails and counts.
+        train: Time to train on one example, by network.
+        val: Time to evaluate one example.
+        train_start: Time of a train job before the first step and after the last epoch.
+        epoch: Time to write the checkpoint of one epoch.
+        gpu_train: Time to train on one example on a GPU, by network; empty if not measured.
     """
 
     measured: str
@@ -70,24 +75,28 @@ class Coefficients:
 
     @classmethod
     def read(cls, location: str) -> "Coefficients":
-        """Read what was written by ``write``.
+        """Read coefficients from a JSON file that ``write`` wrote.
+
+        Args:
+            location: Path or URI of the file.
 
         Raises:
-            InputError: The file is not there, or is something else.
+            InputError: The file can't be read, or holds other fields.
         """
         expected = {field.name for field in fields(cls)}
         try:
-            told = json.loads(storage.read_bytes(location))
+            content = json.loads(storage.read_bytes(location))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"--coefficients {location} can't be read ({error}): make it with --calibrate."
-            ) from error
-        if not isinstance(told, dict) or told.keys() != expected:
-            raise InputError(
-                f"--coefficients {location} are not those of this version: make the file anew with "
+                f"--coefficients {location} can't be read ({error}); create the file with "
                 "--calibrate."
+            ) from error
+        if not isinstance(content, dict) or content.keys() != expected:
+            raise InputError(
+                f"--coefficients {location} does not have the fields that this version expects; "
+                "create the file again with --calibrate."
             )
-        return cls(**told)
+        return cls(**content)
 
     def write(self, location: str) -> None:
         """Write the coefficients as JSON."""
@@ -96,14 +105,14 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class ClusterShape:
-    """A cluster, without its head.
+    """The worker nodes of a cluster; the head node does not count.
 
     Attributes:
-        num_nodes: Workers' nodes.
-        cpus: CPUs of each.
-        gpus: GPUs of each.
-        price: Dollars an hour of each.
-        gbps: Gigabits a second that a node sends.
+        num_nodes: Number of worker nodes.
+        cpus: CPUs per node.
+        gpus: GPUs per node.
+        price: Dollars per node and hour.
+        gbps: Gigabits per second that a node can send.
     """
 
     num_nodes: int
@@ -115,13 +124,14 @@ class ClusterShape:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job takes.
+    """The estimate of one job.
 
     Attributes:
-        seconds: From its start to its end, on nodes that are there.
-        seconds_by_stage: The same by what takes it.
-        requests: To an object store, by what they cost: HEAD as GET, all that writes as PUT.
-        output_bytes: What it writes.
+        seconds: Duration of the job.
+        seconds_by_stage: The parts of ``seconds`` by stage.
+        requests: Number of requests to an object store by price class: HEAD counts as ``get``, and
+            every request that writes counts as ``put``.
+        output_bytes: Bytes that the job writes.
     """
 
     seconds: float
@@ -130,7 +140,7 @@ class Plan:
     output_bytes: int
 
     def cost(self, shape: ClusterShape) -> dict[str, float]:
-        """Return dollars by what costs them, the nodes' to the second."""
+        """Return the cost in dollars of nodes and of requests; nodes are billed by the second."""
         hours = self.seconds / 3600
         requests = sum(REQUEST_PRICES[kind] * number for kind, number in self.requests.items())
         return {"nodes": shape.num_nodes * shape.price * hours, "requests": requests}
@@ -144,40 +154,32 @@ def plan_label(
     megapixels: float | None,
     faces_per_image: float = 1.0,
     request_seconds: float = 0.0,
-    seconds_per_start: float = 0.0,
+    node_start_seconds: float = 0.0,
 ) -> Plan:
-    """Return what labeling takes.
+    """Estimate a label job.
 
     Args:
-        num_images: How many.
+        num_images: Number of images.
         shape: The cluster.
-        costs: What one of something takes.
-        megapixels: Size of a photograph; None for faces that are cropped already.
-        faces_per_image: How many are found.
-        request_seconds: What the store takes to answer a request; each image waits for two.
-        seconds_per_start: What the nodes take to be there.
+        costs: Measured coefficients.
+        megapixels: Size of a photograph; None for images that are cropped faces.
+        faces_per_image: Mean number of faces that are detected in an image.
+        request_seconds: Response time of the object store; each image waits for two requests.
+        node_start_seconds: Time until the nodes are ready.
 
     Raises:
-        InputError: Photographs are asked for, and detecting was not measured.
+        InputError: ``megapixels`` is given, but the coefficients do not cover detection.
     """
-    look = costs.crop
-    if megapixels is not None and not costs.detect:
-        raise InputError(
-            f"{costs.measured} measured no detector: --calibrate with one, or plan for --detector "
-            "none."
-        )
-    if megapixels is not None:
-        look = costs.decode * megapixels + costs.detect * min(megapixels, DETECTION_MEGAPIXELS)
-    compute = look + faces_per_image * costs.classify + costs.pipeline
-    # Looking waits for the store; classifying, in a process of its own, goes on meanwhile.
-    per_image = max(compute, look + REQUESTS_PER_IMAGE * request_seconds)
+    detect = _detection_seconds(megapixels, costs)
+    compute = detect + faces_per_image * costs.classify + costs.pipeline
+    # Detection waits for the store. Classification runs in another process and continues meanwhile.
+    per_image = max(compute, detect + REQUESTS_PER_IMAGE * request_seconds)
     cpus = shape.num_nodes * shape.cpus
-    sizes = chunk_sizes(num_images)
-    largest, num_chunks = sizes
-    # The last chunk is one task's: on average the others wait for half of it.
+    largest, num_chunks = chunk_sizes(num_images)
+    # One task works on the last chunk. On average the other CPUs wait for half of its time.
     tail = min(largest, num_images) * per_image / 2 if cpus > 1 else 0.0
     seconds_by_stage = {
-        "start": seconds_per_start + costs.label_start,
+        "start": node_start_seconds + costs.label_start,
         "images": num_images * per_image / cpus,
         "last chunk": tail,
     }
@@ -191,16 +193,29 @@ def plan_label(
     return Plan(sum(seconds_by_stage.values()), seconds_by_stage, requests, output_bytes)
 
 
+def _detection_seconds(megapixels: float | None, costs: Coefficients) -> float:
+    """Return the time to decode an image and to detect its faces."""
+    if megapixels is None:
+        return costs.crop
+    if not costs.detect:
+        raise InputError(
+            f"The coefficients ({costs.measured}) do not cover detection; run --calibrate with a "
+            "detector, or plan for --detector none."
+        )
+    return costs.decode * megapixels + costs.detect * min(megapixels, DETECTION_MEGAPIXELS)
+
+
 def chunk_sizes(num_images: int) -> tuple[int, int]:
-    """Return how large the largest chunk of a source is, and how many chunks there are."""
-    size, number, seen = chunks.MIN_IMAGES, 0, 0
-    while seen < num_images:
-        size = min(chunks.MAX_IMAGES, max(chunks.MIN_IMAGES, seen // chunks.GROWTH))
+    """Return the size of the largest chunk of a source, and the number of its chunks."""
+    size, num_chunks, num_cut = chunks.MIN_IMAGES, 0, 0
+    while num_cut < num_images:
+        size = min(chunks.MAX_IMAGES, max(chunks.MIN_IMAGES, num_cut // chunks.GROWTH))
         if size == chunks.MAX_IMAGES:
-            return size, number + math.ceil((num_images - seen) / size)
-        seen += size
-        number += 1
-    return size, number
+            # Chunks grow no further: the rest, perhaps a billion images, needs no loop.
+            return size, num_chunks + math.ceil((num_images - num_cut) / size)
+        num_cut += size
+        num_chunks += 1
+    return size, num_chunks
 
 
 def plan_train(
@@ -211,56 +226,56 @@ def plan_train(
     *,
     model: str = "deep",
     batch_size: int = 128,
-    seconds_per_start: float = 0.0,
+    node_start_seconds: float = 0.0,
 ) -> Plan:
-    """Return what training takes, with an eighth as many examples to score on.
+    """Estimate a train job, whose ``val`` split has an eighth as many examples as ``train``.
 
     Args:
-        num_examples: Those of the training split.
-        num_epochs: Passes over them.
-        shape: The cluster, with a worker on each GPU, or on each node where there are none.
-        costs: What one of something takes.
-        model: The network.
-        batch_size: Examples a step, of all workers.
-        seconds_per_start: What the nodes take to be there.
+        num_examples: Examples of the training split.
+        num_epochs: Passes over the training split.
+        shape: The cluster, with a worker on each GPU, or on each node if there are no GPUs.
+        costs: Measured coefficients.
+        model: Name of the network.
+        batch_size: Examples per step, over all workers.
+        node_start_seconds: Time until the nodes are ready.
 
     Raises:
-        InputError: Nothing was measured of this network, or on a GPU.
+        InputError: The coefficients do not cover this network, or not on a GPU.
     """
     gpus = shape.num_nodes * shape.gpus
     per_example = (costs.gpu_train if gpus else costs.train).get(model)
     if per_example is None:
         where = "a GPU" if gpus else "a CPU"
         raise InputError(
-            f"Nothing was measured of the {model} network on {where}: run --calibrate where there "
-            f"is one, with --model {model}{' and --use-gpu' if gpus else ''}."
+            f"The coefficients do not cover the {model} network on {where}; run --calibrate with "
+            f"--model {model}{' --use-gpu on a machine with a GPU' if gpus else ''}."
         )
     num_workers = gpus or shape.num_nodes
-    share = gpus or shape.num_nodes * shape.cpus
+    num_processors = gpus or shape.num_nodes * shape.cpus
     steps = num_epochs * max(1, num_examples // batch_size)
     exchange = exchange_seconds(4 * NUM_PARAMETERS[model], num_workers, shape.gbps)
     seconds_by_stage = {
-        "start": seconds_per_start + costs.train_start,
-        "steps": steps * batch_size * per_example / share,
+        "start": node_start_seconds + costs.train_start,
+        "steps": steps * batch_size * per_example / num_processors,
         "gradients": steps * exchange,
         "scoring": num_epochs * num_examples / 8 * costs.val / (shape.num_nodes * shape.cpus),
         "checkpoints": num_epochs * costs.epoch,
     }
-    # A checkpoint with all that resuming needs: the network, its average and the momentum.
+    # A checkpoint that a run can resume from holds the network, its average and the momentum.
     checkpoint_bytes = 3 * 4 * NUM_PARAMETERS[model]
     requests = {"list": num_epochs, "get": 8 * num_workers, "put": 8 * num_epochs}
     return Plan(sum(seconds_by_stage.values()), seconds_by_stage, requests, 2 * checkpoint_bytes)
 
 
 def exchange_seconds(num_bytes: int, num_workers: int, gbps: float) -> float:
-    """Return what a ring all-reduce of gradients takes at best, without latency or overlap.
+    """Return the least time of a ring all-reduce, without latency or overlap with computation.
 
-    Each worker sends 2 (N - 1) / N of the bytes (Patarasuk and Yuan 2009, doi
-    10.1016/j.jpdc.2008.09.002).
+    Each of N workers sends 2 (N - 1) / N times the size of the gradients (Patarasuk and Yuan 2009,
+    doi 10.1016/j.jpdc.2008.09.002).
 
     Args:
         num_bytes: Size of the gradients.
-        num_workers: N, each on a link of its own.
-        gbps: Gigabits a second that a link carries.
+        num_workers: N; each worker has its own link.
+        gbps: Gigabits per second that a link carries.
     """
     return 2 * (num_workers - 1) / num_workers * num_bytes * 8 / (gbps * 1e9)

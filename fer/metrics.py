@@ -1,4 +1,4 @@
-"""Confusion matrix and probabilities to accuracy, macro-F1, recall by class and calibration.
+"""Compute accuracy, macro-F1, scores by class and calibration from labels and probabilities.
 
 Shapes: N examples, C classes.
 """
@@ -10,15 +10,15 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, log_loss
 
 Z_95 = 1.959963984540054
-"""Quantile of the normal distribution that leaves 2.5 % above it."""
+"""The 97.5 % quantile of the standard normal distribution."""
 
 NUM_BINS = 15
-"""Bins of equal width for calibration, as in Guo et al. 2017 (arXiv 1706.04599)."""
+"""Number of calibration bins of equal width, as in Guo et al. 2017 (arXiv 1706.04599)."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A fraction and where it lies with 95 % confidence."""
+    """A proportion and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -30,12 +30,13 @@ class ClassScore:
     """How well one class is recognized.
 
     Attributes:
-        name: The class.
+        name: Name of the class.
         support: Number of its examples.
-        recall: Share of its examples that were recognized, what the paper's Table 1 calls
-            accuracy; nan (and 0 to 1) where there are none.
-        precision: Share of right answers among those that named it; 0 where none did.
-        f1: Harmonic mean of both.
+        recall: Share of its examples that were recognized. The paper's Table 1 calls this accuracy.
+            Without examples the value is nan and the interval is 0 to 1.
+        precision: Share of correct predictions among all predictions of the class; 0 if it was
+            never predicted.
+        f1: Harmonic mean of precision and recall.
     """
 
     name: str
@@ -52,9 +53,9 @@ class CalibrationBin:
     Attributes:
         low: Lower bound, in [0, 1).
         high: Upper bound, in (0, 1].
-        count: Number of the examples.
+        count: Number of these examples.
         confidence: Their mean confidence.
-        accuracy: Share of them that was right.
+        accuracy: Share of them that were predicted correctly.
     """
 
     low: float
@@ -66,18 +67,18 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network scores on a split.
+    """The scores of a network on a split.
 
     Attributes:
         num_examples: N.
-        accuracy: Share of right answers with Wilson's interval (Wilson 1927).
-        macro_f1: Mean of the classes' F1; a class without examples does not count.
-        log_loss: Mean of -log of the probability of the truth, in nats.
-        brier: Mean squared distance of the probabilities from the truth, 0 to 2.
+        accuracy: Share of correct predictions, with Wilson's score interval (Wilson 1927).
+        macro_f1: Mean F1 of the classes that have examples.
+        log_loss: Mean negative log of the probability of the true class, in nats.
+        brier: Mean squared distance between the probabilities and the one-hot label, 0 to 2.
         calibration_error: Expected calibration error over ``NUM_BINS`` bins, 0 to 1.
         classes: Scores by class, in the order of the labels.
-        confusion: int64 (C, C), the truth in rows.
-        bins: The calibration's bins that hold examples.
+        confusion: int64 (C, C), with the true classes in rows.
+        bins: The calibration bins that hold examples.
     """
 
     num_examples: int
@@ -92,7 +93,7 @@ class Scores:
 
 
 def score(labels: np.ndarray, probs: np.ndarray, class_names: Sequence[str]) -> Scores:
-    """Score probabilities against the truth.
+    """Score predicted probabilities against labels.
 
     Args:
         labels: int (N,), 0 to C - 1; N at least 1.
@@ -105,7 +106,7 @@ def score(labels: np.ndarray, probs: np.ndarray, class_names: Sequence[str]) -> 
     accuracy, macro_f1 = scores_from_confusion(confusion)
     truth = np.eye(len(class_names))[labels]
     bins = calibration_bins(probs.max(axis=1), preds == labels)
-    # float32 softmax rounds the sum of a row by some 1e-7, which the library would warn of.
+    # Rows of a float32 softmax sum to 1 within about 1e-7, and scikit-learn warns about the rest.
     exact = probs.astype(np.float64) / probs.sum(axis=1, dtype=np.float64, keepdims=True)
     return Scores(
         num_examples=len(labels),
@@ -121,7 +122,7 @@ def score(labels: np.ndarray, probs: np.ndarray, class_names: Sequence[str]) -> 
 
 
 def scores_from_confusion(confusion: np.ndarray) -> tuple[float, float]:
-    """Return accuracy and macro-F1 of a confusion matrix (C, C), the truth in rows."""
+    """Return accuracy and macro-F1 of a confusion matrix (C, C) with the true classes in rows."""
     _, f1 = _precision_and_f1(confusion)
     present = confusion.sum(axis=1) > 0
     accuracy = confusion.trace() / max(confusion.sum(), 1)
@@ -129,40 +130,53 @@ def scores_from_confusion(confusion: np.ndarray) -> tuple[float, float]:
 
 
 def wilson_interval(successes: int, trials: int) -> Interval:
-    """Return a proportion with Wilson's score interval at 95 % (Wilson 1927)."""
+    """Return the proportion of successes with Wilson's 95 % score interval (Wilson 1927).
+
+    Without trials the value is nan and the interval is 0 to 1.
+    """
     if trials == 0:
         return Interval(float("nan"), 0.0, 1.0)
     share, spread = successes / trials, Z_95**2 / trials
     center = (share + spread / 2) / (1 + spread)
-    half = Z_95 * np.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return Interval(share, max(0.0, float(center - half)), min(1.0, float(center + half)))
+    margin = Z_95 * np.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    return Interval(share, max(0.0, float(center - margin)), min(1.0, float(center + margin)))
 
 
 def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[CalibrationBin, ...]:
-    """Sort examples by confidence (N,) into bins of equal width; empty ones are left out."""
+    """Sort examples into bins of equal width by confidence; empty bins are left out.
+
+    Args:
+        confidence: float (N,), in [0, 1].
+        correct: bool (N,), whether each prediction is correct.
+    """
     index = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
     return tuple(
         CalibrationBin(
             low=number / NUM_BINS,
             high=(number + 1) / NUM_BINS,
-            count=int(chosen.sum()),
-            confidence=float(confidence[chosen].mean()),
-            accuracy=float(correct[chosen].mean()),
+            count=int(in_bin.sum()),
+            confidence=float(confidence[in_bin].mean()),
+            accuracy=float(correct[in_bin].mean()),
         )
         for number in range(NUM_BINS)
-        if (chosen := index == number).any()
+        if (in_bin := index == number).any()
     )
 
 
 def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """Return the mean distance of confidence from accuracy (Naeini et al. 2015)."""
-    total = sum(part.count for part in bins)
-    return sum(part.count * abs(part.confidence - part.accuracy) for part in bins) / max(total, 1)
+    """Return the mean distance between confidence and accuracy of the bins, weighted by count.
+
+    This is the expected calibration error of Naeini et al. 2015.
+    """
+    total = sum(bin_.count for bin_ in bins)
+    gaps = (abs(bin_.confidence - bin_.accuracy) * bin_.count for bin_ in bins)
+    return sum(gaps) / max(total, 1)
 
 
 def _precision_and_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    right, named, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
-    return right / np.maximum(named, 1), 2 * right / np.maximum(named + support, 1)
+    correct, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
+    precision = correct / np.maximum(predicted, 1)
+    return precision, 2 * correct / np.maximum(predicted + support, 1)
 
 
 def _class_scores(confusion: np.ndarray, class_names: Sequence[str]) -> tuple[ClassScore, ...]:

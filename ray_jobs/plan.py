@@ -98,7 +98,7 @@ def _plan(config: PlanConfig, shape: ClusterShape, costs: Coefficients) -> Plan:
             costs,
             model=config.model,
             batch_size=config.batch_size,
-            seconds_per_start=config.start_seconds,
+            node_start_seconds=config.start_seconds,
         )
     has_photographs = config.detector == "yunet"
     return plan_label(
@@ -108,7 +108,7 @@ def _plan(config: PlanConfig, shape: ClusterShape, costs: Coefficients) -> Plan:
         megapixels=config.megapixels if has_photographs else None,
         faces_per_image=config.faces_per_image if has_photographs else 1.0,
         request_seconds=config.request_ms / 1000,
-        seconds_per_start=config.start_seconds,
+        node_start_seconds=config.start_seconds,
     )
 
 

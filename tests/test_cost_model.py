@@ -1,4 +1,4 @@
-"""What a job takes, from coefficients: arithmetic, and what is said of it."""
+"""The estimates of ``fer plan``: their arithmetic, and how the command reports them."""
 
 import dataclasses
 import json
@@ -52,14 +52,14 @@ def plan(capsys, *arguments):
     return json.loads(captured.out.splitlines()[-1].removeprefix("RESULT ")), captured.err
 
 
-def test_one_core_takes_the_sum_of_its_pieces():
+def test_one_core_takes_the_sum_of_all_work():
     crops = plan_label(1000, ONE, COSTS, megapixels=None)
     assert crops.seconds == pytest.approx(10 + 1000 * (0.001 + 0.005 + 0.001))
     photographs = plan_label(1000, ONE, COSTS, megapixels=2.0, faces_per_image=3.0)
-    # Of a larger photograph the detector sees 1024 by 768 pixels.
-    looked_at = 0.786432
-    each = 2 * 0.01 + looked_at * 0.02 + 3 * 0.005 + 0.001
-    assert photographs.seconds == pytest.approx(10 + 1000 * each)
+    # The detector scales a larger photograph to 1024 by 768 pixels.
+    detection_megapixels = 0.786432
+    per_image = 2 * 0.01 + detection_megapixels * 0.02 + 3 * 0.005 + 0.001
+    assert photographs.seconds == pytest.approx(10 + 1000 * per_image)
     _, num_chunks = chunk_sizes(1000)
     assert crops.output_bytes == 100_000 + 1000 * num_chunks
     assert photographs.output_bytes == 300_000 + 1000 * num_chunks
@@ -67,22 +67,22 @@ def test_one_core_takes_the_sum_of_its_pieces():
 
 def test_many_cores_share_the_images_and_wait_for_the_last_chunk():
     seconds_by_stage = plan_label(
-        1_000_000, MANY, COSTS, megapixels=None, seconds_per_start=60
+        1_000_000, MANY, COSTS, megapixels=None, node_start_seconds=60
     ).seconds_by_stage
     assert seconds_by_stage["images"] == pytest.approx(1_000_000 * 0.007 / 128)
     assert seconds_by_stage["last chunk"] == pytest.approx(chunks.MAX_IMAGES * 0.007 / 2)
     assert seconds_by_stage["start"] == 70
 
 
-def test_a_slow_store_holds_up_what_looks_but_not_what_classifies():
+def test_a_slow_store_delays_detection_but_not_classification():
     def seconds(request):
         return plan_label(
             1000, ONE, COSTS, megapixels=1.0, request_seconds=request
         ).seconds_by_stage["images"]
 
-    look, classify = 0.01 + 0.786432 * 0.02, 0.005 + 0.001
-    assert seconds(0.0) == seconds(0.002) == pytest.approx(1000 * (look + classify))
-    assert seconds(0.1) == pytest.approx(1000 * (look + 2 * 0.1))
+    detect, classify = 0.01 + 0.786432 * 0.02, 0.005 + 0.001
+    assert seconds(0.0) == seconds(0.002) == pytest.approx(1000 * (detect + classify))
+    assert seconds(0.1) == pytest.approx(1000 * (detect + 2 * 0.1))
 
 
 @pytest.mark.parametrize("number", [1, 31, 32, 500, 4000, 70_000])
@@ -96,7 +96,7 @@ def test_chunks_are_counted_as_they_are_cut(number):
     assert largest == pytest.approx(max(*cut, 32), rel=0.1)
 
 
-def test_a_billion_images_are_planned_at_once():
+def test_a_plan_for_a_billion_images_takes_no_time():
     requests = plan_label(10**9, MANY, COSTS, megapixels=1.0).requests
     assert requests["list"] == 10**6
     assert requests["get"] == pytest.approx(2 * 10**9, rel=1e-2)
@@ -115,13 +115,13 @@ def test_training_shares_steps_and_exchanges_gradients():
     )
 
 
-def test_a_ring_sends_nearly_twice_the_gradients_however_many_there_are():
+def test_a_ring_sends_at_most_twice_the_gradients_for_any_number_of_workers():
     assert exchange_seconds(10**9 // 8, 1, 1.0) == 0
     assert exchange_seconds(10**9 // 8, 2, 1.0) == pytest.approx(1.0)
     assert exchange_seconds(10**9 // 8, 64, 1.0) == pytest.approx(2 * 63 / 64)
 
 
-def test_nodes_cost_their_time_and_requests_their_number():
+def test_cost_is_node_time_plus_number_of_requests():
     planned = dataclasses.replace(
         plan_label(1, MANY, COSTS, megapixels=None),
         seconds=7200.0,
@@ -130,37 +130,43 @@ def test_nodes_cost_their_time_and_requests_their_number():
     assert planned.cost(MANY) == pytest.approx({"nodes": 8.0, "requests": 5.4})
 
 
-def test_a_plan_is_a_table_and_a_result(capsys, measured):
-    result, told = plan(
+def test_plan_prints_a_table_and_a_result(capsys, measured):
+    result, table = plan(
         capsys, "--coefficients", measured, "--detector", "none", "--num-images", 1000,
         "--cpus-per-node", 1,
     )  # fmt: skip
     assert result["seconds"] == 17.0
     assert result["coefficients"]["measured"] == "nowhere"
-    for words in ("label: 1,000 images", "17.0 s", "get requests", "By what was measured: nowhere"):
-        assert words in told
+    for words in ("label: 1,000 images", "17.0 s", "get requests", "Measured on: nowhere"):
+        assert words in table
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--job", "train", "--model", "shallow"), "measured of the shallow network on a CPU"),
-        (("--job", "train", "--gpus-per-node", 1), "run --calibrate where there is one, with"),
-        ((), "nowhere measured no detector: --calibrate with one, or plan for --detector none"),
+        (
+            ("--job", "train", "--model", "shallow"),
+            "do not cover the shallow network on a CPU; run --calibrate",
+        ),
+        (
+            ("--job", "train", "--gpus-per-node", 1),
+            "run --calibrate with --model deep --use-gpu on a machine",
+        ),
+        ((), "(nowhere) do not cover detection; run --calibrate with a detector, or plan for"),
         (("--num-nodes", 0), "--num-nodes must be at least 1, but is 0"),
     ],
 )
-def test_what_was_not_measured_is_not_made_up(capsys, tmp_path, flags, sentence):
+def test_plan_refuses_to_guess_unmeasured_coefficients(capsys, tmp_path, flags, sentence):
     measured = str(tmp_path / "costs.json")
     replace(COSTS, detect=0.0).write(measured)
     assert sentence in plan(capsys, "--coefficients", measured, *flags)
 
 
 @pytest.mark.parametrize("content", [b"{}", b"junk", None])
-def test_coefficients_that_are_none(capsys, tmp_path, content):
+def test_rejects_files_that_hold_no_coefficients(capsys, tmp_path, content):
     file = tmp_path / "other.json"
     if content is not None:
         file.write_bytes(content)
-    told = plan(capsys, "--coefficients", file)
-    assert told.startswith(f"fer: --coefficients {file} ")
-    assert "with --calibrate" in told
+    error = plan(capsys, "--coefficients", file)
+    assert error.startswith(f"fer: --coefficients {file} ")
+    assert "with --calibrate" in error

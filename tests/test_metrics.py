@@ -10,13 +10,13 @@ def test_scores_of_a_perfect_network():
 
 
 def test_scores_of_an_unsure_network():
-    """By hand: of two examples one is right, with 0.8; the truth of the other has 0.3."""
+    """Expected by hand: one example is right with 0.8; the other gives its true class 0.3."""
     probs = np.array([[0.8, 0.2], [0.3, 0.7]])
     scores = score(np.array([0, 0]), probs, ["a", "b"])
     assert scores.accuracy.value == 0.5
     assert scores.log_loss == pytest.approx(-(np.log(0.8) + np.log(0.3)) / 2)
     assert scores.brier == pytest.approx((2 * 0.2**2 + 2 * 0.7**2) / 2)
-    # The bin of 0.8 is right, 0.2 more than it says; that of 0.7 is wrong.
+    # The bin of confidence 0.8 has accuracy 1, the bin of confidence 0.7 has accuracy 0.
     assert scores.calibration_error == pytest.approx((0.2 + 0.7) / 2)
     first = scores.classes[0]
     assert (first.recall.value, first.precision) == (0.5, 1.0)
@@ -34,6 +34,6 @@ def test_scores_of_three_classes():
     assert scores.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
 
 
-def test_wilson():
+def test_wilson_interval():
     interval = wilson_interval(5, 10)
     assert (interval.low, interval.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
