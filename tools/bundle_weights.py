@@ -1,11 +1,14 @@
-"""A trained checkpoint to the weights that the package ships, in half precision, with a model card.
+"""Turn a trained checkpoint into the weights and the model card that the package ships.
+
+Run these four commands in order; the first stores the weights in half precision:
 
     python tools/bundle_weights.py weights runs/deep
     fer evaluate --dataset runs/voted --checkpoint bundled --split val --output runs/plain
     fer evaluate --dataset runs/voted --checkpoint bundled --split val --tta --output runs/tta
     python tools/bundle_weights.py card --plain runs/plain --tta runs/tta
 
-The reports must be of these weights on ``val``, on which the network was chosen: the card says so.
+Both reports must evaluate the shipped weights on ``val``. The card says that the network was chosen
+on the same split.
 """
 
 import argparse
@@ -26,78 +29,90 @@ from fer.models.checkpoint import (
 )
 from fer.models.shipped import SHIPPED
 
-NOT_OF_THE_RECIPE = frozenset(
+EXCLUDED_FLAGS = frozenset(
     ("dataset", "output", "from_checkpoint", "teacher", "mlflow_uri", "resume", "overwrite")
 )
-"""Flags that say where something lay on the machine that trained, or how it was started."""
+"""Flags that hold locations on the training machine, or that say how the run was started."""
 
-CARD = Path(__file__).with_name("model_card.md")
+CARD_TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
-def halve(location: str) -> dict[str, bytes]:
-    """Return a network's files in half precision by name."""
+def pack_half_precision(location: str) -> dict[str, bytes]:
+    """Return the content of a network's files by name, with the weights in half precision."""
     checkpoint = load_checkpoint(location)
     (model,), (config,) = checkpoint.models, checkpoint.configs
     provenance = dataclasses.asdict(config)
     for derived in ("id", "architecture", "parameters", "schema_version"):
         del provenance[derived]
-    recipe = {
-        name: value for name, value in config.training.items() if name not in NOT_OF_THE_RECIPE
-    }
+    recipe = {name: value for name, value in config.training.items() if name not in EXCLUDED_FLAGS}
     provenance |= {"training": recipe, "data": {"fingerprint": config.data["fingerprint"]}}
     return pack_checkpoint(model.half(), config.architecture, **provenance)
 
 
 def read_report(folder: Path, config: CheckpointConfig, *, tta: bool) -> dict[str, Any]:
-    """Return the scores of the bundled weights, and refuse a report of anything else."""
+    """Return the report of the bundled weights in a folder.
+
+    Raises:
+        SystemExit: The report is about another network, split or dataset, or differs in ``tta``.
+    """
     report = json.loads((folder / "report.json").read_text())
     (scores,) = report["checkpoints"]
     expected = {"split": "val", "tta": tta, "fingerprint": config.data["fingerprint"]}
     for name, value in {**expected, "id": config.id}.items():
         if (found := {**report, **scores}[name]) != value:
-            raise SystemExit(f"{folder} is a report of the {name} {found}: expected {value}.")
+            raise SystemExit(f"{folder} is a report with the {name} {found}; expected {value}.")
     return {**report, **scores}
 
 
 def write_weights(location: str) -> None:
-    """Write the weights of a checkpoint."""
+    """Write a checkpoint into the folder of the bundled one, in half precision."""
     SHIPPED["bundled"].mkdir(exist_ok=True)
-    for name, content in halve(location).items():
+    for name, content in pack_half_precision(location).items():
         (SHIPPED["bundled"] / name).write_bytes(content)
 
 
 def write_card(plain: Path, tta: Path) -> None:
-    """Write the model card of the weights that are there."""
+    """Write the model card of the bundled weights from two reports, and their scores.
+
+    Args:
+        plain: Folder of the report without ``--tta``.
+        tta: Folder of the report with ``--tta``.
+    """
     config = read_config("bundled")
     reports = {
         "plain": read_report(plain, config, tta=False),
         "tta": read_report(tta, config, tta=True),
     }
-    # What was scored in training was in single precision.
-    scores = {"val_loss": "log_loss", "val_accuracy": "accuracy", "val_macro_f1": "macro_f1"}
-    said = {ours: reports["plain"][theirs] for ours, theirs in scores.items()}
-    said["val_accuracy"] = said["val_accuracy"]["value"]
-    (SHIPPED["bundled"] / CONFIG).write_text(dataclasses.replace(config, scores=said).to_json())
+    # Training scored the weights in single precision; these are the scores in half precision.
+    scores = {
+        "val_loss": reports["plain"]["log_loss"],
+        "val_accuracy": reports["plain"]["accuracy"]["value"],
+        "val_macro_f1": reports["plain"]["macro_f1"],
+    }
+    (SHIPPED["bundled"] / CONFIG).write_text(dataclasses.replace(config, scores=scores).to_json())
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     )
-    card = jinja2.Template(CARD.read_text(), undefined=jinja2.StrictUndefined).render(
+    card = jinja2.Template(CARD_TEMPLATE.read_text(), undefined=jinja2.StrictUndefined).render(
         config=config,
         megabytes=(SHIPPED["bundled"] / "model.safetensors").stat().st_size / 1e6,
         **reports,
         commit=commit.stdout.strip(),
     )
-    (SHIPPED["bundled"] / "README.md").write_text(card)
+    (SHIPPED["bundled"] / "README.md").write_text(card + "\n")
 
 
 def main() -> None:
-    """Write ``fer/weights``, a step at a time."""
+    """Run one of the two steps that write ``fer/weights``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     steps = parser.add_subparsers(dest="step", required=True)
-    steps.add_parser("weights").add_argument("checkpoint")
-    card = steps.add_parser("card")
-    card.add_argument("--plain", type=Path, required=True, help="report without --tta")
-    card.add_argument("--tta", type=Path, required=True, help="report with --tta")
+    weights = steps.add_parser("weights", help="write the weights of a checkpoint")
+    weights.add_argument("checkpoint", help="folder or URI of the checkpoint to ship")
+    card = steps.add_parser("card", help="write the model card of the bundled weights")
+    card.add_argument(
+        "--plain", type=Path, required=True, help="folder of the report without --tta"
+    )
+    card.add_argument("--tta", type=Path, required=True, help="folder of the report with --tta")
     arguments = parser.parse_args()
     if arguments.step == "weights":
         write_weights(arguments.checkpoint)
