@@ -1,1 +1,1 @@
-"""The stages of ``label``: list, detect, write, update."""
+"""The stages of ``label``: list the worklist, detect faces, write and update labels."""

@@ -1,4 +1,4 @@
-"""The stage that finds the faces of images, or says why there are none."""
+"""The stage that detects the faces in images."""
 
 import time
 from collections.abc import Callable
@@ -33,56 +33,60 @@ DETECTED_SCHEMA = pa.schema(
         ("seconds", pa.float32()),
     ]
 )
-"""Images that wait for the network, all faces of one in a row, so that nothing parts them.
+"""Images with their detected faces. One row holds all faces of an image, so they stay together.
 
-``faces`` and ``crops``, of 2,304 bytes each, are null where an image could not be read; where a
-file is no image at all, ``status`` is ``ignored``. Some faces have a ``thumbnail`` for the report.
+``crops`` has one face of 2,304 bytes for each entry of ``faces``. Both are null if the image could
+not be read. ``status`` is ``ignored`` for a file that is not an image. Some faces have a
+``thumbnail`` for the report. ``seconds`` is the time that the image took.
 """
 
 IGNORED = "ignored"
 
-NUM_SHOWN, NUM_FACES_SHOWN = 64, 4
-"""The report may choose from about so many images of each block, and from so many faces of each."""
+NUM_SAMPLE_IMAGES, NUM_SAMPLE_FACES = 64, 4
+"""Approximate number of images in each chunk, and largest number of faces in each of them, that get
+a thumbnail."""
 
 
 def detect_faces(
     chunks: ray.data.Dataset, weights: bytes | None, min_face_size: float, num_cpus: float
 ) -> ray.data.Dataset:
-    """Turn chunks of items into chunks of images, tables of ``DETECTED_SCHEMA``.
+    """Replace the items in each chunk by images with their faces, rows of ``DETECTED_SCHEMA``.
 
     Args:
         chunks: Rows of ``chunk``, a name, and ``table``, a packed table of items.
-        weights: YuNet's; None takes each image as one face.
-        min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
-        num_cpus: What each task reserves.
+        weights: YuNet's weights; None takes each image as one face.
+        min_face_size: Smallest width of a face, in pixels of the photograph.
+        num_cpus: CPUs that each task reserves.
     """
     return chunks.map_batches(
-        stages.on_packed_tables(partial(look, weights=weights, min_face_size=min_face_size)),
+        stages.on_packed_tables(
+            partial(detect_in_items, weights=weights, min_face_size=min_face_size)
+        ),
         batch_format="pyarrow",
         batch_size=1,
         num_cpus=num_cpus,
     )
 
 
-def look(items: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Table:
-    """Find the faces of images: a table of ``stages.ITEM_SCHEMA`` to one of ``DETECTED_SCHEMA``.
+def detect_in_items(items: pa.Table, weights: bytes | None, min_face_size: float) -> pa.Table:
+    """Turn a table of ``stages.ITEM_SCHEMA`` into one of ``DETECTED_SCHEMA``.
 
     Args:
-        items: The images.
-        weights: YuNet's; None takes each image as one face.
-        min_face_size: Faces that are narrower, in pixels of the photograph, are left out.
+        items: The images, and items that are not images.
+        weights: YuNet's weights; None takes each image as one face.
+        min_face_size: Smallest width of a face, in pixels of the photograph.
     """
-    see = _see_apart if isolation.is_poison_suspect() else _see
-    rows, every = [], max(1, len(items) // NUM_SHOWN)
+    detect = _detect_isolated if isolation.is_poison_suspect() else _detect
+    rows, sample_every = [], max(1, len(items) // NUM_SAMPLE_IMAGES)
     for number, item in enumerate(items.to_pylist()):
         start = time.perf_counter()
-        is_shown = number % every == 0
-        row = _look(SourceItem(**item), partial(see, weights, min_face_size, is_shown))
+        with_thumbnails = number % sample_every == 0
+        row = _to_row(SourceItem(**item), partial(detect, weights, min_face_size, with_thumbnails))
         rows.append({**row, "seconds": time.perf_counter() - start})
     return pa.Table.from_pylist(rows, DETECTED_SCHEMA)
 
 
-def _look(item: SourceItem, see: Callable[[SourceItem], dict[str, Any]]) -> dict[str, Any]:
+def _to_row(item: SourceItem, detect: Callable[[SourceItem], dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "image": storage.strip_access_mode(item.source),
         "etag": item.etag,
@@ -91,38 +95,41 @@ def _look(item: SourceItem, see: Callable[[SourceItem], dict[str, Any]]) -> dict
         return {**row, "status": "unreadable", "error": f"{item.reason}."}
     if item.kind != "image":
         return {**row, "status": IGNORED}
-    return {**row, **see(item)}
+    return {**row, **detect(item)}
 
 
-def _see_apart(
+def _detect_isolated(
     weights: bytes | None, min_face_size: float, with_thumbnails: bool, item: SourceItem
 ) -> dict[str, Any]:
-    """Return what is seen in an image, even if it ends the process that looks at it."""
+    """Do the same as ``_detect``, and survive an image that crashes the process that reads it."""
     try:
-        return dict(isolation.run_isolated(_see, weights, min_face_size, with_thumbnails, item))
+        return dict(isolation.run_isolated(_detect, weights, min_face_size, with_thumbnails, item))
     except ChildProcessError as error:
-        return _unfetched(item, "unreadable", f"The file can't be read: {error}.")
+        return _not_fetched(item, "unreadable", f"The file can't be read: {error}.")
 
 
-def _see(
+def _detect(
     weights: bytes | None, min_face_size: float, with_thumbnails: bool, item: SourceItem
 ) -> dict[str, Any]:
-    """Return what is seen in an image, or why it can't be used."""
+    """Fetch an image and detect its faces.
+
+    Returns:
+        Columns of ``DETECTED_SCHEMA``: the faces, or the status and the error.
+    """
     try:
         data = fetch_image(item)
     except ImageError as error:
         return {"size_bytes": item.size_bytes, "status": error.status, "error": str(error)}
     except FileNotFoundError:
-        return _unfetched(item, "missing", "There is no such file, though it was listed.")
+        return _not_fetched(item, "missing", "The file no longer exists, although it was listed.")
     except OSError as error:
-        return _unfetched(
-            item, "unreadable", f"The file can't be read: {storage.describe_error(error)}."
-        )
+        reason = storage.describe_error(error)
+        return _not_fetched(item, "unreadable", f"The file can't be read: {reason}.")
     size = {"size_bytes": len(data)}
     try:
         if weights is None:
-            return size | _crop_of(data, with_thumbnails)
-        return size | _faces_of(data, _detector(weights, min_face_size), with_thumbnails)
+            return size | _take_as_face(data, with_thumbnails)
+        return size | _detect_in_photo(data, _detector(weights, min_face_size), with_thumbnails)
     except ImageError as error:
         return {**size, "status": error.status, "error": str(error)}
 
@@ -132,29 +139,32 @@ def _detector(weights: bytes, min_face_size: float) -> FaceDetector:
     return FaceDetector(weights, min_face_size)
 
 
-def _unfetched(item: SourceItem, status: str, error: str) -> dict[str, Any]:
-    """Tell of an image that was seen in no state: without an ETag, an update tries it again."""
+def _not_fetched(item: SourceItem, status: str, error: str) -> dict[str, Any]:
+    """Return the columns of an image that could not be fetched.
+
+    It gets no ETag, so that an update tries it again.
+    """
     return {"size_bytes": item.size_bytes, "etag": None, "status": status, "error": error}
 
 
-def _crop_of(data: bytes, with_thumbnail: bool) -> dict[str, Any]:
+def _take_as_face(data: bytes, with_thumbnail: bool) -> dict[str, Any]:
     image = decode_image(data)
     face = {"thumbnail": encode_jpeg(image.pixels)} if with_thumbnail else {}
     size = {"width": image.width, "height": image.height}
     return {**size, "faces": [face], "crops": [image.pixels.tobytes()]}
 
 
-def _faces_of(data: bytes, detector: FaceDetector, with_thumbnails: bool) -> dict[str, Any]:
+def _detect_in_photo(data: bytes, detector: FaceDetector, with_thumbnails: bool) -> dict[str, Any]:
     photo = decode_photo(data)
-    found = detector.detect(photo)
-    shown = NUM_FACES_SHOWN if with_thumbnails else 0
-    faces = [
+    faces = detector.detect(photo)
+    num_thumbnails = NUM_SAMPLE_FACES if with_thumbnails else 0
+    columns = [
         {
             "box": dict(zip(BOX_FIELDS, face.box.tolist(), strict=True)),
             "detection_score": face.score,
-            "thumbnail": draw_thumbnail(photo, face) if number < shown else None,
+            "thumbnail": draw_thumbnail(photo, face) if number < num_thumbnails else None,
         }
-        for number, face in enumerate(found)
+        for number, face in enumerate(faces)
     ]
-    crops = [face.crop.tobytes() for face in found]
-    return {"width": photo.width, "height": photo.height, "faces": faces, "crops": crops}
+    crops = [face.crop.tobytes() for face in faces]
+    return {"width": photo.width, "height": photo.height, "faces": columns, "crops": crops}

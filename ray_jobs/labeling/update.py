@@ -1,7 +1,12 @@
-"""A source that has grown: what of it is new or changed, and which old rows that replaces.
+"""Updates: which files of a source are new or changed, and which label rows they replace.
 
-A file is as it was labeled if its ETag is the one that its rows have, or if its listing, being a
-manifest, knows of none. What could not be fetched is always tried again.
+A file is unchanged if the listing and its label rows have the same ETag. A manifest need not give
+ETags; a file without one counts as unchanged. Files that could not be fetched are always tried
+again.
+
+An update has two steps. ``select_unlabeled`` compares the listing with the labels before new files
+are labeled, and records which label rows will be outdated. ``drop_replaced`` removes those rows
+afterwards. Labels that a crash leaves in between hold both, and a resumed run finishes the work.
 """
 
 from collections import defaultdict
@@ -20,81 +25,87 @@ from fer.storage import listing, parquet
 from ray_jobs.pipeline import stages
 
 REPLACED = "replaced"
-"""Folder of what labeling makes stale: tables of ``file`` and ``labeled_in``."""
+"""Folder of the records of outdated rows: tables of ``file`` and ``labeled_in``."""
 
-IMAGES_A_PARTITION = 200_000
-"""Files, those listed and those labeled, that a task compares at once."""
+FILES_PER_PARTITION = 200_000
+"""Number of files, listed or labeled, that one task compares."""
 
 COMPARED_SCHEMA = pa.schema(
     [*stages.ITEM_SCHEMA, ("file", pa.string()), ("labeled_in", pa.string())]
 )
-"""Items as they are listed, and as files of labels have them, which ``labeled_in`` names.
+"""Items of the listing, and items as the labels record them.
 
-``file`` is what holds an item, itself or an archive, as labels name it.
+``labeled_in`` is the label file that records an item; it is null for items of the listing. ``file``
+is the file that holds an item, as labels name it: the image itself, or the archive.
 """
 
 
 def select_unlabeled(
-    listed: ray.data.Dataset, output: str, held: Mapping[str, LabelTally]
+    listed: ray.data.Dataset, output: str, done: Mapping[str, LabelTally]
 ) -> ray.data.Dataset:
-    """Return those rows of a listing whose files the labels do not have as they are now.
+    """Return the listed items that are new or have changed since they were labeled.
 
-    What they replace is written down in the output.
+    The label rows that they replace are recorded in the output.
 
     Args:
-        listed: Rows of ``stages.ITEM_SCHEMA``, archives unopened.
-        output: Where the labels are.
-        held: What was counted of each of their files.
+        listed: Rows of ``stages.ITEM_SCHEMA``, with archives unopened.
+        output: Folder of the labels.
+        done: Tallies of the label files that exist, by chunk.
     """
-    names = sorted(file for tally in held.values() for file in tally.files)
+    label_files = sorted(file for tally in done.values() for file in tally.files)
     labeled = (
-        ray.data.from_arrow(pa.table({"file": names}))
+        ray.data.from_arrow(pa.table({"file": label_files}))
         .repartition(target_num_rows_per_block=64)
         .map_batches(
-            _labeled,
+            _read_labeled,
             fn_kwargs={"output": output},
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=0.25,
         )
     )
-    # How much was listed decides in how many parts it is compared.
+    # The number of listed items must be known, because it sets the number of partitions.
     listed = listed.materialize()
-    num_files = listed.count() + sum(tally.images for tally in held.values())
-    together = listed.map_batches(_compared, batch_format="pyarrow", num_cpus=0.25).union(labeled)
-    # All rows of a file come to lie in one block, as groupby of Ray Data has it too.
-    return together.repartition(1 + num_files // IMAGES_A_PARTITION, keys=["file"]).map_batches(
-        _left, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=None, num_cpus=0.25
+    num_files = listed.count() + sum(tally.images for tally in done.values())
+    both = listed.map_batches(_add_file, batch_format="pyarrow", num_cpus=0.25).union(labeled)
+    # Repartitioning by key puts all rows of a file into one block, as Ray Data's groupby does.
+    return both.repartition(1 + num_files // FILES_PER_PARTITION, keys=["file"]).map_batches(
+        _compare,
+        fn_kwargs={"output": output},
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=0.25,
     )
 
 
-def _compared(listed: pa.Table) -> pa.Table:
+def _add_file(listed: pa.Table) -> pa.Table:
     rows = listed.to_pylist()
     for row in rows:
         row["file"] = containing_file(storage.strip_access_mode(row["source"]))
     return pa.Table.from_pylist(rows, COMPARED_SCHEMA)
 
 
-def _labeled(files: pa.Table, output: str) -> Iterator[pa.Table]:
-    for file in files["file"].to_pylist():
+def _read_labeled(label_files: pa.Table, output: str) -> Iterator[pa.Table]:
+    for file in label_files["file"].to_pylist():
         rows = read_rows(storage.join(output, file), ["image", "etag", "status"])
         states = {(containing_file(row["image"]), _kind(row), row["etag"]) for row in rows}
-        known = [
+        items = [
             {"kind": kind, "file": holder, "etag": etag, "labeled_in": file}
             for holder, kind, etag in states
         ]
-        yield pa.Table.from_pylist(known, COMPARED_SCHEMA)
+        yield pa.Table.from_pylist(items, COMPARED_SCHEMA)
 
 
 def _kind(row: dict[str, Any]) -> str:
+    """Return the kind of a labeled item: ``rejected`` if it could not be fetched."""
     is_fetched = row["etag"] is not None or row["status"] not in FAILED_STATUSES
     return "image" if is_fetched else "rejected"
 
 
-def _left(together: pa.Table, output: str) -> pa.Table:
-    """Return the items that are to be labeled, and write down what they replace."""
+def _compare(both: pa.Table, output: str) -> pa.Table:
+    """Return the listed items that are new or changed, and record the rows that they replace."""
     labeled = defaultdict(list)
-    for row in (rows := together.to_pylist()):
+    for row in (rows := both.to_pylist()):
         if row["labeled_in"]:
             labeled[row["file"]].append(row)
     items = [
@@ -102,7 +113,7 @@ def _left(together: pa.Table, output: str) -> pa.Table:
         for row in rows
         if not row["labeled_in"]
         and row["kind"] != "ignored"
-        and not _is_labeled(row, labeled[row["file"]])
+        and not _is_unchanged(row, labeled[row["file"]])
     ]
     replaced = [
         {name: old[name] for name in ("file", "labeled_in")}
@@ -115,7 +126,13 @@ def _left(together: pa.Table, output: str) -> pa.Table:
     return pa.Table.from_pylist(items, stages.ITEM_SCHEMA)
 
 
-def _is_labeled(item: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
+def _is_unchanged(item: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
+    """Tell whether the labels have an item as it is now.
+
+    Args:
+        item: A listed item.
+        labeled: What the labels record of its file.
+    """
     if not labeled or any(row["kind"] == "rejected" for row in labeled):
         return False
     return item["etag"] is None or {row["etag"] for row in labeled} == {item["etag"]}
@@ -124,19 +141,21 @@ def _is_labeled(item: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
 def drop_replaced(
     output: str, class_names: Sequence[str], formats: Collection[str]
 ) -> Iterator[LabelTally]:
-    """Take the stale rows out of the files of labels; yield what is counted of each such file.
+    """Remove the outdated rows from the label files, and yield the new tally of each such file.
 
     Args:
-        output: Where the labels are.
-        class_names: Name of each of their probabilities.
-        formats: What they are written in besides.
+        output: Folder of the labels.
+        class_names: Class of each probability.
+        formats: Formats of the labels in addition to Parquet.
     """
     names = sorted(listing.child_names(storage.join(output, REPLACED)))
     if not names:
         return
-    replaced = (
+    tallies = (
         ray.data.from_arrow(pa.table({"name": names}))
-        .map_batches(_read, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=1)
+        .map_batches(
+            _read_records, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=1
+        )
         .repartition(len(names), keys=["labeled_in"])
         .map_batches(
             _rewrite,
@@ -145,10 +164,10 @@ def drop_replaced(
             batch_size=None,
         )
     )
-    yield from stages.tallies(replaced)
+    yield from stages.tallies(tallies)
 
 
-def _read(names: pa.Table, output: str) -> pa.Table:
+def _read_records(names: pa.Table, output: str) -> pa.Table:
     (name,) = names["name"].to_pylist()
     return pa.Table.from_pylist(read_rows(storage.join(output, REPLACED, name)))
 
@@ -156,10 +175,10 @@ def _read(names: pa.Table, output: str) -> pa.Table:
 def _rewrite(
     replaced: pa.Table, output: str, class_names: Sequence[str], formats: Collection[str]
 ) -> Iterator[dict[str, Any]]:
-    stale = defaultdict(set)
+    outdated = defaultdict(set)
     for row in replaced.to_pylist():
-        stale[row["labeled_in"]].add(row["file"])
-    for name, files in stale.items():
+        outdated[row["labeled_in"]].add(row["file"])
+    for name, files in outdated.items():
         location = storage.join(output, name)
         rows = [row for row in read_rows(location) if containing_file(row["image"]) not in files]
         tally = read_tally(location).recounted(rows)

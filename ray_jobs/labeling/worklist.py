@@ -1,14 +1,15 @@
-"""The list of what is to be labeled, as chunks in an output: made once, by the whole cluster.
+"""The worklist: what is still to be labeled, as chunks in the output, made by the whole cluster.
 
-A file of the manifest is a chunk, or names an archive, whose chunks are cut when it is read. Where
-there are labels already, it has what they are without.
+Each file of the worklist holds one chunk, or names one archive, which is split into chunks when it
+is read. If labels exist already, the worklist holds only what is new or has changed since.
 """
 
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from itertools import chain
 from typing import Any
 
@@ -29,28 +30,33 @@ from ray_jobs.labeling import update
 from ray_jobs.pipeline import stages
 
 FOLDER, COMPLETE = "worklist", "worklist.json"
+"""The folder of the worklist in the output, and the file that is written when it is complete."""
 
-ARCHIVE = "archive-"
-"""Begins the name of a file that names an archive."""
+ARCHIVE_PREFIX = "archive-"
+"""Prefix of a file's name in the worklist if the file names an archive."""
 
 SUFFIX = ".parquet"
 
-ENOUGH_PARTS = 64
-"""Parts that a listing is divided into, if the source has so many folders."""
+MIN_SECTIONS = 64
+"""Number of sections at which a source is divided enough, if it has so many folders."""
 
-MOST_LISTERS = 256
-"""Tasks that the parts are shared out among: a folder of a few images is no chunk of its own."""
+MAX_LISTING_TASKS = 256
+"""Largest number of tasks that share the sections.
+
+Each task makes chunks of its own. More tasks would turn every small folder into a small chunk.
+"""
 
 
 @dataclass
 class Worklist:
-    """What a listing found.
+    """The result of listing a source.
 
     Attributes:
         kinds: Number of items by kind.
-        files: Names of its files.
-        salt: Of the names of chunks, a digest of the files of labels that there were. What is
-            labeled again as it was must have a file of another name than the stale one.
+        files: Names of the worklist's files, without suffix.
+        salt: Part of the digests that name the chunks: a digest of the label files that existed
+            before, or empty. An image that is labeled again without a change must get a file of
+            another name than the outdated one.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -59,149 +65,211 @@ class Worklist:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing that could be an image."""
+        """Whether it holds nothing that could be an image."""
         return not set(self.kinds) - {"ignored"}
 
 
-def make(images: str, output: str, selection: Selection, held: Mapping[str, LabelTally]) -> None:
-    """List what of a source is to be labeled, unless that is done.
+def make(images: str, output: str, selection: Selection, done: Mapping[str, LabelTally]) -> None:
+    """List what is still to be labeled and write the worklist, unless it is complete already.
 
     Args:
-        images: Location of a folder, an archive, an image or a manifest of them.
-        output: Where the manifest is written.
-        selection: What is asked for of it; a limit counts in the order of names.
-        held: What was counted of each file of labels that is there already.
+        images: Location of a folder, an archive, an image or a manifest.
+        output: Folder of the labels.
+        selection: Which images to label. A limit counts them in the order of their names.
+        done: Tallies of the label files that exist, by chunk.
     """
     if storage.exists(storage.join(output, COMPLETE)):
         return
-    # A listing that was cut short may have found another order of things than the next will.
+    # A new listing may meet the files in another order than an interrupted one, so start over.
     for folder in (FOLDER, update.REPLACED):
         storage.delete(storage.join(output, folder))
-    divided = divide(images, whole=selection.limit is not None)
-    num_tasks = min(len(divided), MOST_LISTERS)
-    listed = _listed(divided, num_tasks, selection)
-    if held:
-        listed = update.select_unlabeled(listed, output, held)
-    whole = Worklist(salt=_salt(held))
-    written = listed.map_batches(
+    sections = divide(images, whole=selection.limit is not None)
+    num_tasks = min(len(sections), MAX_LISTING_TASKS)
+    items = _list_items(sections, num_tasks, selection)
+    if done:
+        items = update.select_unlabeled(items, output, done)
+    worklist = Worklist(salt=_make_salt(done))
+    written = items.map_batches(
         _write,
-        fn_kwargs={"output": output, "salt": whole.salt, "num_tasks": 1 if held else num_tasks},
+        fn_kwargs={"output": output, "salt": worklist.salt, "num_tasks": 1 if done else num_tasks},
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=0.25,
     )
-    for part in stages.tallies(written):
-        whole.kinds.update(part.kinds)
-        whole.files.extend(part.files)
+    for share in stages.tallies(written):
+        worklist.kinds.update(share.kinds)
+        worklist.files.extend(share.files)
     with stages.explain_write_errors(output):
-        storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(whole)).encode())
+        storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(worklist)).encode())
 
 
-def _salt(held: Collection[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest()[:16] if held else ""
+def _make_salt(done: Collection[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(done)).encode()).hexdigest()[:16] if done else ""
 
 
 def read(output: str) -> Worklist:
-    """Return what the listing of a manifest found."""
-    told = json.loads(storage.read_bytes(storage.join(output, COMPLETE)))
-    return Worklist(Counter(told["kinds"]), told["files"], told["salt"])
+    """Read what is known about a complete worklist; its chunks stay in their files."""
+    content = json.loads(storage.read_bytes(storage.join(output, COMPLETE)))
+    return Worklist(Counter(content["kinds"]), content["files"], content["salt"])
 
 
-def divide(images: str, *, whole: bool = False) -> list[tuple[str, str]]:
-    """Divide a source among those that list it, unless it is to be listed as a whole.
+# List.
 
-    Returns:
-        Locations, each to ``walk`` through, or to look only for the ``files`` right inside, or a
-        ``manifest`` to read.
+
+class SectionKind(StrEnum):
+    """How a section of a source is listed."""
+
+    TREE = "tree"
+    """Everything at and below the location."""
+    FOLDER = "folder"
+    """Only the files directly in the folder. Its subfolders are other sections."""
+    MANIFEST = "manifest"
+    """The rows of a manifest's file."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a source, which one task lists.
+
+    Attributes:
+        location: Where it is.
+        kind: How it is listed.
+    """
+
+    location: str
+    kind: SectionKind
+
+    def items(self) -> Iterator[SourceItem]:
+        """Yield the items of this section, with archives unopened."""
+        if self.kind == SectionKind.MANIFEST:
+            return read_manifest(self.location)
+        return list_items(self._entries())
+
+    def _entries(self) -> Iterator[listing.Entry]:
+        """Yield the files of this section, whose location may be gone or unreadable by now."""
+        location = self.location
+        try:
+            if not storage.is_folder(location):
+                if storage.exists(location):
+                    yield listing.describe(location)
+            elif self.kind == SectionKind.TREE:
+                yield from listing.walk(location)
+            else:
+                yield from listing.child_files(location)
+        except PermissionError:
+            # An entry that is not an image, as a walk of the parent folder would yield here.
+            yield listing.Entry(location, storage.base_name(location), 0, None)
+
+
+def divide(images: str, *, whole: bool = False) -> list[Section]:
+    """Divide a source into sections that tasks can list at the same time.
+
+    Args:
+        images: Location of a folder, an archive, an image or a manifest.
+        whole: Whether to return a single section, which keeps the order of names.
     """
     if is_manifest(images):
-        return [(each, "manifest") for each in ([images] if whole else list_manifest_files(images))]
+        files = [images] if whole else list_manifest_files(images)
+        return [Section(file, SectionKind.MANIFEST) for file in files]
     if whole:
-        return [(images, "walk")]
-    walks, files = deque([images]), []
-    wide: list[str] = []
-    while walks and len(walks) + len(wide) < ENOUGH_PARTS:
-        location = walks.popleft()
-        try:
-            inside = listing.children(location) if storage.is_folder(location) else None
-        except PermissionError:
-            if location == images:
-                raise
-            inside = None
-        if inside is None:
-            wide.append(location)
-            continue
-        walks.extend(inside[0])
-        files.append(location)
-    return [*((each, "walk") for each in (*wide, *walks)), *((each, "files") for each in files)]
+        return [Section(images, SectionKind.TREE)]
+    trees, expanded = _expand_folders(images)
+    return [
+        *(Section(location, SectionKind.TREE) for location in trees),
+        *(Section(folder, SectionKind.FOLDER) for folder in expanded),
+    ]
 
 
-def _listed(
-    divided: Sequence[tuple[str, str]], num_tasks: int, selection: Selection
+def _expand_folders(root: str) -> tuple[list[str], list[str]]:
+    """Replace folders by their subfolders, level by level, until there are enough locations.
+
+    Returns:
+        Locations to list with everything below them, and the folders that were replaced, whose own
+        files are still to be listed.
+    """
+    pending, unexpanded, expanded = deque([root]), list[str](), list[str]()
+    while pending and len(pending) + len(unexpanded) < MIN_SECTIONS:
+        location = pending.popleft()
+        subfolders = _subfolders(location, is_root=location == root)
+        if subfolders is None:
+            unexpanded.append(location)
+        else:
+            pending.extend(subfolders)
+            expanded.append(location)
+    return [*unexpanded, *pending], expanded
+
+
+def _subfolders(location: str, *, is_root: bool) -> list[str] | None:
+    """Return the subfolders of a folder; None for a file or a folder that is not to be replaced.
+
+    That is a folder with very many children, or one that may not be read. The root must be
+    readable.
+    """
+    try:
+        children = listing.children(location) if storage.is_folder(location) else None
+    except PermissionError:
+        if is_root:
+            raise
+        return None
+    return None if children is None else children[0]
+
+
+def _list_items(
+    sections: Sequence[Section], num_tasks: int, selection: Selection
 ) -> ray.data.Dataset:
-    """Return the items of a source, unopened, as rows of ``stages.ITEM_SCHEMA``."""
-    # Dealt out in turn: neighbors are alike, and the largest come first.
-    dealt = [part for first in range(num_tasks) for part in divided[first::num_tasks]]
-    rows = [{"location": where, "how": how} for where, how in dealt]
+    """Return the items of a source, with archives unopened, as rows of ``stages.ITEM_SCHEMA``."""
+    # Tasks take sections in turn, because neighbors are alike and the largest come first.
+    dealt = [section for first in range(num_tasks) for section in sections[first::num_tasks]]
+    rows = [{"location": section.location, "kind": str(section.kind)} for section in dealt]
     return ray.data.from_items(rows, override_num_blocks=num_tasks).map_batches(
-        _list,
+        _list_sections,
         fn_kwargs={"selection": selection},
         batch_format="numpy",
         batch_size=None,
-        # A lister waits more than it computes.
+        # Listing mostly waits for the store.
         num_cpus=0.25,
     )
 
 
-def _list(parts: dict[str, np.ndarray], selection: Selection) -> Iterator[pa.Table]:
-    each = zip(parts["location"].tolist(), parts["how"].tolist(), strict=True)
-    found = chain.from_iterable(_items(location, how) for location, how in each)
-    for items in stages.batch_items(selection.select(found)):
-        yield stages.to_table(items)
+def _list_sections(rows: dict[str, np.ndarray], selection: Selection) -> Iterator[pa.Table]:
+    pairs = zip(rows["location"].tolist(), rows["kind"].tolist(), strict=True)
+    sections = (Section(location, SectionKind(kind)) for location, kind in pairs)
+    items = chain.from_iterable(section.items() for section in sections)
+    for batch in stages.batch_items(selection.select(items)):
+        yield stages.to_table(batch)
 
 
-def _items(location: str, how: str) -> Iterable[SourceItem]:
-    return read_manifest(location) if how == "manifest" else list_items(_entries(location, how))
-
-
-def _entries(location: str, how: str) -> Iterator[listing.Entry]:
-    """Yield the files of a part of a source, which may be gone or closed by now."""
-    try:
-        if storage.is_folder(location):
-            yield from listing.walk(location) if how == "walk" else listing.child_files(location)
-        elif storage.exists(location):
-            yield listing.describe(location)
-    except PermissionError:
-        # What a walk from above meets of the kind is no image either.
-        yield listing.Entry(location, storage.base_name(location), 0, None)
+# Write.
 
 
 def _write(items: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str, np.ndarray]:
-    """Cut items into chunks, write them down, and return what was written."""
-    worklist = Worklist(salt=salt)
-    for chunk in _chunks(items, worklist, num_tasks):
-        worklist.files.append(chunk.name)
+    """Split items into chunks, write each to a file, and return the share of the worklist."""
+    share = Worklist(salt=salt)
+    for chunk in _split(items, share, num_tasks):
+        share.files.append(chunk.name)
         location = storage.join(output, FOLDER, chunk.name + SUFFIX)
         with stages.explain_write_errors(output):
             parquet.write_table(location, stages.to_table(chunk.items))
-    return stages.tally_batch(worklist)
+    return stages.tally_batch(share)
 
 
-def _chunks(items: pa.Table, worklist: Worklist, num_tasks: int) -> Iterator[Chunk]:
-    """Yield chunks of all but the archives, then these one by one, and count them."""
+def _split(items: pa.Table, share: Worklist, num_tasks: int) -> Iterator[Chunk]:
+    """Yield chunks of everything but the archives, then each archive alone, and count the items."""
     archives: list[SourceItem] = []
-    yield from split_into_chunks(
-        _without_archives(items, archives, worklist.kinds), worklist.salt, num_tasks
-    )
+    others = _set_archives_aside(items, archives, share.kinds)
+    yield from split_into_chunks(others, share.salt, num_tasks)
     for archive in archives:
         digest = hashlib.sha256(archive.source.encode()).hexdigest()[:24]
-        yield Chunk(ARCHIVE + digest, (_in_its_state(archive),))
+        yield Chunk(ARCHIVE_PREFIX + digest, (_with_etag(archive),))
 
 
-def _without_archives(
+def _set_archives_aside(
     items: pa.Table, archives: list[SourceItem], kinds: Counter[str]
 ) -> Iterator[SourceItem]:
-    """Yield items, some at a time made of their rows, and put the archives among them aside."""
+    """Yield the items that are not archives, add the others to ``archives``, count all by kind.
+
+    Rows become items in batches, since all of them would not fit in memory as Python objects.
+    """
     for batch in items.to_batches(max_chunksize=4096):
         for item in (SourceItem(**row) for row in batch.to_pylist()):
             kinds[item.kind] += 1
@@ -211,38 +279,41 @@ def _without_archives(
                 yield item
 
 
-def _in_its_state(archive: SourceItem) -> SourceItem:
-    """Return an archive with its ETag, which a manifest need not know: its chunks are cut later."""
+def _with_etag(archive: SourceItem) -> SourceItem:
+    """Return an archive with its ETag, which a manifest need not give.
+
+    The archive is read later, and the ETag shows whether it has changed since.
+    """
     if archive.etag is not None or not storage.exists(archive.source):
         return archive
     return replace(archive, etag=listing.describe(archive.source).etag)
 
 
-# What is to be done.
+# Read.
 
 
 def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data.Dataset:
-    """Return the chunks of a manifest as rows of ``chunk``, a name, and ``table``, its items.
+    """Return the chunks of a worklist as rows of ``chunk``, a name, and ``table``, its items.
 
     Args:
-        output: Where the manifest is.
-        done: Names of chunks to leave out.
-        selection: What is asked for of each archive.
+        output: Folder of the labels.
+        done: Names of the chunks to leave out.
+        selection: Which images of each archive to label.
     """
     worklist = read(output)
-    # Archives first: each is read from one end to the other.
-    left = sorted(
-        {*worklist.files} - {*done}, key=lambda name: (not name.startswith(ARCHIVE), name)
+    # Archives come first, because each is read by one task from beginning to end.
+    names = sorted(
+        {*worklist.files} - {*done}, key=lambda name: (not name.startswith(ARCHIVE_PREFIX), name)
     )
-    # A block each from the beginning: tasks that divided one would ask for a whole CPU, which on a
-    # cluster of one, of which the network has a share, is never free.
-    blocks = [pa.table({"file": [name]}) for name in left]
+    # One block for each file from the start: tasks that split a block would reserve a whole CPU,
+    # and a cluster with one CPU never has that free while the network holds a share of it.
+    blocks = [pa.table({"file": [name]}) for name in names]
     blocks = blocks or [pa.table({"file": pa.array([], pa.string())})]
-    names = ray.data.from_arrow(blocks)
-    # A chunk is a block, from here on: those of an archive would else be one task after another.
-    names.context.target_max_block_size = 1
-    return names.map_batches(
-        _open,
+    files = ray.data.from_arrow(blocks)
+    # Each chunk becomes its own block: otherwise one task would take all chunks of an archive.
+    files.context.target_max_block_size = 1
+    return files.map_batches(
+        _read_chunks,
         fn_kwargs={
             "output": output,
             "done": frozenset(done),
@@ -251,30 +322,32 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
         },
         batch_format="numpy",
         batch_size=1,
-        # A reader waits more than it computes, and another need keeps it apart from what follows.
+        # Reading mostly waits. A reservation that differs from that of the next stage also keeps
+        # Ray Data from fusing the two.
         num_cpus=0,
-        # Or as many would be started as there are chunks, each a process of its own.
+        # Without a limit, Ray would start a task and a process for each chunk at once.
         compute=ray.data.TaskPoolStrategy(min(len(blocks), session.num_reader_tasks())),
         **session.avoid_head(),
     )
 
 
-def _open(
+def _read_chunks(
     file: dict[str, np.ndarray],
     output: str,
     done: frozenset[str],
     selection: Selection,
     salt: str,
 ) -> Iterator[dict[str, list[Any]]]:
+    """Yield the chunk in a file of the worklist, or the chunks of the archive that it names."""
     name = str(file["file"][0])
     store, path = storage.filesystem(storage.join(output, FOLDER, name + SUFFIX))
     table = pq.read_table(path, filesystem=store)
-    if not name.startswith(ARCHIVE):
+    if not name.startswith(ARCHIVE_PREFIX):
         yield {"chunk": [name], "table": [stages.pack(table)]}
         return
     members = selection.select(_members(SourceItem(**table.to_pylist()[0])))
     if salt:
-        # What an archive holds besides images was counted when it was labeled first.
+        # The first run has already counted the archive's files that are not images.
         members = (member for member in members if member.kind != "ignored")
     for chunk in split_into_chunks(members, salt):
         if chunk.name not in done:
@@ -283,14 +356,14 @@ def _open(
 
 def _members(archive: SourceItem) -> Iterator[SourceItem]:
     if not storage.exists(archive.source):
-        yield _refused(archive, "was there when it was listed, and is gone")
-    # Chunks of what it was before may be labeled already.
+        yield _rejected(archive, "is gone since it was listed")
+    # Chunks of its earlier content may be labeled already.
     elif archive.etag not in (None, listing.describe(archive.source).etag):
-        yield _refused(archive, "has changed since it was listed")
+        yield _rejected(archive, "has changed since it was listed")
     else:
         yield from read_items(archive.source, with_tables=False)
 
 
-def _refused(archive: SourceItem, reason: str) -> SourceItem:
-    """Return an archive that is not opened, without its ETag: an update tries it again."""
-    return SourceItem("rejected", archive.source, reason=f"{reason}: --update labels it anew")
+def _rejected(archive: SourceItem, reason: str) -> SourceItem:
+    """Return an archive that is not opened, without its ETag, so that an update tries it again."""
+    return SourceItem("rejected", archive.source, reason=f"{reason}; label it with --update")

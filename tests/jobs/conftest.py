@@ -27,7 +27,7 @@ from ray_jobs.__main__ import main
 NUM_FACES = 280
 STORE_CACHES = (
     storage.paths._open_store,
-    *(s3_store.read_only, s3_store._connect, s3_store._has_credentials),
+    *(s3_store.open_bucket_read_only, s3_store._make_client, s3_store._has_credentials),
 )
 OWNER = {"accessKey": "OWNERKEY", "secretKey": "owner-secret"}
 READER = {"accessKey": "READERKEY", "secretKey": "reader-secret"}

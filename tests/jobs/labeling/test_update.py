@@ -166,7 +166,7 @@ def test_an_archive_that_changes_while_it_waits_is_labeled_by_an_update(
         assert counts_of(label()) == [41, 41, 40, 1]
     row = rows_of(tmp_path)["more.zip"]
     assert (row["status"], row["etag"]) == ("unreadable", None)
-    assert "has changed since it was listed: --update labels it anew" in row["error"]
+    assert "has changed since it was listed; label it with --update" in row["error"]
     assert counts_of(label("--update")) == [44, 4, 44, 0]
 
 

@@ -1,0 +1,64 @@
+"""How a source is divided into sections that tasks list at the same time."""
+
+from ray_jobs.labeling import worklist
+from ray_jobs.labeling.worklist import Section, SectionKind
+
+
+def make_folders(root):
+    for name in ("a/x", "a/y", "b"):
+        (root / name).mkdir(parents=True)
+        (root / name / "image.png").touch()
+    (root / "top.png").touch()
+
+
+def listed(sections):
+    return sorted(item.source for section in sections for item in section.items())
+
+
+def test_few_folders_are_expanded_completely(tmp_path):
+    make_folders(tmp_path)
+    sections = worklist.divide(str(tmp_path))
+    assert {section.kind for section in sections} == {SectionKind.FOLDER}
+    assert len(sections) == 5
+    assert listed(sections) == sorted(map(str, tmp_path.rglob("*.png")))
+
+
+def test_folders_are_expanded_until_there_are_enough_sections(tmp_path, monkeypatch):
+    make_folders(tmp_path)
+    monkeypatch.setattr(worklist, "MIN_SECTIONS", 2)
+    sections = worklist.divide(str(tmp_path))
+    assert set(sections) == {
+        Section(f"{tmp_path}/a", SectionKind.TREE),
+        Section(f"{tmp_path}/b", SectionKind.TREE),
+        Section(str(tmp_path), SectionKind.FOLDER),
+    }
+    assert listed(sections) == sorted(map(str, tmp_path.rglob("*.png")))
+
+
+def test_a_folder_with_very_many_children_is_listed_as_a_tree(tmp_path, monkeypatch):
+    make_folders(tmp_path)
+    monkeypatch.setattr("fer.storage.listing.MAX_CHILDREN", 2)
+    assert worklist.divide(str(tmp_path)) == [Section(str(tmp_path), SectionKind.TREE)]
+
+
+def test_a_limit_needs_one_section_in_the_order_of_names(tmp_path):
+    make_folders(tmp_path)
+    sections = worklist.divide(str(tmp_path), whole=True)
+    assert sections == [Section(str(tmp_path), SectionKind.TREE)]
+
+
+def test_each_file_of_a_manifest_is_a_section(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name in ("1.parquet", "2.parquet"):
+        pq.write_table(pa.table({"image": ["a.png"]}), tmp_path / name)
+    sections = worklist.divide(str(tmp_path))
+    assert [section.kind for section in sections] == [SectionKind.MANIFEST] * 2
+    assert worklist.divide(str(tmp_path), whole=True) == [
+        Section(str(tmp_path), SectionKind.MANIFEST)
+    ]
+
+
+def test_a_location_that_is_gone_has_no_items(tmp_path):
+    assert list(Section(f"{tmp_path}/gone", SectionKind.TREE).items()) == []
