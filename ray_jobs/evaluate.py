@@ -233,7 +233,7 @@ def _report(
         location, fused = _write_ensemble(config, data, checkpoints, predictions, weights)
         networks.append(evaluation.Network.load(ENSEMBLE, location))
         probs.append(fused)
-    truth = evaluation.Truth(
+    truth = evaluation.GroundTruth(
         labels=predictions.truth["label"].to_numpy().astype(int),
         digests=predictions.truth["sha256"].to_pylist(),
     )
@@ -241,7 +241,7 @@ def _report(
         evaluation.evaluate(network, truth, network_probs, data)
         for network, network_probs in zip(networks, probs, strict=True)
     ]
-    circumstances = evaluation.Circumstances(
+    context = evaluation.EvaluationContext(
         dataset=config.dataset,
         fingerprint=data.summary["fingerprint"],
         split=config.split,
@@ -250,7 +250,7 @@ def _report(
         weights=tuple(weights.tolist()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    for name, content in evaluation.evaluation_report(evaluations, circumstances).items():
+    for name, content in evaluation.evaluation_report(evaluations, context).items():
         storage.write_bytes(storage.join(config.output, name), content)
     report = storage.join(config.output, "index.html")
     headlines = [each.headline() for each in evaluations]

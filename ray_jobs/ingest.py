@@ -319,8 +319,8 @@ def _finish(
 
     counts = tally.counts(classes.names)
     pictures = {
-        "class_counts.png": figures.class_counts(counts),
-        "samples.png": figures.sample_grid(*_samples(tally), classes.names, SAMPLES_PER_CLASS),
+        "class_counts.png": figures.plot_class_counts(counts),
+        "samples.png": figures.plot_sample_grid(*_samples(tally), classes.names, SAMPLES_PER_CLASS),
     }
     summary = {
         "schema_version": dataset.SCHEMA_VERSION,

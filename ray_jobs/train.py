@@ -303,7 +303,7 @@ def _finish(config: TrainConfig, result: Result) -> None:
         raise JobError("Training ended before the first epoch did; there is no checkpoint.")
     best = _best_checkpoint(config, result)
     epochs = from_json_lines(storage.read_bytes(storage.join(config.output, METRICS)))
-    curves = figures.training_curves(epochs)
+    curves = figures.plot_training_curves(epochs)
     storage.write_bytes(storage.join(config.output, CURVES), curves)
     for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
         content = storage.read_bytes(storage.join(best, name))
