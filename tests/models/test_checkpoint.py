@@ -15,7 +15,7 @@ def edit(folder, **fields):
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_a_network_comes_back_as_it_was(tmp_path, save_network):
+def test_loads_the_network_that_was_saved(tmp_path, save_network):
     network = save_network(tmp_path, "deep", scores={"val_accuracy": 0.5})
     config = read_config(str(tmp_path))
     assert config.id.startswith("deep-")
@@ -26,7 +26,7 @@ def test_a_network_comes_back_as_it_was(tmp_path, save_network):
         assert torch.equal(load_checkpoint(str(tmp_path)).models[0](images), network(images))
 
 
-def test_an_ensemble_averages_by_weight(tmp_path, save_network, faces):
+def test_an_ensemble_averages_its_members_by_weight(tmp_path, save_network, faces):
     images = faces[0]
     save_network(tmp_path / "a", seed=1)
     save_network(tmp_path / "b", "deep", seed=2)
@@ -65,7 +65,7 @@ def test_temperature_divides_the_logits(tmp_path, save_network, faces):
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_a_checkpoint_of_another_kind(tmp_path, save_network, fields, sentence):
+def test_rejects_checkpoints_that_this_version_cannot_run(tmp_path, save_network, fields, sentence):
     save_network(tmp_path)
     edit(tmp_path, **fields)
     with pytest.raises(InputError, match=sentence) as caught:
@@ -73,16 +73,16 @@ def test_a_checkpoint_of_another_kind(tmp_path, save_network, fields, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_are_damaged_or_another_network_s(tmp_path, save_network):
+def test_rejects_weights_that_are_damaged_or_of_another_network(tmp_path, save_network):
     save_network(tmp_path / "a")
     save_network(tmp_path / "b", "deep")
     weights = tmp_path / "a" / "model.safetensors"
     weights.write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match="a/model.safetensors"):
         load_checkpoint(str(tmp_path / "a"))
-    rotten = bytearray((tmp_path / "b" / "model.safetensors").read_bytes())
-    rotten[-1] ^= 1
-    (tmp_path / "b" / "model.safetensors").write_bytes(rotten)
+    damaged = bytearray((tmp_path / "b" / "model.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "b" / "model.safetensors").write_bytes(damaged)
     with pytest.raises(InputError, match="b/model.safetensors is damaged: its digest"):
         load_checkpoint(str(tmp_path / "b"))
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -93,11 +93,11 @@ def test_weights_that_are_damaged_or_another_network_s(tmp_path, save_network):
         load_checkpoint(str(tmp_path / "a"))
 
 
-def test_a_folder_that_is_none(tmp_path):
+def test_rejects_folders_that_are_not_checkpoints(tmp_path):
     with pytest.raises(InputError, match="is not a checkpoint; expected a folder with config.json"):
         load_checkpoint(str(tmp_path))
 
 
-def test_other_classes():
+def test_rejects_other_classes():
     with pytest.raises(InputError, match="has the classes cat, dog, but expected angry"):
         check_classes("runs/deep", ("cat", "dog"), EMOTIONS)

@@ -14,7 +14,7 @@ FLATTEN = "Flatten(start_dim=1, end_dim=-1)"
 
 
 def layers(name):
-    """Every layer of a network by its own description, in the order in which they run."""
+    """The description of every layer of a network, in the order in which they run."""
     model = build_model(name)
     return [str(layer) for layer in model.modules() if not list(layer.children())]
 
@@ -68,7 +68,7 @@ def test_published_parameter_counts(name, parameters):
 
 
 @pytest.mark.parametrize("depth", range(1, 9))
-def test_a_plain_net_has_so_many_convolutions_and_ends_in_small_maps(depth):
+def test_plain_networks_have_their_number_of_convolutions_and_end_in_small_maps(depth):
     model = build_model(f"conv{depth}").eval()
     convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     pools = [layer for layer in model.modules() if isinstance(layer, nn.MaxPool2d)]
@@ -82,18 +82,18 @@ def test_the_command_line_offers_every_model():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_logit_a_class(name):
+def test_one_logit_per_class(name):
     model = build_model(name, num_classes=5).eval()
     assert model(torch.zeros(2, 1, 48, 48)).shape == (2, 5)
 
 
-def test_unknown_name():
+def test_rejects_unknown_names():
     with pytest.raises(InputError, match="choose one of shallow, deep"):
         build_model("wide")
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_another_activation_takes_the_place_of_relu(activation):
+def test_activation_replaces_relu(activation):
     model = build_model("shallow", activation=activation)
     expected = type(ACTIVATIONS[activation]())
     found = [layer for layer in model.modules() if isinstance(layer, expected)]
@@ -101,14 +101,14 @@ def test_another_activation_takes_the_place_of_relu(activation):
     assert count_parameters(model) == 4_927_111
 
 
-def test_a_network_without_batch_normalization():
+def test_batch_norm_can_be_left_out():
     model = build_model("deep", batch_norm=False)
     assert not [layer for layer in model.modules() if "BatchNorm" in type(layer).__name__]
     scales_and_shifts = 2 * (64 + 128 + 512 + 512 + 256 + 512)
     assert count_parameters(model) == 4_474_759 - scales_and_shifts
 
 
-def test_fractional_pooling_is_random_in_training_alone():
+def test_fractional_pooling_is_random_in_training_only():
     model = build_model("shallow", pooling="fractional", dropout=0.0)
     images = torch.randn(4, 1, 48, 48)
     assert model.convolutions(images).shape == (4, 128, 16, 16)
@@ -131,7 +131,7 @@ def test_dropout_zeroes_its_fraction_and_keeps_the_mean(layout):
     assert torch.equal(dropout.eval()(ones), ones)
 
 
-def test_dropout_differs_from_draw_to_draw_and_by_seed():
+def test_dropout_depends_on_the_draw_and_the_seed():
     dropout, ones = Dropout(0.5), torch.ones(1000)
     torch.manual_seed(3)
     first, second = dropout(ones), dropout(ones)

@@ -1,4 +1,4 @@
-"""Whatever an engine is made of, it says what the network says."""
+"""Every engine predicts what the network itself predicts."""
 
 import shutil
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def network():
-    """The bundled network, whose answers are worth comparing."""
+    """The bundled network, a trained one, whose predictions are worth comparing."""
     (model,) = load_checkpoint("bundled").models
     return model
 
@@ -37,11 +37,11 @@ def probs_of(logits, images):
 
 
 @pytest.mark.parametrize("name", [*MODELS])
-def test_fusing_changes_nothing(name, images):
+def test_folding_batch_norm_does_not_change_the_logits(name, images):
     torch.manual_seed(0)
     model = build_model(name).train()
     with torch.inference_mode():
-        model(standardize(images[:64]))  # statistics that are not those of the start
+        model(standardize(images[:64]))  # moves the statistics away from their initial values
         seen = model.eval()(standardize(images[:8]))
         torch.testing.assert_close(
             fold_batch_norm(model)(standardize(images[:8])), seen, rtol=1e-4, atol=1e-4
@@ -61,9 +61,11 @@ def test_an_engine_agrees_with_the_network_in_float32(name, network, images, exp
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about torch
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # raised by torch's compiler about torch itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
-def test_a_compiled_engine_agrees_too(network, images, expected):
+def test_a_compiled_engine_agrees_with_the_network_in_float32(network, images, expected):
     engine = Engine(network, "standardize", CPU, "compiled")
     check_agreement(probs_of(engine.logits, images), expected)
     for size in (130, 1):

@@ -9,13 +9,13 @@ from fer.models.checkpoint import load_checkpoint, read_id
 from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights, top1_accuracy
 
 
-def members(labels, *accuracies, sureness=0.9):
-    """Probabilities of members that are right about so many of the first examples."""
-    probs = np.full((len(labels), len(accuracies), 7), (1 - sureness) / 6, np.float32)
+def members(labels, *accuracies, confidence=0.9):
+    """Probabilities of members that are right about the first examples, as their accuracy says."""
+    probs = np.full((len(labels), len(accuracies), 7), (1 - confidence) / 6, np.float32)
     for member, accuracy in enumerate(accuracies):
         is_right = np.arange(len(labels)) < accuracy * len(labels)
-        said = np.where(is_right, labels, (labels + 1 + member) % 7)
-        probs[np.arange(len(labels)), member, said] = sureness
+        preds = np.where(is_right, labels, (labels + 1 + member) % 7)
+        probs[np.arange(len(labels)), member, preds] = confidence
     return probs
 
 
@@ -24,7 +24,7 @@ def labels():
     return np.arange(100) % 7
 
 
-def test_an_average_weighs_members_alike(labels):
+def test_average_gives_members_equal_weights(labels):
     probs = members(labels, 0.9, 0.5)
     assert fusion_weights(probs, labels, "average").tolist() == [0.5, 0.5]
     np.testing.assert_allclose(
@@ -32,19 +32,19 @@ def test_an_average_weighs_members_alike(labels):
     )
 
 
-def test_exponential_weights_favor_who_is_right_where_that_helps(labels):
-    # The two weak members are wrong together, and outvote the strong one.
+def test_exponential_weights_favor_accurate_members_if_that_helps(labels):
+    # The two weak members make the same mistakes and outvote the strong one.
     probs = members(labels, 0.9, 0.5, 0.5)
     probs[:, 2] = probs[:, 1]
     weights = fusion_weights(probs, labels, "exponential")
     assert weights.sum() == pytest.approx(1)
     assert weights[0] > 0.5 > weights[1] == weights[2]
-    alike = fusion_weights(probs, labels, "average")
+    equal = fusion_weights(probs, labels, "average")
     assert top1_accuracy(combine_probs(probs, weights), labels) == 0.9
-    assert top1_accuracy(combine_probs(probs, alike), labels) == 0.5
+    assert top1_accuracy(combine_probs(probs, equal), labels) == 0.5
 
 
-def test_exponential_weights_are_alike_where_they_do_not_help(labels):
+def test_exponential_weights_are_equal_if_they_do_not_help(labels):
     weights = fusion_weights(members(labels, 0.9, 0.9), labels, "exponential")
     assert weights.tolist() == [0.5, 0.5]
 
@@ -62,7 +62,7 @@ def test_exponential_weights_are_alike_where_they_do_not_help(labels):
         {"schema_version": 2},
     ],
 )
-def test_an_ensemble_that_is_none(tmp_path, save_network, wrong):
+def test_rejects_invalid_ensembles(tmp_path, save_network, wrong):
     save_network(tmp_path / "0")
     config = {"schema_version": 1, "members": ["0", "0"], "weights": [1, 1], **wrong}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -72,7 +72,7 @@ def test_an_ensemble_that_is_none(tmp_path, save_network, wrong):
         load_checkpoint(str(tmp_path))
 
 
-def test_an_ensemble_of_a_ensemble_hands_its_share_on(tmp_path, save_network):
+def test_an_ensemble_in_an_ensemble_divides_its_share(tmp_path, save_network):
     for seed, name in enumerate("abc"):
         save_network(tmp_path / name, seed=seed)
     for folder, of, weights in (("pair", "ab", [0.5, 0.5]), ("all", ("pair", "c"), [0.8, 0.2])):

@@ -32,7 +32,7 @@ def test_arrays_bytes_and_paths_of_a_face_agree(predictor, faces, png, tmp_path)
     assert max(answers[0].probabilities.values()) == answers[0].confidence
 
 
-def test_batches_do_not_matter(predictor, faces):
+def test_probabilities_do_not_depend_on_the_batch(predictor, faces):
     images = np.concatenate([faces[0]] * 3)
     probs = predictor.predict_probs(images)
     assert (probs.shape, probs.dtype) == ((180, 7), np.float32)
@@ -45,7 +45,7 @@ def test_tta_is_the_mean_of_an_image_and_its_mirror_image(predictor, faces):
     np.testing.assert_allclose(predictor.predict_probs(images, tta=True), mean, atol=1e-6)
 
 
-def test_a_network_sees_images_as_it_saw_them_in_training(save_network, faces, tmp_path):
+def test_predictor_uses_the_preprocessing_of_the_checkpoint(save_network, faces, tmp_path):
     network = save_network(tmp_path / "net", preprocessing="equalize")
     images = torch.tensor(faces[0])
     with torch.inference_mode():
@@ -63,12 +63,12 @@ def test_the_bundled_weights_are_small_and_described():
     assert not re.search(r"(^|[\"\s])/\w", (SHIPPED["bundled"] / "config.json").read_text())
 
 
-def test_nothing_to_predict(predictor):
+def test_predicts_nothing_from_no_images(predictor):
     assert predictor.predict([]) == []
     assert predictor.predict_probs(np.empty((0, 48, 48), np.uint8)).shape == (0, 7)
 
 
-def test_what_is_no_face(predictor):
+def test_rejects_inputs_that_are_not_faces(predictor):
     with pytest.raises(
         InputError, match=r"uint8 array of shape \(48, 48\), but found float64 \(2, 2\)"
     ):
@@ -77,6 +77,6 @@ def test_what_is_no_face(predictor):
         predictor.predict([b"junk"])
 
 
-def test_a_checkpoint_that_is_not_there(tmp_path):
+def test_rejects_missing_checkpoints(tmp_path):
     with pytest.raises(InputError, match="is not a checkpoint"):
         Predictor.load(str(tmp_path))

@@ -15,12 +15,12 @@ def test_a_flat_image_becomes_zeros():
     assert not standardize(torch.full((1, 48, 48), 9, dtype=torch.uint8)).any()
 
 
-def test_light_does_not_matter(faces):
+def test_standardized_images_do_not_depend_on_brightness(faces):
     images = torch.tensor(faces[0]) // 2
     torch.testing.assert_close(standardize(images), standardize(images + 100), rtol=0, atol=1e-5)
 
 
-def test_equalized_images_forget_contrast_as_well_as_light(faces):
+def test_equalized_images_do_not_depend_on_contrast_or_brightness(faces):
     images = torch.tensor(faces[0])
     flatter = (images.float().sqrt() * 8 + 20).to(torch.uint8)
     seen = equalize(images)
@@ -31,13 +31,13 @@ def test_equalized_images_forget_contrast_as_well_as_light(faces):
     assert not equalize(torch.full((1, 48, 48), 9, dtype=torch.uint8)).any()
 
 
-def test_a_pixel_s_rank_is_the_share_of_pixels_that_are_not_brighter():
+def test_equalize_replaces_a_pixel_by_the_share_of_pixels_that_are_not_brighter():
     image = torch.arange(256).repeat(9).reshape(1, 48, 48).to(torch.uint8)
-    # Each level stands there as often as any other: ranks are levels.
+    # Every gray level occurs equally often, so equalizing changes nothing.
     torch.testing.assert_close(equalize(image), standardize(image), rtol=0, atol=1e-5)
 
 
-def test_without_turn_zoom_and_shift_an_image_is_itself_or_its_mirror_image(faces):
+def test_identity_augmentation_returns_the_image_or_its_mirror_image(faces):
     images = standardize(torch.tensor(faces[0][:2]))
     still = torch.eye(2, 3).repeat(2, 1, 1)
     torch.testing.assert_close(Augmentation(still).apply(images), images, rtol=0, atol=1e-4)
@@ -45,14 +45,14 @@ def test_without_turn_zoom_and_shift_an_image_is_itself_or_its_mirror_image(face
     torch.testing.assert_close(Augmentation(still).apply(images), mirror(images), rtol=0, atol=1e-4)
 
 
-def test_a_part_of_a_batch_moves_as_it_does_in_the_whole(faces):
+def test_a_slice_of_a_batch_is_augmented_like_the_whole(faces):
     images = standardize(torch.tensor(faces[0]))
     moves = Augmentation.draw(len(images), torch.Generator().manual_seed(3))
     whole, part = moves.apply(images), slice(1, None, 2)
     torch.testing.assert_close(moves[part].apply(images[part]), whole[part])
 
 
-def test_moves_keep_within_their_limits():
+def test_augmentation_stays_within_its_limits():
     matrices = Augmentation.draw(2000, torch.Generator().manual_seed(0)).matrices
     scale = matrices[:, :, :2].square().sum(dim=1).sqrt()
     assert matrices.shape == (2000, 2, 3)

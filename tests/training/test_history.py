@@ -12,7 +12,7 @@ HISTORY = [
 
 
 def scalars(events):
-    """Read a file of records: length, its checksum, content, its checksum."""
+    """Parse TensorFlow records: the length, its checksum, the content, its checksum."""
     found, start = {}, 0
     while start < len(events):
         (length,) = struct.unpack_from("<Q", events, start)
@@ -23,7 +23,7 @@ def scalars(events):
     return found
 
 
-def test_lines_give_back_what_was_written():
+def test_json_lines_round_trip():
     assert from_json_lines(to_json_lines(HISTORY)) == HISTORY
 
 
@@ -34,5 +34,5 @@ def test_events_hold_every_metric_of_every_epoch():
     assert found["step", 3] == (672, 1e9 + 3)
 
 
-def test_an_epoch_is_a_file_of_its_own():
+def test_events_of_one_epoch_are_a_complete_file():
     assert scalars(tensorboard_events(HISTORY[2:])).keys() == {("val_accuracy", 3), ("step", 3)}

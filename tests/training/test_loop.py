@@ -61,7 +61,7 @@ def in_parts(examples, batch_size):
     return (examples[start : start + batch_size] for start in range(0, len(examples), batch_size))
 
 
-def test_every_worker_sees_its_part_of_the_same_global_batch(examples):
+def test_every_worker_gets_its_share_of_the_same_global_batch(examples):
     alone = list(training_batches(examples, RECIPE, epoch=1))
     shared = [list(training_batches(examples, RECIPE, 1, rank, 3)) for rank in range(3)]
     assert len(alone) == steps_per_epoch(len(examples), RECIPE.batch_size) == 3
@@ -74,7 +74,7 @@ def test_every_worker_sees_its_part_of_the_same_global_batch(examples):
             assert torch.equal(part.augmentation.matrices, batch.augmentation.matrices[rank::3])
 
 
-def test_epochs_differ_and_seeds_repeat(examples):
+def test_order_depends_on_epoch_and_seed(examples):
     def order(epoch, seed=0):
         recipe = replace(RECIPE, seed=seed)
         return [batch.images for batch in training_batches(examples, recipe, epoch)]
@@ -84,13 +84,13 @@ def test_epochs_differ_and_seeds_repeat(examples):
     assert not all(map(torch.equal, order(1), order(1, seed=1)))
 
 
-def test_a_split_smaller_than_a_batch_is_one(examples):
+def test_a_split_smaller_than_a_batch_is_one_batch(examples):
     recipe = replace(RECIPE, batch_size=1000)
     (batch,) = training_batches(examples, recipe, 0)
     assert batch.global_size == len(examples)
 
 
-def test_learning_rate_rises_to_its_highest_and_falls_to_nothing():
+def test_learning_rate_rises_to_its_peak_and_falls_to_zero():
     rates = [learning_rate(step, 100, RECIPE) for step in range(100)]
     assert max(rates) == pytest.approx(RECIPE.lr, rel=1e-3)
     assert rates.index(max(rates)) in (28, 29, 30)
@@ -110,8 +110,8 @@ def gradients_of_first_step(network, examples, rank, world_size):
     return [parameter.grad.clone() for parameter in network.parameters()]
 
 
-def test_averaged_gradients_of_three_workers_are_those_of_one(examples, monkeypatch):
-    """Parts of unequal size included: 16 examples over 3 workers."""
+def test_averaged_gradients_of_three_workers_equal_those_of_one(examples, monkeypatch):
+    """The 3 workers have unequal shares of 16 examples."""
     monkeypatch.setattr("fer.training.loop.GRADIENT_CLIP", 1e9)
     alone = gradients_of_first_step(small_network(), examples, 0, 1)
     parts = [gradients_of_first_step(small_network(), examples, rank, 3) for rank in range(3)]
@@ -128,14 +128,14 @@ def test_gradients_are_clipped(examples):
     assert norm <= GRADIENT_CLIP * 1.001
 
 
-def test_weights_decay_and_biases_do_not():
+def test_weight_decay_applies_to_weights_only():
     decayed, kept = build_optimizer(build_model("shallow"), RECIPE).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (5e-4, 0)
     assert all(parameter.ndim > 1 for parameter in decayed["params"])
     assert all(parameter.ndim == 1 for parameter in kept["params"])
 
 
-def test_faces_are_learned_by_heart(examples):
+def test_training_overfits_a_few_faces(examples):
     recipe = replace(RECIPE, num_epochs=40, augment=False)
     network = small_network()
     optimizer = build_optimizer(network, recipe)
@@ -159,20 +159,20 @@ def test_evaluation_counts_every_example_and_changes_nothing(examples):
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
 
 
-def test_loss_of_an_even_guess_is_the_logarithm_of_the_classes():
+def test_loss_of_uniform_probabilities_is_the_logarithm_of_the_number_of_classes():
     targets = smoothed_targets(torch.tensor([0, 1, 2]), 7, 0.0)
     loss = cross_entropy_sum(torch.zeros(3, 7), targets)
     assert loss.item() == pytest.approx(3 * torch.log(torch.tensor(7.0)).item())
 
 
-def test_smoothed_targets_are_those_of_torch():
+def test_smoothed_targets_agree_with_torch():
     logits, labels = torch.randn(5, 7), torch.tensor([0, 1, 2, 6, 6])
     expected = F.cross_entropy(logits, labels, label_smoothing=0.2, reduction="sum")
     loss = cross_entropy_sum(logits, smoothed_targets(labels, 7, 0.2))
     torch.testing.assert_close(loss, expected)
 
 
-def test_squared_hinge_is_that_of_support_vector_machines():
+def test_squared_hinge_is_the_loss_of_support_vector_machines():
     logits, labels = torch.randn(5, 7), torch.tensor([0, 1, 2, 6, 6])
     signs = F.one_hot(labels, 7) * 2 - 1
     expected = (1 - signs * logits).clamp_min(0).square().sum()
@@ -189,7 +189,7 @@ def test_class_weights_balance_classes_and_keep_the_scale():
     assert weights[labels].mean().item() == pytest.approx(1)
 
 
-def test_targets_mix_the_label_with_what_votes_make_of_it():
+def test_targets_mix_labels_with_votes():
     labels = np.arange(70) % 7
     votes = np.eye(10, dtype=np.int8)[labels] * 10
     recipe = replace(RECIPE, label_smoothing=0.0, votes_weight=0.5)
@@ -197,24 +197,24 @@ def test_targets_mix_the_label_with_what_votes_make_of_it():
     targets = TargetBuilder.fit(recipe, labels, votes, 7, CPU).build(examples)
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(70))
     assert (targets.argmax(dim=1) == torch.tensor(labels)).all()
-    # The votes tell all about these labels, so their half says nearly as much as the label's.
+    # The votes determine these labels, so their half of a target is nearly one-hot too.
     assert 0.8 < targets.max(dim=1).values.min() < 1
     with pytest.raises(InputError, match="has no FER[+] votes to learn from"):
         TargetBuilder.fit(recipe, labels, None, 7, CPU)
 
 
-def test_targets_mix_the_label_with_what_a_teacher_says(faces):
+def test_targets_mix_labels_with_a_teacher(faces):
     images, labels = faces
     recipe = replace(RECIPE, teacher="bundled", teacher_weight=0.3, class_balance=1.0)
     targets = TargetBuilder.fit(recipe, labels, None, 7, CPU).build(Examples(images, labels))
     known = torch.tensor(labels, dtype=torch.int64)
-    told = torch.tensor(Predictor.load("bundled").predict_probs(images, tta=True))
-    mixed = 0.7 * smoothed_targets(known, 7, 0.1) + 0.3 * told
+    teacher_probs = torch.tensor(Predictor.load("bundled").predict_probs(images, tta=True))
+    mixed = 0.7 * smoothed_targets(known, 7, 0.1) + 0.3 * teacher_probs
     weights = class_weights(known, 7, 1.0)[known].unsqueeze(1)
     torch.testing.assert_close(targets, mixed * weights)
 
 
-def test_the_average_follows_the_weights_and_forgets_how_they_began(examples):
+def test_the_average_follows_the_weights_and_forgets_the_initial_ones(examples):
     recipe = replace(RECIPE, ema_decay=0.9, num_epochs=1)
     network = small_network()
     average, trail = build_average(network, recipe), []
@@ -227,17 +227,17 @@ def test_the_average_follows_the_weights_and_forgets_how_they_began(examples):
     assert build_average(network, RECIPE) is None
 
 
-def test_an_overconfident_network_gets_the_temperature_that_it_needs(examples):
-    class Sure(nn.Module):
-        """Right about three of four, and says 97 % each time."""
+def test_best_temperature_corrects_an_overconfident_network(examples):
+    class Overconfident(nn.Module):
+        """Is right about three in four examples, with a confidence of 97 %."""
 
         def forward(self, images):
             assert len(images) == len(examples)
-            said = examples.labels.clone()
-            said[::4] = (said[::4] + 1) % 7
-            return F.one_hot(said, 7).float() * math.log(6 * 0.97 / 0.03)
+            preds = examples.labels.clone()
+            preds[::4] = (preds[::4] + 1) % 7
+            return F.one_hot(preds, 7).float() * math.log(6 * 0.97 / 0.03)
 
-    losses, confusion = evaluate_epoch(Sure(), [examples], RECIPE, 7)
+    losses, confusion = evaluate_epoch(Overconfident(), [examples], RECIPE, 7)
     temperature, loss = best_temperature(losses)
     fitting = math.log(6 * 0.97 / 0.03) / math.log(6 * 0.75 / 0.25)
     assert temperature == pytest.approx(fitting, rel=0.02)
