@@ -33,8 +33,9 @@ OUTPUT = OutputSpec(
     contents=(TABLE, ARCHIVE, DATASET, *NETWORKS, REPORT, LABELS),
 )
 
-WELCOME = """The demo takes one to three minutes on two cores. It draws faces with seven expressions,
-ingests them, trains two networks, evaluates these, and labels the faces. At the end you will find
+WELCOME = """The demo takes one to three minutes on two cores. It draws faces with seven
+expressions, ingests them, trains two networks, evaluates both, and labels the faces.
+At the end you will find
   {output}/report/index.html   how often each network is right, with pictures
   {output}/labels/report.html  a gallery of labeled faces
   {output}/labels/faces/       the labels themselves, in Parquet

@@ -254,7 +254,7 @@ class Replica:
         return build_api(self.service, limits, self._token)
 
     async def check_health(self) -> None:
-        """Run the network once; Serve calls this now and then and replaces a replica that raises."""
+        """Run the network once; Serve calls this regularly and replaces a replica that raises."""
         await self.service.check_health()
 
     async def _classify(self, crops: np.ndarray) -> np.ndarray:

@@ -240,9 +240,9 @@ def test_an_output_that_exists(fer, sources, dataset, tmp_path):
     before = summary_of(dataset)
     run = fer("ingest", "--source", sources / "fer2013.csv", "--output", dataset)
     assert run.code == 2
-    assert (
-        run.sentence
-        == f"{dataset} already holds a result; choose another --output, or replace it with --overwrite."
+    assert run.sentence == (
+        f"{dataset} already holds a result; choose another --output, or replace it with "
+        "--overwrite."
     )
     (tmp_path / "mine.txt").write_text("mine")
     run = fer("ingest", "--source", sources / "fer2013.csv", "--output", tmp_path, "--overwrite")

@@ -133,7 +133,7 @@ def test_what_comes_while_the_network_works_is_its_next_batch(address, checkpoin
     [
         (
             ["--host", "0.0.0.0"],
-            "Other machines can reach the server, but FER_API_TOKEN is not set",
+            "Other machines can reach the server, but FER_API_TOKEN is not",
         ),
         (["--port", "TAKEN"], "(Address already in use); choose another --port or --host."),
         (["--checkpoint", "/none"], "/none"),
