@@ -1,4 +1,4 @@
-"""The page that serve answers at /, in Chromium, in front of the real API."""
+"""The web page, in Chromium and with the real API."""
 
 import asyncio
 import base64
@@ -26,11 +26,11 @@ from fer.serving.uploads import Limits
 STYLE = WEB.joinpath("style.css").read_text()
 TOKEN = "s3cret-of-the-tests"
 expect.set_options(timeout=15_000)
-EXPLAINED = re.compile(
+EXPECTED_LOG = re.compile(
     "Failed to load resource: "
     "(.* status of (401|413|422|500|502|503)|net::ERR_INTERNET_DISCONNECTED)"
 )
-"""What Chromium logs by itself of answers that the page puts in words."""
+"""What Chromium logs for errors that the page explains to the user."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def browser():
 
 @contextmanager
 def serving(app):
-    """Run an app; its URL."""
+    """Run an app and yield its URL."""
     config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -73,18 +73,18 @@ def predictor(save_network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(browser, predictor):
-    """A server whose detector is not asked: all that it gets are crops."""
+    """A server whose detector is never used, because it gets only crops."""
     with serving(build_api(InferenceService(predictor, b"YuNet"), Limits())) as url:
         yield url
 
 
 @pytest.fixture
 def open_page(browser):
-    """Open a page; in the end its console has no errors, and it asked no other host."""
+    """Open pages; afterwards, check that none logged an error or contacted another host."""
     contexts, errors, hosts = [], [], set()
 
     def note(message):
-        if message.type in ("error", "warning") and not EXPLAINED.match(message.text):
+        if message.type in ("error", "warning") and not EXPECTED_LOG.match(message.text):
             errors.append(message.text)
 
     def open_page(url, **options):
@@ -166,9 +166,9 @@ def test_whole_percents_sum_to_100(page):
     assert sums == [100] * 500
 
 
-def test_every_file_has_its_result_or_its_error(page, crop):
+def test_each_file_gets_its_own_result_or_error(page, crop):
     choose_crops(page)
-    junk = {"name": "junk.jpg", "mimeType": "image/jpeg", "buffer": b"no picture at all"}
+    junk = {"name": "junk.jpg", "mimeType": "image/jpeg", "buffer": b"not an image"}
     upload(page, crop, junk, {**crop, "name": "again.png"})
     expect(page.get_by_text("3 of 3 done")).to_be_visible()
     names = articles(page).locator("h3 .name")
@@ -180,7 +180,7 @@ def test_every_file_has_its_result_or_its_error(page, crop):
     expect(articles(page)).to_have_count(0)
 
 
-def hand_over(page, kind, file):
+def paste_or_drop(page, kind, file):
     """Paste a file, or drop it on the page."""
     page.evaluate(
         """([kind, name, content]) => {
@@ -197,9 +197,9 @@ def hand_over(page, kind, file):
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])
-def test_a_picture_is_pasted_or_dropped(page, crop, kind):
+def test_an_image_can_be_pasted_or_dropped(page, crop, kind):
     choose_crops(page)
-    hand_over(page, kind, crop)
+    paste_or_drop(page, kind, crop)
     expect(page.locator(".face")).to_have_count(1)
 
 
@@ -215,11 +215,11 @@ def outline(page, selector):
     return page.locator(selector).evaluate("element => getComputedStyle(element).outlineStyle")
 
 
-def test_the_keyboard_is_enough(page, crop):
-    page.on("filechooser", lambda _: None)  # from now on files are left to the test
+def test_the_page_works_with_the_keyboard_alone(page, crop):
+    page.on("filechooser", lambda _: None)  # the test selects the files itself
     tab_to(page, "input[name=detector]")
     page.keyboard.press("ArrowRight")
-    expect(page.get_by_text("Each picture is one face")).to_be_visible()
+    expect(page.get_by_text("Each image is taken as one face")).to_be_visible()
     assert outline(page, "input[value=none] + span") == "solid"
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
@@ -233,7 +233,7 @@ def test_the_keyboard_is_enough(page, crop):
     expect(articles(page)).to_have_count(0)
 
 
-def test_a_server_that_is_away_is_asked_again_by_hand(open_page, site, crop):
+def test_the_user_can_retry_an_unreachable_server(open_page, site, crop):
     page = open_page(site)
     choose_crops(page)
     page.context.set_offline(True)
@@ -244,17 +244,17 @@ def test_a_server_that_is_away_is_asked_again_by_hand(open_page, site, crop):
     expect(page.locator(".face")).to_have_count(1)
 
 
-def test_the_token_is_asked_for_and_kept(open_page, browser, predictor, crop):
+def test_the_page_asks_for_the_token_and_stores_it(open_page, browser, predictor, crop):
     with serving(build_api(InferenceService(predictor, None), Limits(), TOKEN)) as url:
         page = open_page(url)
         upload(page, crop)
-        box = page.get_by_label("This server asks for an access token")
+        box = page.get_by_label("This server requires an access token")
         expect(box).to_be_focused()
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        expect(page.get_by_text("The server did not accept the last one.")).to_be_visible()
+        expect(page.get_by_text("The server did not accept the last token.")).to_be_visible()
         box.fill(TOKEN)
-        page.get_by_role("button", name="Use it").click()
+        page.get_by_role("button", name="Use token").click()
         expect(page.locator(".face")).to_have_count(1)
         expect(page.locator("#model")).to_have_text(predictor.id)
         expect(box).to_be_hidden()
@@ -263,7 +263,7 @@ def test_the_token_is_asked_for_and_kept(open_page, browser, predictor, crop):
         expect(box).to_be_hidden()
 
 
-def test_a_busy_server_is_waited_for(open_page, browser, predictor, crop):
+def test_the_page_waits_for_a_busy_server(open_page, browser, predictor, crop):
     refusals = [HTTPException(503, "Busy.", {"Retry-After": "1"})] * 5
 
     async def classify(crops):
@@ -275,12 +275,12 @@ def test_a_busy_server_is_waited_for(open_page, browser, predictor, crop):
     with serving(build_api(service, Limits())) as url:
         page = open_page(url)
         upload(page, crop)
-        expect(articles(page)).to_contain_text("The server is busy. Next try in 1 s.")
+        expect(articles(page)).to_contain_text("The server is busy. Retrying in 1 s.")
         expect(page.locator(".face")).to_have_count(1)
 
 
-def test_what_may_pass_is_asked_again_by_hand(open_page, browser, predictor, crop):
-    """A server whose replica was lost on the way answers 500."""
+def test_the_user_can_retry_after_a_transient_error(open_page, browser, predictor, crop):
+    """The server responds with 500 if a replica is lost during the request."""
     failures = [HTTPException(500, "Lost."), HTTPException(502, "Lost.")]
 
     async def classify(crops):
@@ -298,7 +298,7 @@ def test_what_may_pass_is_asked_again_by_hand(open_page, browser, predictor, cro
         assert failures == []
 
 
-def test_what_takes_too_long_is_not_sent_again(open_page, browser, predictor, crop):
+def test_a_request_that_takes_too_long_is_not_repeated(open_page, browser, predictor, crop):
     asked = []
 
     async def classify(crops):
@@ -313,7 +313,7 @@ def test_what_takes_too_long_is_not_sent_again(open_page, browser, predictor, cr
         assert asked == [1]
 
 
-def test_what_the_server_refuses_is_said_in_its_words(open_page, browser, predictor, crop):
+def test_the_page_shows_the_error_of_the_server(open_page, browser, predictor, crop):
     limits = Limits(max_body_bytes=len(crop["buffer"]))
     with serving(build_api(InferenceService(predictor, None), limits)) as url:
         page = open_page(url)
@@ -325,23 +325,23 @@ def test_what_the_server_refuses_is_said_in_its_words(open_page, browser, predic
 def test_a_server_without_a_detector_takes_crops(open_page, browser, predictor, crop):
     with serving(build_api(InferenceService(predictor, None), Limits())) as url:
         page = open_page(url)
-        expect(page.get_by_text("This server finds no faces.")).to_be_visible()
+        expect(page.get_by_text("This server can't detect faces.")).to_be_visible()
         expect(page.get_by_role("radio", name="photographs")).to_be_disabled()
         upload(page, crop)
         expect(page.locator(".face")).to_have_count(1)
 
 
-def lying(photograph):
-    """A JPEG file that lies on its side, and says so in EXIF."""
+def rotated(photograph):
+    """Return a JPEG file stored sideways, with its orientation in EXIF."""
     buffer, exif = io.BytesIO(), Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     with Image.open(photograph) as image:
         image.rotate(90, expand=True).save(buffer, "JPEG", exif=exif)
-    return {"name": "lying.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()}
+    return {"name": "rotated.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()}
 
 
 def drawn(page, points):
-    """Whether something is drawn over each point of the upright picture, in its pixels."""
+    """Return whether a box is drawn over each point, given in pixels of the upright image."""
     return page.locator("#results .boxes").evaluate(
         """(canvas, points) => {
             const scale = canvas.width / canvas.previousElementSibling.naturalWidth;
@@ -358,7 +358,7 @@ def drawn(page, points):
 def test_boxes_lie_on_the_faces_of_a_photograph(
     open_page, browser, predictor, yunet, real_photographs
 ):
-    photograph = lying(real_photographs / "dlib" / "examples_faces_2008_002506.jpg")
+    photograph = rotated(real_photographs / "dlib" / "examples_faces_2008_002506.jpg")
     with serving(build_api(InferenceService(predictor, yunet), Limits())) as url:
         page = open_page(url)
         with page.expect_response("**/v1/predict*") as answered:
@@ -374,7 +374,7 @@ def test_boxes_lie_on_the_faces_of_a_photograph(
         assert drawn(page, points) == [True, True, False] * len(faces)
 
 
-def test_the_webcam_is_asked_about_a_frame_at_a_time(open_page, site):
+def test_the_webcam_sends_one_frame_at_a_time(open_page, site):
     page, log = open_page(site, permissions=["camera"]), []
     is_frame = lambda request: "predict" in request.url  # noqa: E731
     page.on("request", lambda request: log.append(1) if is_frame(request) else None)
@@ -383,7 +383,7 @@ def test_the_webcam_is_asked_about_a_frame_at_a_time(open_page, site):
     page.get_by_role("button", name="Use the webcam").click()
     expect(page.locator("#webcam .face .emotion")).to_have_text(re.compile("|".join(EMOTIONS)))
     assert sum(percents(page.locator("#webcam .face"))) == 100
-    expect(page.get_by_text("an answer in")).to_be_visible()
+    expect(page.get_by_text("response in")).to_be_visible()
     while log.count(-1) < 5:
         page.wait_for_timeout(20)
     assert log == [1, -1] * (len(log) // 2) + [1] * (len(log) % 2)
@@ -397,9 +397,9 @@ def test_the_webcam_is_asked_about_a_frame_at_a_time(open_page, site):
     expect(page.get_by_role("button", name="Use the webcam")).to_be_focused()
 
 
-def test_a_webcam_that_is_not_permitted(page):
+def test_the_page_explains_that_webcam_access_was_denied(page):
     page.get_by_role("button", name="Use the webcam").click()
-    expect(page.locator("#webcam")).to_contain_text("The browser did not permit the webcam.")
+    expect(page.locator("#webcam")).to_contain_text("The browser denied access to the webcam.")
     expect(page.get_by_role("button", name="Use the webcam")).to_be_visible()
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
 
@@ -421,19 +421,22 @@ def test_a_dark_page_on_a_phone(open_page, site, crop):
     assert page.evaluate(ground) == "rgb(18, 19, 22)"
 
 
-def test_what_the_labels_are_not_is_said_at_once(page):
+def test_the_page_says_what_a_label_does_not_mean(page):
     expect(page.get_by_text("never what the person feels")).to_be_visible()
-    expect(page.get_by_text("not what its owner feels")).to_be_visible()
-    expect(page.get_by_text("leave this page only for this server")).to_be_visible()
+    expect(page.get_by_text("not what the person in the image feels")).to_be_visible()
+    expect(page.get_by_text("sent to this server only")).to_be_visible()
 
 
 def luminance(color):
     """Relative luminance of a color as WCAG 2.2 defines it."""
-    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+        for channel in channels
     ]
-    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return sum(
+        weight * channel for weight, channel in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+    )
 
 
 def contrast(one, other):
@@ -452,7 +455,7 @@ def palettes():
         }
 
 
-def test_every_text_has_contrast_enough():
+def test_every_text_has_enough_contrast():
     for palette in palettes():
         for text in ("ink", "soft", "alarm", *EMOTIONS):
             for ground in ("ground", "panel", "sunken"):

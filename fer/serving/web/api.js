@@ -1,60 +1,60 @@
-// What is asked of this server: with its token, patiently while it is busy, its reasons as sentences.
+// Requests to this server: with its token, retried while it is busy, with errors as sentences.
 
-const TOKEN = "fer-token";
-const BUSY = [429, 503];
+const TOKEN_KEY = "fer-token";
+const BUSY_STATUSES = [429, 503];
 const MAX_TRIES = 20;
 const MAX_WAIT_SECONDS = 60;
 
-/** An answer that is not a result. Its message is a sentence for people. */
-export class Refused extends Error {}
+/** A request failed. The message is a sentence for the user. */
+export class RequestError extends Error {}
 
-/** No answer, or none of the server's own: worth another try. */
-export class Unreachable extends Refused {}
+/** A request failed for a reason that may pass, such as a lost connection. */
+export class RetryableError extends RequestError {}
 
 /**
- * Ask what one picture shows.
+ * Predict the expressions of the faces in one image.
  *
- * @param {Blob} picture Sent as it is.
+ * @param {Blob} image The file, sent as it is.
  * @param {object} options
- * @param {string} options.detector "yunet", or "none" for a picture that is one face.
- * @param {(seconds: number) => void} [options.onWait] Told how long a busy server wants to be left alone.
+ * @param {string} options.detector "yunet", or "none" for an image that is one face.
+ * @param {(seconds: number) => void} [options.onWait] Called before each wait for a busy server.
  * @param {AbortSignal} [options.signal]
  * @returns {Promise<object>} One of the results of POST /v1/predict.
- * @throws {Refused} The server gives a reason, or can't be reached.
+ * @throws {RequestError} The server refused the image or can't be reached.
  */
-export async function predict(picture, { detector, onWait = () => {}, signal }) {
-  const options = { method: "POST", body: picture, signal };
-  // By any other name the server would look for pictures within the file.
-  const isPicture = picture.type.startsWith("image/");
-  options.headers = { "Content-Type": isPicture ? picture.type : "application/octet-stream" };
-  const answer = await askPatiently(`v1/predict?detector=${detector}`, options, onWait);
-  return answer.results[0];
+export async function predict(image, { detector, onWait = () => {}, signal }) {
+  const options = { method: "POST", body: image, signal };
+  // With the type of a form or of JSON, the server would parse the file instead of decoding it.
+  const isImage = image.type.startsWith("image/");
+  options.headers = { "Content-Type": isImage ? image.type : "application/octet-stream" };
+  const response = await requestWithRetries(`v1/predict?detector=${detector}`, options, onWait);
+  return response.results[0];
 }
 
-/** Ask which network answers: its id, its class names, and whether there is a detector. */
+/** Return the description of the server's network: its id, its class names and its detector. */
 export function describeModel() {
-  return askPatiently("v1/model", {});
+  return requestWithRetries("v1/model", {});
 }
 
-async function askPatiently(address, options, onWait = () => {}) {
+async function requestWithRetries(path, options, onWait = () => {}) {
   for (let tries = 1; ; tries += 1) {
-    const response = await send(address, options);
-    if (response.ok && response.answer) return response.answer;
-    if (!isBusy(response)) throw new (mayPass(response) ? Unreachable : Refused)(reason(response));
-    if (tries === MAX_TRIES) throw new Unreachable(reason(response));
-    const seconds = retryAfter(response.headers);
+    const response = await requestWithToken(path, options);
+    if (response.ok && response.content) return response.content;
+    if (!isBusy(response)) throw new (isTransient(response) ? RetryableError : RequestError)(errorText(response));
+    if (tries === MAX_TRIES) throw new RetryableError(errorText(response));
+    const seconds = retryAfterSeconds(response.headers);
     onWait(seconds);
-    await pause(seconds, options.signal);
+    await delay(seconds, options.signal);
   }
 }
 
-/** Wait, unless a signal ends it. */
-export function pause(seconds, signal) {
-  return unlessAborted(new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); }), signal);
+/** Wait for some seconds, or until the signal aborts. */
+export function delay(seconds, signal) {
+  return abortable(new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); }), signal);
 }
 
-/** Wait for a promise, unless a signal ends it. */
-export function unlessAborted(promise, signal) {
+/** Wait for a promise, or until the signal aborts. */
+export function abortable(promise, signal) {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
     const abort = () => reject(signal.reason);
@@ -63,12 +63,12 @@ export function unlessAborted(promise, signal) {
   });
 }
 
-let askForToken = () => Promise.reject(new Refused("This server asks for an access token."));
-let answer = null;
-let kept = null;
+let askForToken = () => Promise.reject(new RequestError("This server requires an access token."));
+let pendingToken = null;
+let tokenInMemory = null;
 
 /**
- * Name who asks for the token.
+ * Set the function that asks the user for the token.
  *
  * @param {(wasRefused: boolean) => Promise<string>} ask
  */
@@ -76,54 +76,54 @@ export function onTokenNeeded(ask) {
   askForToken = ask;
 }
 
-async function send(address, options) {
+async function requestWithToken(path, options) {
   for (;;) {
     const token = readToken();
     const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
-    const response = await reach(address, { ...options, headers });
+    const response = await fetchJson(path, { ...options, headers });
     if (response.status !== 401) return response;
-    await unlessAborted(renewToken(token), options.signal);
+    await abortable(renewToken(token), options.signal);
   }
 }
 
-/** Fetch an answer to its end; what is no JSON, as of a proxy, counts as none. */
-async function reach(address, options) {
+/** Fetch a complete response; content that is not JSON, such as a proxy's error page, becomes null. */
+async function fetchJson(path, options) {
   try {
-    const response = await fetch(address, options);
+    const response = await fetch(path, options);
     const { ok, status, statusText, headers } = response;
-    return { ok, status, statusText, headers, answer: parse(await response.text()) };
+    return { ok, status, statusText, headers, content: parseJson(await response.text()) };
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Unreachable("The server can't be reached, or closed the connection while the picture was sent.");
+    throw new RetryableError("The server can't be reached, or it closed the connection while the image was being sent.");
   }
 }
 
-/** Ask for another token than the one that was refused: once, whoever else waits for it. */
+/** Ask for a new token in place of a refused one. Concurrent requests share one question. */
 async function renewToken(refused) {
   if (readToken() !== refused) return;
-  answer ??= askForToken(refused !== null).finally(() => { answer = null; });
-  keepToken(await answer);
+  pendingToken ??= askForToken(refused !== null).finally(() => { pendingToken = null; });
+  storeToken(await pendingToken);
 }
 
-/** Where the browser keeps nothing for a page, the page itself does while it is open. */
+/** Read the token from the tab's storage, or from memory if the browser blocks storage. */
 function readToken() {
   try {
-    return sessionStorage.getItem(TOKEN) ?? kept;
+    return sessionStorage.getItem(TOKEN_KEY) ?? tokenInMemory;
   } catch {
-    return kept;
+    return tokenInMemory;
   }
 }
 
-function keepToken(token) {
-  kept = token;
+function storeToken(token) {
+  tokenInMemory = token;
   try {
-    sessionStorage.setItem(TOKEN, token);
+    sessionStorage.setItem(TOKEN_KEY, token);
   } catch {
-    // Kept above.
+    // The browser blocks storage; the token in memory lasts until the page is closed.
   }
 }
 
-function parse(text) {
+function parseJson(text) {
   try {
     return JSON.parse(text);
   } catch {
@@ -131,26 +131,26 @@ function parse(text) {
   }
 }
 
-/** Whether the same picture may do better later; one that took too long would so again. */
+/** Whether the server asks to retry later. A request that took too long has no Retry-After. */
 function isBusy({ status, headers }) {
-  return BUSY.includes(status) && headers.has("Retry-After");
+  return BUSY_STATUSES.includes(status) && headers.has("Retry-After");
 }
 
-/** Whether something before or in the server broke, which another try may find mended. */
-function mayPass({ status }) {
+/** Whether the server or a proxy failed in a way that may pass. */
+function isTransient({ status }) {
   return status >= 500 && status !== 503;
 }
 
-function retryAfter(headers) {
+function retryAfterSeconds(headers) {
   const text = headers.get("Retry-After");
-  const seconds = Number(text);
-  const wanted = Number.isNaN(seconds) ? (Date.parse(text) - Date.now()) / 1000 : seconds;
-  return Math.min(Math.max(wanted || 1, 1), MAX_WAIT_SECONDS);
+  const number = Number(text);
+  const seconds = Number.isNaN(number) ? (Date.parse(text) - Date.now()) / 1000 : number;
+  return Math.min(Math.max(seconds || 1, 1), MAX_WAIT_SECONDS);
 }
 
-function reason({ status, statusText, answer }) {
-  const detail = answer?.detail;
+function errorText({ status, statusText, content }) {
+  const detail = content?.detail;
   if (typeof detail === "string") return detail;
   if (Array.isArray(detail)) return detail.map((item) => item.msg).join("; ");
-  return `The server answered ${status} ${statusText}`.trim() + ".";
+  return `The server responded with status ${status} ${statusText}`.trim() + ".";
 }

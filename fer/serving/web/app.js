@@ -1,24 +1,24 @@
-// The page: ways in for pictures, the token, and which network answers.
+// The page: input of images, the token, and the name of the network.
 
 import { describeModel, onTokenNeeded } from "./api.js";
 import { Gallery } from "./gallery.js";
-import { Live } from "./live.js";
+import { WebcamView } from "./webcam_view.js";
 
-const HINTS = {
-  yunet: "Faces are looked for in each picture.",
-  none: "Each picture is one face: the largest square in its middle is what counts.",
+const DETECTOR_HINTS = {
+  yunet: "Faces are detected in each image.",
+  none: "Each image is taken as one face, cropped to its largest centered square.",
 };
 const MAX_ANNOUNCEMENTS = 8;
 
 const byId = (id) => document.getElementById(id);
 
-/** The detector that is chosen now, told once the server has said whether it has one. */
-function detector() {
-  const chosen = document.querySelector("input[name=detector]:checked").value;
-  return described.then((model) => (model?.detector === "none" ? "none" : chosen));
+/** The detector that is selected now; the promise waits until it is known whether the server has one. */
+function selectedDetector() {
+  const selected = document.querySelector("input[name=detector]:checked").value;
+  return modelShown.then((model) => (model?.detector === "none" ? "none" : selected));
 }
 
-/** Say a sentence to who listens to the page. */
+/** Announce a sentence to screen readers. */
 function announce(sentence) {
   const line = document.createElement("p");
   line.textContent = sentence;
@@ -27,22 +27,22 @@ function announce(sentence) {
 }
 
 onTokenNeeded(askForToken);
-const described = showModel();
-const gallery = new Gallery(byId("pictures"), announce);
-const live = new Live(byId("webcam"), byId("webcam-toggle"), detector, announce);
+const modelShown = showModel();
+const gallery = new Gallery(byId("gallery"), announce);
+const webcamView = new WebcamView(byId("webcam"), byId("webcam-toggle"), selectedDetector, announce);
 
-function take(files) {
+function addFiles(files) {
   if (!files.length) return;
   document.body.classList.add("busy");
-  gallery.add([...files], detector());
+  gallery.add([...files], selectedDetector());
 }
 
 function acceptFiles() {
   byId("files").addEventListener("change", (event) => {
-    take(event.target.files);
+    addFiles(event.target.files);
     event.target.value = "";
   });
-  document.addEventListener("paste", (event) => take(event.clipboardData.files));
+  document.addEventListener("paste", (event) => addFiles(event.clipboardData.files));
   byId("clear").addEventListener("click", () => {
     gallery.clear();
     byId("files").focus();
@@ -50,36 +50,36 @@ function acceptFiles() {
 }
 
 function acceptDrops() {
-  const over = (isOver) => byId("intake").classList.toggle("over", isOver);
+  const highlight = (isOver) => byId("intake").classList.toggle("over", isOver);
   document.addEventListener("dragover", (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
-    over(true);
+    highlight(true);
   });
   document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) over(false);
+    if (!event.relatedTarget) highlight(false);
   });
   document.addEventListener("drop", (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
-    over(false);
-    take(event.dataTransfer.files);
+    highlight(false);
+    addFiles(event.dataTransfer.files);
   });
 }
 
 function explainDetector() {
-  for (const choice of document.querySelectorAll("input[name=detector]")) {
-    choice.addEventListener("change", () => { byId("detector-hint").textContent = HINTS[choice.value]; });
+  for (const input of document.querySelectorAll("input[name=detector]")) {
+    input.addEventListener("change", () => { byId("detector-hint").textContent = DETECTOR_HINTS[input.value]; });
   }
 }
 
-/** Show the form and wait for the token; focus goes back to where it was. */
+/** Show the form and wait for the token; then return the focus to the previous element. */
 function askForToken(wasRefused) {
   const [form, input] = [byId("token-form"), byId("token")];
-  const before = document.activeElement;
+  const previous = document.activeElement;
   byId("token-hint").textContent = wasRefused
-    ? "The server did not accept the last one."
-    : "It is kept for this tab and sent to this server only.";
+    ? "The server did not accept the last token."
+    : "The token is kept for this tab and sent to this server only.";
   form.hidden = false;
   input.focus();
   return new Promise((resolve) => {
@@ -88,7 +88,7 @@ function askForToken(wasRefused) {
       const token = input.value.trim();
       form.reset();
       form.hidden = true;
-      (before && before !== document.body ? before : byId("files")).focus();
+      (previous && previous !== document.body ? previous : byId("files")).focus();
       resolve(token);
     }, { once: true });
   });
@@ -110,10 +110,10 @@ async function showModel() {
 function allowCropsOnly() {
   const [photographs, crops] = document.querySelectorAll("input[name=detector]");
   photographs.disabled = crops.checked = true;
-  byId("detector-hint").textContent = `This server finds no faces. ${HINTS.none}`;
+  byId("detector-hint").textContent = `This server can't detect faces. ${DETECTOR_HINTS.none}`;
 }
 
 acceptFiles();
 acceptDrops();
 explainDetector();
-window.addEventListener("pagehide", () => live.running && live.stop());
+window.addEventListener("pagehide", () => webcamView.running && webcamView.stop());

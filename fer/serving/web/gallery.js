@@ -1,20 +1,20 @@
-// The pictures that were chosen, dropped or pasted: each with its result, or with what went wrong.
+// The gallery: images that were selected, dropped or pasted, each with its result or error.
 
-import { Refused, Unreachable, predict } from "./api.js";
-import { copyOf, sentenceOf, showFaces } from "./faces.js";
-import { drawBoxes, drawCrop, faceAt } from "./picture.js";
+import { RequestError, RetryableError, predict } from "./api.js";
+import { cloneTemplate, showFaces, summarize } from "./faces.js";
+import { drawBoxes, drawCrop, faceAt } from "./overlay.js";
 
-const AT_ONCE = 2;
+const MAX_CONCURRENT = 2;
 const SMALL_WIDTH = 240;
-const AS_ONE_FACE = "Take it as one face";
-const AGAIN = "Try again";
-const UNSHOWN = "This browser can't show this kind of picture; the server can read it.";
+const TAKE_AS_ONE_FACE = "Take as one face";
+const TRY_AGAIN = "Try again";
+const NO_PREVIEW = "This browser can't display the image, but the server can read it.";
 
-/** The list of pictures, which asks about a few of them at a time. */
+/** A list of images. Only a few requests run at the same time. */
 export class Gallery {
   /**
    * @param {HTMLElement} section
-   * @param {(sentence: string) => void} announce Says it aloud, where a screen reader listens.
+   * @param {(sentence: string) => void} announce Announces a sentence to screen readers.
    */
   constructor(section, announce) {
     this.section = section;
@@ -25,110 +25,110 @@ export class Gallery {
   }
 
   /**
-   * Take in files, above those that are there.
+   * Add files at the top of the list.
    *
    * @param {File[]} files
-   * @param {Promise<string>} detector Which is asked for.
+   * @param {Promise<string>} detector The detector to use.
    */
   add(files, detector) {
-    const pictures = files.map((file) => new Picture(file));
-    this.list.prepend(...pictures.map((picture) => picture.article));
+    const images = files.map((file) => new GalleryImage(file));
+    this.list.prepend(...images.map((image) => image.article));
     this.section.hidden = false;
-    for (const picture of pictures) {
-      picture.onRemedy = (other) => this.enqueue(picture, Promise.resolve(other));
-      this.enqueue(picture, detector);
+    for (const image of images) {
+      image.onRetry = (other) => this.enqueue(image, Promise.resolve(other));
+      this.enqueue(image, detector);
     }
   }
 
-  /** Drop all pictures, also those that are being asked about. */
+  /** Remove all images, and cancel their requests. */
   clear() {
     this.cancel?.abort();
     this.cancel = new AbortController();
-    for (const picture of this.pictures ?? []) picture.forget();
-    this.pictures = new Set();
+    for (const image of this.images ?? []) image.release();
+    this.images = new Set();
     this.queue = [];
-    this.running = this.done = this.asked = 0;
+    this.numRunning = this.numDone = this.numTotal = 0;
     this.list.replaceChildren();
     this.section.hidden = true;
   }
 
-  enqueue(picture, detector) {
-    this.pictures.add(picture);
-    this.queue.push({ picture, detector });
-    this.asked += 1;
-    picture.say("Waits for its turn.", "waiting");
-    this.work();
+  enqueue(image, detector) {
+    this.images.add(image);
+    this.queue.push({ image, detector });
+    this.numTotal += 1;
+    image.showMessage("Waiting.", "waiting");
+    this.startNext();
   }
 
-  work() {
-    this.progress.textContent = this.asked > 1 ? `${this.done} of ${this.asked} done` : "";
-    while (this.running < AT_ONCE && this.queue.length) this.look(this.queue.shift(), this.cancel.signal);
+  startNext() {
+    this.progress.textContent = this.numTotal > 1 ? `${this.numDone} of ${this.numTotal} done` : "";
+    while (this.numRunning < MAX_CONCURRENT && this.queue.length) this.process(this.queue.shift(), this.cancel.signal);
   }
 
-  async look({ picture, detector }, signal) {
-    this.running += 1;
-    const sentence = await picture.look(await detector, signal);
+  async process({ image, detector }, signal) {
+    this.numRunning += 1;
+    const sentence = await image.predict(await detector, signal);
     if (signal.aborted) return;
-    this.announce(`${picture.file.name}: ${sentence}`);
-    this.running -= 1;
-    this.done += 1;
-    this.work();
+    this.announce(`${image.file.name}: ${sentence}`);
+    this.numRunning -= 1;
+    this.numDone += 1;
+    this.startNext();
   }
 }
 
-/** One picture of the list. */
-class Picture {
+/** One image of the gallery. */
+class GalleryImage {
   constructor(file) {
     this.file = file;
-    this.article = copyOf("picture-template");
+    this.article = cloneTemplate("image-template");
     const find = (selector) => this.article.querySelector(selector);
     [this.image, this.stage, this.boxes] = [find("img"), find(".stage"), find(".boxes")];
-    [this.said, this.faces, this.remedy] = [find(".said"), find(".faces"), find(".remedy")];
+    [this.message, this.faces, this.retry] = [find(".message"), find(".faces"), find(".retry")];
     find(".name").textContent = this.image.alt = file.name;
-    this.link();
+    this.addListeners();
   }
 
-  /** Show the file itself. Returns whether this browser can: some can't show all that the server reads. */
-  async show() {
-    this.address = URL.createObjectURL(this.file);
-    this.image.src = this.address;
+  /** Show a preview of the file. Returns false for formats that only the server can read. */
+  async showPreview() {
+    this.url = URL.createObjectURL(this.file);
+    this.image.src = this.url;
     const isShown = await this.image.decode().then(() => true, () => false);
-    this.stage.classList.toggle("unshown", !isShown);
+    this.stage.classList.toggle("no-preview", !isShown);
     this.stage.classList.toggle("small", isShown && this.image.naturalWidth < SMALL_WIDTH);
     return isShown;
   }
 
-  /** A face and its box stand out together. */
-  link() {
+  /** Highlight a face's card and its box together, and connect the buttons. */
+  addListeners() {
     const indexOf = (event) => [...this.faces.children].indexOf(event.target.closest(".face"));
-    const mark = (event) => this.mark(indexOf(event));
-    for (const name of ["mouseover", "focusin"]) this.faces.addEventListener(name, mark);
-    for (const name of ["mouseleave", "focusout"]) this.faces.addEventListener(name, () => this.mark(-1));
+    const highlight = (event) => this.highlight(indexOf(event));
+    for (const name of ["mouseover", "focusin"]) this.faces.addEventListener(name, highlight);
+    for (const name of ["mouseleave", "focusout"]) this.faces.addEventListener(name, () => this.highlight(-1));
     this.faces.addEventListener("click", (event) => {
-      if (event.target.matches(".which")) this.stage.scrollIntoView({ block: "nearest" });
+      if (event.target.matches(".face-number")) this.stage.scrollIntoView({ block: "nearest" });
     });
-    this.boxes.addEventListener("click", (event) => this.choose(faceAt(this.boxes, this.result, event)));
-    this.remedy.firstElementChild.addEventListener("click", () => {
+    this.boxes.addEventListener("click", (event) => this.focusFace(faceAt(this.boxes, this.result, event)));
+    this.retry.firstElementChild.addEventListener("click", () => {
       this.article.focus();
-      this.onRemedy(this.remedyDetector);
+      this.onRetry(this.retryDetector);
     });
     this.resizing = new ResizeObserver(() => this.draw());
     this.resizing.observe(this.boxes);
   }
 
-  /** Ask about the picture and show the answer; returns it as a sentence. */
-  async look(detector, signal) {
-    this.shown ??= this.show();
-    this.say("Is being looked at.", "waiting");
+  /** Request a prediction and show it. Returns the result or the error as a sentence. */
+  async predict(detector, signal) {
+    this.preview ??= this.showPreview();
+    this.showMessage("Processing.", "waiting");
     try {
-      const onWait = (seconds) => this.say(`The server is busy. Next try in ${Math.ceil(seconds)} s.`, "waiting");
+      const onWait = (seconds) => this.showMessage(`The server is busy. Retrying in ${Math.ceil(seconds)} s.`, "waiting");
       await this.checkReadable();
-      return await this.present(await predict(this.file, { detector, signal, onWait }));
+      return await this.showResult(await predict(this.file, { detector, signal, onWait }));
     } catch (error) {
       if (signal.aborted) return "";
-      if (!(error instanceof Refused)) console.error(error);
-      this.say(error.message, "alarm");
-      if (error instanceof Unreachable) this.offer(AGAIN, detector);
+      if (!(error instanceof RequestError)) console.error(error);
+      this.showMessage(error.message, "error");
+      if (error instanceof RetryableError) this.offerRetry(TRY_AGAIN, detector);
       return error.message;
     }
   }
@@ -137,68 +137,69 @@ class Picture {
     try {
       await this.file.slice(0, 1).arrayBuffer();
     } catch {
-      throw new Refused("The browser can't read it. If it is a folder, drop the pictures in it.");
+      throw new RequestError("The browser can't read this file. If it is a folder, drop the images inside it instead.");
     }
   }
 
-  async present(result) {
+  async showResult(result) {
     this.result = result;
-    const failed = result.status !== "no_face" && result.error;
-    const sentence = this.say(sentenceOf(result), failed ? "alarm" : "");
-    if (failed) return sentence;
+    const hasFailed = result.status !== "no_face" && result.error;
+    const sentence = this.showMessage(summarize(result), hasFailed ? "error" : "");
+    if (hasFailed) return sentence;
     this.article.querySelector(".size").textContent = `${result.width} × ${result.height}`;
-    if (result.status === "no_face") this.offer(AS_ONE_FACE, "none");
+    if (result.status === "no_face") this.offerRetry(TAKE_AS_ONE_FACE, "none");
     showFaces(this.faces, result);
     this.faces.closest(".result").classList.toggle("crowd", result.faces.length > 2);
-    await this.illustrate(result, sentence);
+    await this.showBoxes(result, sentence);
     return sentence;
   }
 
-  async illustrate(result, sentence) {
+  async showBoxes(result, sentence) {
     this.image.alt = `${this.file.name}. ${sentence}`;
     this.stage.classList.toggle("has-faces", result.faces.length > 1);
-    const isShown = await this.shown;
-    const told = [result.faces.length === 1 ? "" : sentence, isShown ? "" : UNSHOWN];
-    this.said.textContent = told.join(" ").trim();
+    const isShown = await this.preview;
+    const sentences = [result.faces.length === 1 ? "" : sentence, isShown ? "" : NO_PREVIEW];
+    this.message.textContent = sentences.join(" ").trim();
     result.faces.forEach((face, index) => {
       const card = this.faces.children[index];
-      card.classList.toggle("bare", !isShown || !face.box);
+      card.classList.toggle("no-crop", !isShown || !face.box);
       if (isShown) drawCrop(card.querySelector(".crop"), this.image, this.image.naturalWidth, result, face);
     });
     this.draw();
   }
 
-  draw(marked = null) {
-    if (this.result?.width && this.boxes.clientWidth) drawBoxes(this.boxes, this.result, { marked });
+  draw(highlighted = null) {
+    if (this.result?.width && this.boxes.clientWidth) drawBoxes(this.boxes, this.result, { highlighted });
   }
 
-  mark(index) {
-    [...this.faces.children].forEach((card, other) => card.classList.toggle("marked", other === index));
+  highlight(index) {
+    [...this.faces.children].forEach((card, other) => card.classList.toggle("highlighted", other === index));
     this.draw(index < 0 ? null : index);
   }
 
-  choose(index) {
+  focusFace(index) {
     if (index === null) return;
     const card = this.faces.children[index];
-    card.querySelector(".which").focus({ preventScroll: true });
+    card.querySelector(".face-number").focus({ preventScroll: true });
     card.scrollIntoView({ block: "nearest" });
   }
 
-  say(sentence, kind) {
-    this.said.textContent = sentence;
-    this.said.className = `said ${kind}`;
-    this.remedy.hidden = true;
+  showMessage(sentence, kind) {
+    this.message.textContent = sentence;
+    this.message.className = `message ${kind}`;
+    this.retry.hidden = true;
     return sentence;
   }
 
-  offer(remedy, detector) {
-    this.remedy.firstElementChild.textContent = remedy;
-    this.remedyDetector = detector;
-    this.remedy.hidden = false;
+  offerRetry(text, detector) {
+    this.retry.firstElementChild.textContent = text;
+    this.retryDetector = detector;
+    this.retry.hidden = false;
   }
 
-  forget() {
+  /** Free the memory of the preview. */
+  release() {
     this.resizing.disconnect();
-    URL.revokeObjectURL(this.address);
+    URL.revokeObjectURL(this.url);
   }
 }

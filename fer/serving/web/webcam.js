@@ -1,73 +1,73 @@
-// The webcam: one frame at a time, the next when the answer to the last has come.
+// The webcam: one frame at a time. The next frame is sent after the response to the last one.
 
-import { Refused, Unreachable, pause, predict, unlessAborted } from "./api.js";
+import { RequestError, RetryableError, abortable, delay, predict } from "./api.js";
 
 const FRAME_WIDTH = 640;
-const QUALITY = 0.85;
-const SECONDS_TO_NEXT_TRY = 2;
+const JPEG_QUALITY = 0.85;
+const RETRY_SECONDS = 2;
 
-const REASONS = {
-  NotAllowedError: "The browser did not permit the webcam. Allow it for this page, then try again.",
+const ERROR_TEXTS = {
+  NotAllowedError: "The browser denied access to the webcam. Allow it for this page and try again.",
   NotFoundError: "No webcam was found.",
-  NotReadableError: "The webcam can't be read: another program may be using it.",
+  NotReadableError: "The webcam can't be used. Another program may be using it.",
 };
 
 /**
  * Open the webcam.
  *
  * @returns {Promise<MediaStream>}
- * @throws {Refused} There is none, or none for this page.
+ * @throws {RequestError} There is no webcam, or the page may not use it.
  */
 export async function openWebcam() {
   if (!navigator.mediaDevices) {
-    throw new Refused("Browsers give a page the webcam only over HTTPS or on localhost.");
+    throw new RequestError("Browsers allow webcam access only over HTTPS or on localhost.");
   }
   try {
-    const wanted = { facingMode: "user", width: { ideal: 1280 } };
-    return await navigator.mediaDevices.getUserMedia({ video: wanted });
+    const constraints = { facingMode: "user", width: { ideal: 1280 } };
+    return await navigator.mediaDevices.getUserMedia({ video: constraints });
   } catch (error) {
-    throw new Refused(REASONS[error.name] ?? `The webcam can't be used: ${error.message}`);
+    throw new RequestError(ERROR_TEXTS[error.name] ?? `The webcam can't be used: ${error.message}`);
   }
 }
 
 /**
- * Ask about frame after frame until the signal ends it.
+ * Predict one frame after the other until the signal aborts.
  *
  * @param {HTMLVideoElement} video
  * @param {object} options
- * @param {() => Promise<string>} options.detector Which is asked for each frame.
+ * @param {() => Promise<string>} options.detector Returns the detector for the next frame.
  * @param {AbortSignal} options.signal
  * @param {(result: object, frame: HTMLCanvasElement, seconds: number) => void} options.onResult
- * @param {(sentence: string) => void} options.onTrouble Told what the next try waits for.
- * @throws {Refused} The server gives a reason that the next frame would not change.
+ * @param {(sentence: string) => void} options.onProblem Called before each wait, with the reason.
+ * @throws {RequestError} The server refuses frames for a reason that will not pass.
  */
-export async function watch(video, { detector, signal, onResult, onTrouble }) {
+export async function predictFrames(video, { detector, signal, onResult, onProblem }) {
   const frame = document.createElement("canvas");
   while (!signal.aborted) {
-    await untilVisible(signal);
+    await waitUntilVisible(signal);
     const start = performance.now();
     try {
-      const picture = await grab(video, frame);
-      const onWait = (seconds) => onTrouble(`The server is busy. Next try in ${Math.ceil(seconds)} s.`);
-      const result = await predict(picture, { detector: await unlessAborted(detector(), signal), signal, onWait });
+      const image = await captureFrame(video, frame);
+      const onWait = (seconds) => onProblem(`The server is busy. Retrying in ${Math.ceil(seconds)} s.`);
+      const result = await predict(image, { detector: await abortable(detector(), signal), signal, onWait });
       onResult(result, frame, (performance.now() - start) / 1000);
     } catch (error) {
-      if (!(error instanceof Unreachable)) throw error;
-      onTrouble(`${error.message} Next try in ${SECONDS_TO_NEXT_TRY} s.`);
-      await pause(SECONDS_TO_NEXT_TRY, signal);
+      if (!(error instanceof RetryableError)) throw error;
+      onProblem(`${error.message} Retrying in ${RETRY_SECONDS} s.`);
+      await delay(RETRY_SECONDS, signal);
     }
   }
 }
 
-function grab(video, frame) {
+function captureFrame(video, frame) {
   frame.width = FRAME_WIDTH;
   frame.height = Math.round((FRAME_WIDTH * video.videoHeight) / video.videoWidth);
   frame.getContext("2d").drawImage(video, 0, 0, frame.width, frame.height);
-  return new Promise((resolve) => { frame.toBlob(resolve, "image/jpeg", QUALITY); });
+  return new Promise((resolve) => { frame.toBlob(resolve, "image/jpeg", JPEG_QUALITY); });
 }
 
-/** Nobody looks at a hidden page: the server is spared. */
-function untilVisible(signal) {
+/** Wait while the page is in the background, so that it does not load the server. */
+function waitUntilVisible(signal) {
   if (!document.hidden) return Promise.resolve();
   return new Promise((resolve) => {
     document.addEventListener("visibilitychange", resolve, { once: true, signal });
