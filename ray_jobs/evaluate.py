@@ -124,7 +124,7 @@ def _predict(
             predictions.append(file_predictions)
             done += len(file_predictions)
             advance(done)
-    parquet.delete_all_except(config.output, ("predictions",), {part.file for part in predictions})
+    parquet.delete_all_except(config.output, ("predictions",), {item.file for item in predictions})
     return predictions
 
 
@@ -198,20 +198,20 @@ def _write_ensemble(
     data: Dataset,
     checkpoints: dict[str, str],
     predictions: Predictions,
-    weights: np.ndarray,
-) -> tuple[str, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Write an ensemble of all networks as a checkpoint, and its predictions beside theirs.
 
     Returns:
-        Location of the ensemble's checkpoint, and its probabilities float32 (N, C).
+        The weight of each network, float (K,), and the ensemble's probabilities, float32 (N, C).
     """
-    location = storage.join(config.output, ENSEMBLE)
+    labels = predictions.truth["label"].to_numpy()
+    weights = fusion_weights(predictions.probs, labels, config.fusion)
     for name, content in ensemble_files([*checkpoints.values()], weights.tolist()):
-        storage.write_bytes(storage.join(location, name), content)
-    fused = combine_probs(predictions.probs, weights)
+        storage.write_bytes(storage.join(config.output, ENSEMBLE, name), content)
+    fused = fuse(predictions.probs, weights)
     table = _table(predictions.truth, ENSEMBLE, fused, data.class_names)
     parquet.write_keyed_table(config.output, "predictions", table, key="checkpoint")
-    return location, fused
+    return weights, fused
 
 
 def _report(
@@ -223,23 +223,19 @@ def _report(
     """Compute the scores, draw the pictures, and write the report, ``report.json`` last."""
     from fer.reports import evaluation  # noqa: PLC0415 - workers need no matplotlib
 
-    networks = [
-        evaluation.Network.load(name, checkpoint) for name, checkpoint in checkpoints.items()
-    ]
+    locations_by_name = dict(checkpoints)
     probs, weights = [*np.moveaxis(predictions.probs, 1, 0)], np.empty(0)
     if config.ensemble:
-        labels = predictions.truth["label"].to_numpy()
-        weights = fusion_weights(predictions.probs, labels, config.fusion)
-        location, fused = _write_ensemble(config, data, checkpoints, predictions, weights)
-        networks.append(evaluation.Network.load(ENSEMBLE, location))
+        weights, fused = _write_ensemble(config, data, checkpoints, predictions)
+        locations_by_name[ENSEMBLE] = storage.join(config.output, ENSEMBLE)
         probs.append(fused)
     truth = evaluation.GroundTruth(
         labels=predictions.truth["label"].to_numpy().astype(int),
         digests=predictions.truth["sha256"].to_pylist(),
     )
     evaluations = [
-        evaluation.evaluate(network, truth, network_probs, data)
-        for network, network_probs in zip(networks, probs, strict=True)
+        evaluation.evaluate(evaluation.Network.load(name, location), truth, network_probs, data)
+        for (name, location), network_probs in zip(locations_by_name.items(), probs, strict=True)
     ]
     context = evaluation.EvaluationContext(
         dataset=config.dataset,
@@ -253,5 +249,5 @@ def _report(
     for name, content in evaluation.evaluation_report(evaluations, context).items():
         storage.write_bytes(storage.join(config.output, name), content)
     report = storage.join(config.output, "index.html")
-    headlines = [each.headline() for each in evaluations]
-    return {"report": report, "split": config.split, "checkpoints": headlines}
+    scores = [network.headline() for network in evaluations]
+    return {"report": report, "split": config.split, "checkpoints": scores}

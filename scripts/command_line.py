@@ -41,11 +41,9 @@ def _section(job: type, name: str) -> str:
         f"| {_flag(field, hints[field.name])} | {_default(field)} | {help_texts[field.name]} |"
         for field in dataclasses.fields(job)
     ]
-    return (
-        f"\n## {name}\n\n{inspect.cleandoc(job.__doc__ or '')}\n\n| flag | default | |\n|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n"
-    )
+    what = inspect.cleandoc(job.__doc__ or "")
+    table = "\n".join(["| flag | default | |", "|---|---|---|", *rows])
+    return f"\n## {name}\n\n{what}\n\n{table}\n"
 
 
 def _help_texts(job: type) -> dict[str, str]:

@@ -78,6 +78,4 @@ def test_help_imports_neither_ray_nor_torch():
         "except SystemExit: pass\n"
         "assert not {'ray', 'torch', 'pandas', 'matplotlib'} & set(sys.modules)"
     )
-    subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
