@@ -1,4 +1,4 @@
-"""Items of sources to examples, and what can't be one to rejects with their reason."""
+"""Turn the items of sources into labeled examples, or into rejects with a reason."""
 
 import csv
 import hashlib
@@ -23,12 +23,12 @@ NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE
 
 SplitSource = Literal["usage", "filename", "folder", "hash"]
 SplitFrom = SplitSource | Literal["auto"]
-"""Where a split is read from; ``auto`` takes the first that knows it of the ``Usage`` column, the
-file's name, its folders and the hash of its pixels."""
+"""Where the split of an example is read from. ``auto`` tries the ``Usage`` column, the file's name
+and its folders in this order, and falls back on the hash of the pixels."""
 
 
 class Example(NamedTuple):
-    """A labeled face: 2,304 bytes of pixels, row by row, and where everything came from."""
+    """A labeled face: 2,304 bytes of pixels, row by row, and the origin of each value."""
 
     pixels: bytes
     label: int
@@ -40,7 +40,7 @@ class Example(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """Something that can't be an example, and why."""
+    """A file or row that can't be used as an example, with the reason."""
 
     source: str
     reason: str
@@ -48,7 +48,7 @@ class Reject(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """Something that was never meant as an example: a README, a license."""
+    """A file that is not meant as an example, such as a README or a license."""
 
     source: str
 
@@ -57,11 +57,11 @@ Outcome = Example | Reject | Ignored
 
 
 class _RejectedError(ValueError):
-    """The reason why an example can't be made."""
+    """A file or row is rejected. The message is the reason."""
 
 
 def parse_item(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
-    """Yield the examples of an item, and a reject for each that can't be made."""
+    """Yield the examples of an item, and a reject for each file or row that can't be used."""
     if item.kind == "image":
         yield _parse_image(item, classes, split_from)
     elif item.kind == "rows":
@@ -91,6 +91,7 @@ def _parse_rows(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> 
     emotion, usage = columns["emotion"], columns.get("usage")
     rows = [_fields(line) for line in lines]
     texts = [row[columns["pixels"]].strip() if len(row) == len(columns) else b"" for row in rows]
+    # Pixels are parsed for all rows at once: see _parse_clean_pixels.
     parsed = zip(rows, parse_pixels(texts), strict=True)
     for number, (row, pixels) in enumerate(parsed, start=item.first_row):
         source = f"{item.source}#{number}"
@@ -101,21 +102,22 @@ def _parse_rows(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> 
             if isinstance(pixels, str):
                 raise _RejectedError(pixels)
             sha256 = hashlib.sha256(pixels).digest()
-            named = "" if usage is None else row[usage].decode(errors="replace")
-            split = _split(named, item.path, split_from) or _split_from_pixels(sha256, split_from)
+            text = "" if usage is None else row[usage].decode(errors="replace")
+            split = _split(text, item.path, split_from) or _split_from_pixels(sha256, split_from)
             yield Example(pixels, label, *split, source, sha256, number)
         except _RejectedError as rejection:
             yield Reject(source, str(rejection), number)
 
 
 def _fields(line: bytes) -> list[bytes]:
+    """Split a row of a CSV file. Rows without quotes, which are nearly all, take a fast path."""
     line = line.rstrip(b"\r")
     if b'"' not in line:
         return line.split(b",")
     try:
         return [field.encode() for field in next(csv.reader([line.decode(errors="replace")]))]
     except csv.Error:
-        # Its fields can't be told apart.
+        # A single field, so that the row is rejected for its number of fields.
         return [line]
 
 
@@ -129,15 +131,15 @@ def _row_label(text: bytes, classes: ClassList) -> int:
 
 @lru_cache(maxsize=256)
 def _split(usage: str, path: str, split_from: SplitFrom) -> tuple[str, SplitSource] | None:
-    """Return the split that something names for itself, and where."""
-    named: dict[SplitSource, str | None] = {
+    """Return the split that the ``Usage`` column or the path names, and which of them it is."""
+    splits: dict[SplitSource, str | None] = {
         "usage": split_from_usage(usage),
         "filename": split_from_file_name(path),
         "folder": split_from_folders(path),
     }
-    for found_in, split in named.items():
-        if split and split_from in ("auto", found_in):
-            return split, found_in
+    for source, split in splits.items():
+        if split and split_from in ("auto", source):
+            return split, source
     return None
 
 
@@ -147,50 +149,69 @@ def _split_from_pixels(sha256: bytes, split_from: SplitFrom) -> tuple[str, Split
     return split_from_sha256(sha256), "hash"
 
 
-# Rows of pixels.
+# Pixels of CSV rows.
 
 
 def parse_pixels(texts: Sequence[bytes]) -> list[bytes] | list[bytes | str]:
-    """Turn rows of 2,304 numbers into their bytes, or into the reason why that can't be done.
+    """Parse the ``pixels`` column of rows.
 
     Args:
-        texts: Decimal numbers of 0 to 255, separated by spaces.
+        texts: For each row, 2,304 decimal numbers from 0 to 255, separated by spaces.
 
     Returns:
-        For each row its pixels (2,304 bytes, row by row), or a sentence.
+        For each row, its pixels (2,304 bytes, row by row) or the reason why it is rejected.
     """
     pixels = _parse_clean_pixels(texts)
-    return [_parse_dirty_pixels(text) for text in texts] if pixels is None else pixels
+    return [_parse_any_pixels(text) for text in texts] if pixels is None else pixels
 
 
 def _parse_clean_pixels(texts: Sequence[bytes]) -> list[bytes] | None:
-    """Parse rows that are as FER2013 writes them, all at once; None if any of them is not.
+    """Parse rows that are formatted as in FER2013, all at once, with NumPy.
 
-    A number is computed at every character, from it and the two before, since adding bytes side by
-    side costs less than finding where numbers end; then those at the ends are taken.
+    At every character, a value is computed from it and the two characters before it: the number, if
+    it ends there. Then the values at the ends of numbers are picked. Adding arrays of bytes costs
+    less than finding the numbers first. Three spaces are put before the text, so that the first
+    digit has characters before it, and one space after it, to end the last number.
+
+    For example, the text ``12 255`` becomes these arrays (a space is shown as ``_``; the values
+    under it are not used)::
+
+        text             1    2    _    2    5    5    _
+        hundreds         0    0    1    0    0    2    5    digit two before, unless a space is between
+        tens_and_ones    1   12   20    2   25   55   50    10 x digit before + digit
+        sum              1   12  120    2   25  255   38    100 x hundreds + tens_and_ones, mod 256
+        ends                  1                   5         positions followed by a space
+        pixels               12                 255
+
+    Returns:
+        For each row, its pixels (2,304 bytes). None if any row is formatted differently or wrong.
     """
     text = np.frombuffer(b"   " + b" ".join(texts) + b" ", np.uint8)
-    space = text == ord(" ")
-    digit = (text - np.uint8(ord("0"))) * ~space
-    hundreds = digit[1:-2] * ~space[2:-1]
-    rest = digit[2:-1] * np.uint8(10) + digit[3:]
-    ends = np.flatnonzero(space[4:])
+    is_space = text == ord(" ")
+    # Any other character than a digit or a space is above 9, since uint8 wraps below zero.
+    digits = (text - np.uint8(ord("0"))) * ~is_space
+    hundreds = digits[1:-2] * ~is_space[2:-1]
+    tens_and_ones = digits[2:-1] * np.uint8(10) + digits[3:]
+    ends = np.flatnonzero(is_space[4:])
     row_ends = np.cumsum([len(text) + 1 for text in texts]) - 2
+    is_above_255 = (hundreds > 2) | ((hundreds == 2) & (tens_and_ones > 55))
+    has_four_digits = ~(is_space[:-3] | is_space[1:-2] | is_space[2:-1] | is_space[3:])
     is_clean = (
         len(ends) == NUM_PIXELS * len(texts)
         and (ends[NUM_PIXELS - 1 :: NUM_PIXELS] == row_ends).all()
-        and digit.max() <= 9
-        and not (space[3:-1] & space[4:]).any()
-        and not (~space[:-3] & ~space[1:-2] & ~space[2:-1] & ~space[3:]).any()
-        and not (((hundreds > 2) | ((hundreds == 2) & (rest > 55))) & ~space[3:]).any()
+        and digits.max() <= 9
+        and not (is_space[3:-1] & is_space[4:]).any()
+        and not has_four_digits.any()
+        and not (is_above_255 & ~is_space[3:]).any()
     )
     if not is_clean:
         return None
-    pixels = (hundreds * np.uint8(100) + rest)[ends].tobytes()
+    pixels = (hundreds * np.uint8(100) + tens_and_ones)[ends].tobytes()
     return [pixels[start : start + NUM_PIXELS] for start in range(0, len(pixels), NUM_PIXELS)]
 
 
-def _parse_dirty_pixels(text: bytes) -> bytes | str:
+def _parse_any_pixels(text: bytes) -> bytes | str:
+    """Parse a single row slowly, and say what is wrong with it if it is rejected."""
     words = text.split()
     if len(words) != NUM_PIXELS:
         return f"has {len(words):,} pixels: expected {NUM_PIXELS:,}"

@@ -1,7 +1,7 @@
-"""FER2013's CSV files, class folders, zip and tar archives, walked through and cut into items.
+"""Read sources: FER2013's CSV files, class folders, zip and tar archives.
 
-A walk goes through a source in order and hands out its files and stretches of its rows as they
-stand. What takes time, to parse them, can then be spread over a cluster: see ``fer.data.parsing``.
+A source is read sequentially into items: encoded images and blocks of CSV rows. Parsing takes most
+of the time, so it is a separate step that a cluster can run in parallel: see ``fer.data.parsing``.
 """
 
 import csv
@@ -9,10 +9,11 @@ import gzip
 import posixpath
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import IO, BinaryIO, Literal, cast
+from typing import IO, Literal, cast
 
 from fer import storage
 from fer.errors import InputError, JobError
@@ -20,38 +21,43 @@ from fer.storage import listing
 from fer.vision.decode import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError
 
 CSV_BLOCK_BYTES = 2**18
-"""Rows are handed out in stretches of this size: some 28 of FER2013's, which stay in cache, and
-whose parsing takes arrays small enough for the allocator to keep rather than to fetch anew."""
+"""Size of a block of CSV rows, some 28 rows of FER2013. The block stays in the CPU's cache, and the
+arrays that parse it are small enough for the allocator to reuse their memory."""
 
 MAX_ROW_BYTES = 2**16
-"""No row of 2,304 pixels is longer than 9,300 bytes; a longer one is not read to its end."""
+"""Reading of a CSV file ends at a longer row. A row of 2,304 pixels has at most 9,300 bytes."""
 
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
-NUM_TRIED = 8
-"""Files of a folder that are tried to be read before all are; one that can be is enough."""
+TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
+
+MAX_ARCHIVE_DEPTH = 2
+"""Archives that an image may be nested in: a tar file in a zip or tar file."""
+
+NUM_PROBED_FILES = 8
+"""Files of a folder that ``check_readable`` tries to read. One readable file is enough."""
 
 MEMBER_SEPARATOR = "!/"
-"""Stands between an archive and its member in the name of an example."""
+"""Separates an archive from its member in the name of an example."""
 
 ItemKind = Literal["image", "rows", "archive", "rejected", "ignored"]
 
 
 @dataclass(frozen=True)
 class SourceItem:
-    """A file, or a stretch of a CSV file's rows, as a source holds it.
+    """A file of a source, or a block of rows of a CSV file.
 
     Attributes:
-        kind: An image, rows, an archive that was not opened, or what takes no further part:
-            rejected, or ignored (a README).
-        source: Where it came from: a location, the archive's member after ``!/``.
-        path: The part of ``source`` from the name that was given on: its folders may name the
-            class and the split.
-        data: The image's bytes, or the CSV file's header and rows; None where the image is still
-            to be fetched from ``source``.
-        first_row: Number of the first of the rows, counted from 1.
-        size_bytes: Size of the image's file; None where that is not known before it is read.
-        etag: ETag of the object that holds it.
-        reason: Why it was rejected.
+        kind: ``image``, ``rows``, ``archive`` (unopened), ``rejected`` (damaged or unsupported) or
+            ``ignored`` (of another kind, such as a README).
+        source: Location of the file. A member follows its archive and ``!/``.
+        path: The end of ``source`` that starts with the name of the source that the user gave. Its
+            folders may name the class and the split.
+        data: Encoded image, or header and rows of the CSV file. None if the image has yet to be
+            fetched from ``source``.
+        first_row: Number of the first row, counted from 1.
+        size_bytes: Size of the image file; None if it is unknown before the file is read.
+        etag: ETag of the file, or of the archive that contains it.
+        reason: Why the item was rejected.
     """
 
     kind: ItemKind
@@ -65,85 +71,95 @@ class SourceItem:
 
 
 def check_source(location: str) -> None:
-    """Refuse a source that is not there, is empty or is of no known kind.
+    """Check that a source exists, is not empty and is of a supported kind.
 
     Raises:
-        InputError: It is one of those.
+        InputError: One of these does not hold.
     """
     if not storage.exists(location):
         raise InputError(f"{location} does not exist: expected a CSV file, an archive or a folder.")
     if storage.is_folder(location):
         if listing.is_empty(location):
-            raise InputError(f"{location} is empty: expected a folder of images, CSV or archives.")
-    elif not _is_readable(location):
+            raise InputError(
+                f"{location} is empty: expected a folder of images, CSV files or archives."
+            )
+    elif not _is_supported(location):
         raise InputError(
-            f"{location} is of no known kind: expected a folder, an image, .csv, .csv.gz, "
-            f"{', '.join(ARCHIVE_SUFFIXES)}."
+            f"{location} is not a supported source: expected a folder, an image, or a file that "
+            f"ends in .csv, .csv.gz, {', '.join(ARCHIVE_SUFFIXES)}."
         )
 
 
 def check_readable(location: str) -> None:
-    """Refuse a folder whose files may be listed and not read, before each of them is refused.
+    """Check that the credentials may read a folder's files, and not only list them.
+
+    Otherwise a job would only find out by having every single file refused.
 
     Raises:
-        InputError: The store refuses the first of them to these credentials.
+        InputError: The store denies access to the first files.
     """
     if not storage.is_folder(location):
         return
-    listed = list_items(islice(listing.walk(location), listing.PAGE_SIZE))
-    files = [item.source for item in listed if item.kind in ("image", "archive")][:NUM_TRIED]
-    if files and all(map(_is_refused, files)):
+    items = list_items(islice(listing.walk(location), listing.PAGE_SIZE))
+    files = [item.source for item in items if item.kind in ("image", "archive")]
+    probed = files[:NUM_PROBED_FILES]
+    if probed and all(map(_is_denied, probed)):
         raise InputError(
-            f"{location} can be listed, but its first files can't be read: give these credentials "
-            "the right to (s3:GetObject)."
+            f"{location} can be listed, but its first files can't be read: grant these credentials "
+            "s3:GetObject."
         )
 
 
-def _is_refused(file: str) -> bool:
+def _is_denied(file: str) -> bool:
     try:
         storage.read_bytes(file, max_bytes=1)
     except PermissionError:
         return True
     except OSError:
-        # What ails a single image, its row will say.
+        # The problem of a single image is reported later, with that image.
         return False
     return False
 
 
-def _is_readable(name: str) -> bool:
+def _is_supported(name: str) -> bool:
     lower = name.lower().removesuffix(".gz")
     return lower.endswith((".csv", *ARCHIVE_SUFFIXES, *IMAGE_SUFFIXES)) or is_archive(name)
 
 
+def _is_image(name: str) -> bool:
+    return posixpath.splitext(name.lower())[1] in IMAGE_SUFFIXES
+
+
 def is_csv(name: str) -> bool:
-    """Tell whether a file's name is that of a table, packed or not."""
+    """Return whether a file name is that of a CSV file, compressed or not."""
     return name.lower().removesuffix(".gz").endswith(".csv")
 
 
 def is_archive(name: str) -> bool:
-    """Tell whether a file's name is that of an archive that can be read."""
+    """Return whether a file name is that of a supported archive."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def containing_file(source: str) -> str:
-    """Return the file that holds an item: its archive, or what it comes from itself."""
-    parts = source.split(MEMBER_SEPARATOR)
-    holders = (MEMBER_SEPARATOR.join(parts[:number]) for number in range(1, len(parts)))
-    return next(filter(is_archive, holders), source)
+    """Return the outermost archive that contains an item, or ``source`` itself if there is none."""
+    segments = source.split(MEMBER_SEPARATOR)
+    prefixes = (MEMBER_SEPARATOR.join(segments[:number]) for number in range(1, len(segments)))
+    # A folder's name may end in "!", so the prefix must also look like an archive.
+    return next(filter(is_archive, prefixes), source)
 
 
 def read_items(location: str, *, with_tables: bool = True) -> Iterator[SourceItem]:
     """Yield the items of a folder, an archive, a CSV file or an image, in order.
 
-    What can't be read becomes a rejected item; memory holds one item at a time, whatever the
-    size of the source.
+    A file that cannot be read becomes a rejected item. Memory holds one item at a time, whatever
+    the size of the source.
 
     Args:
         location: The source.
-        with_tables: Whether CSV files hold examples; else they are ignored.
+        with_tables: Whether to read CSV files; otherwise they are ignored.
 
     Raises:
-        StoreError: A store refuses all that is in a bucket.
+        StoreError: The store refuses access to the whole bucket.
     """
     if not storage.is_folder(location):
         yield from _read_file(listing.describe(location), storage.base_name(location), with_tables)
@@ -154,7 +170,7 @@ def read_items(location: str, *, with_tables: bool = True) -> Iterator[SourceIte
 
 
 def list_items(entries: Iterable[listing.Entry]) -> Iterator[SourceItem]:
-    """Yield the images and the archives among files, and what is neither, without opening any."""
+    """Turn listed files into items, without opening the files."""
     for entry in entries:
         kind: ItemKind = "ignored"
         if _is_image(entry.name):
@@ -165,191 +181,245 @@ def list_items(entries: Iterable[listing.Entry]) -> Iterator[SourceItem]:
 
 
 def take(items: Iterable[SourceItem], limit: int | None) -> Iterator[SourceItem]:
-    """Yield items until so many, without those that are ignored, have come."""
-    taken = 0
+    """Yield items until ``limit`` of them are not ignored; all items if ``limit`` is None."""
+    count = 0
     for item in items:
         yield item
-        taken += item.kind != "ignored"
-        if taken == limit:
+        count += item.kind != "ignored"
+        if count == limit:
             return
 
 
+# Readers: one for each kind of file.
+
+
 def _read_file(entry: listing.Entry, path: str, with_tables: bool) -> Iterator[SourceItem]:
-    at = _Place(entry.location, path, entry.etag, with_tables)
+    """Yield the items of a file: an image is not opened, other files are."""
+    origin = _Origin(entry.location, path, entry.etag, with_tables)
     if _is_image(path):
-        yield SourceItem("image", at.source, path, size_bytes=entry.size_bytes, etag=entry.etag)
+        yield origin.image(None, entry.size_bytes)
         return
-    if not _is_readable(path):
-        yield SourceItem("ignored", at.source)
+    if not _is_supported(path):
+        yield origin.ignore()
         return
+    # The directory of a zip file is at its end; the other kinds are read from start to end.
     opener = storage.open_seekable if path.lower().endswith(".zip") else storage.open_stream
     try:
         with opener(entry.location) as stream:
-            yield from _read_stream(stream, at)
+            yield from _read_stream(stream, origin)
     except (InputError, JobError):
         raise
-    # Readers raise whatever a damaged file makes them stumble on.
+    # The libraries raise all kinds of exceptions on damaged files.
     except Exception as error:
         storage.check_store(entry.location)
-        yield at.failed(f"can't be read to its end: {_told(error)}", error)
+        yield origin.fail(f"can't be read to its end: {_error_text(error)}", error)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Origin:
+    """The file or archive member that is being read, and the items to make of it.
+
+    Attributes:
+        depth: Number of archives that contain it.
+
+    The other attributes are those of ``SourceItem`` and ``read_items``.
+    """
+
     source: str
     path: str
     etag: str | None
     with_tables: bool
     depth: int = 0
 
-    def member(self, name: str) -> "_Place":
-        # Archives that are made of "." name all in them so.
-        inner, depth = MEMBER_SEPARATOR + name.removeprefix("./"), self.depth + 1
-        return replace(self, source=self.source + inner, path=self.path + inner, depth=depth)
+    def member(self, name: str) -> "_Origin":
+        # `tar -czf faces.tgz .` puts "./" before every name.
+        suffix, depth = MEMBER_SEPARATOR + name.removeprefix("./"), self.depth + 1
+        return replace(self, source=self.source + suffix, path=self.path + suffix, depth=depth)
 
-    def without_suffix(self, suffix: str) -> "_Place":
+    def without_suffix(self, suffix: str) -> "_Origin":
         return replace(self, path=self.path[: -len(suffix)])
-
-    def reject(self, reason: str) -> SourceItem:
-        return SourceItem("rejected", self.source, etag=self.etag, reason=reason)
-
-    def failed(self, reason: str, error: Exception) -> SourceItem:
-        # Of what its store did not hand out nothing was seen, so that an update tries it again.
-        is_unseen = isinstance(error, OSError)
-        return replace(self.reject(reason), etag=None if is_unseen else self.etag)
 
     def image(self, data: bytes | None, size_bytes: int) -> SourceItem:
         return SourceItem(
             "image", self.source, self.path, data, size_bytes=size_bytes, etag=self.etag
         )
 
+    def rows(self, data: bytes, first_row: int) -> SourceItem:
+        return SourceItem("rows", self.source, self.path, data, first_row=first_row)
 
-def _read_stream(stream: BinaryIO, at: _Place) -> Iterator[SourceItem]:
-    name = at.path.lower()
-    if at.depth > 2:
-        yield at.reject("archives more than three deep are not opened")
-    elif name.endswith(".zip"):
-        yield from _read_zip(stream, at)
-    elif is_archive(name):
-        yield from _read_tar(stream, at)
-    elif name.endswith(".gz"):
-        with gzip.open(stream) as unpacked:
-            yield from _read_stream(cast(BinaryIO, unpacked), at.without_suffix(".gz"))
-    elif name.endswith(".csv") and at.with_tables:
-        yield from _read_csv(stream, at)
+    def ignore(self) -> SourceItem:
+        return SourceItem("ignored", self.source)
+
+    def reject(self, reason: str) -> SourceItem:
+        return SourceItem("rejected", self.source, etag=self.etag, reason=reason)
+
+    def fail(self, reason: str, error: Exception) -> SourceItem:
+        """Reject the file, and leave out its ETag after an I/O error.
+
+        The content was not seen then. Without an ETag, an update reads the file again.
+        """
+        rejected = self.reject(reason)
+        return replace(rejected, etag=None) if isinstance(error, OSError) else rejected
+
+
+def _read_stream(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
+    """Yield the items of an open file with the reader for its name."""
+    if origin.depth > MAX_ARCHIVE_DEPTH:
+        yield origin.reject(
+            f"is nested in more than {MAX_ARCHIVE_DEPTH} archives: unpack the outer ones first"
+        )
+        return
+    name = origin.path.lower()
+    reader = next((reader for suffix, reader in _READERS if name.endswith(suffix)), None)
+    if reader is not None:
+        yield from reader(stream, origin)
     elif _is_image(name):
-        yield _read_image(stream, at)
+        yield _read_image(stream, origin)
     else:
-        yield SourceItem("ignored", at.source)
+        yield origin.ignore()
 
 
-def _read_image(stream: IO[bytes], at: _Place) -> SourceItem:
+def _read_image(stream: IO[bytes], origin: _Origin) -> SourceItem:
     data = stream.read(MAX_IMAGE_BYTES + 1)
-    # What is too large goes on without its bytes, to be refused as any image of that size.
-    return at.image(data if len(data) <= MAX_IMAGE_BYTES else None, len(data))
+    # An image that is too large keeps its size but not its bytes; `fetch_image` rejects it.
+    return origin.image(data if len(data) <= MAX_IMAGE_BYTES else None, len(data))
 
 
-def _read_zip(stream: BinaryIO, at: _Place) -> Iterator[SourceItem]:
-    if not stream.seekable() or at.depth:
-        yield at.reject("is a zip archive inside another archive: unpack the outer one first")
+def _read_zip(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
+    if not stream.seekable() or origin.depth:
+        yield origin.reject("is a zip archive inside another archive: unpack the outer one first")
         return
     with zipfile.ZipFile(stream) as archive:
-        # In the order of the file, so that one read-ahead serves many members.
+        # Members are read in the order of their data, so that one read-ahead serves many of them.
         for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
-            member = at.member(info.filename)
             if info.is_dir() or listing.is_hidden(info.filename):
                 continue
-            if _climbs_out(info.filename):
-                yield member.reject("climbs out of its archive")
-                continue
-            if _is_image(info.filename) and info.file_size > MAX_IMAGE_BYTES:
-                yield member.image(None, info.file_size)
-                continue
+            member = origin.member(info.filename)
             try:
-                with archive.open(info) as unpacked:
-                    yield from _read_stream(cast(BinaryIO, unpacked), member)
+                unpack = partial(archive.open, info)
+                yield from _read_member(unpack, info.filename, info.file_size, member)
             except (InputError, JobError):
                 raise
             except Exception as error:
-                storage.check_store(at.source)
-                yield member.failed(f"can't be unpacked: {_told(error)}", error)
+                storage.check_store(origin.source)
+                yield member.fail(f"can't be unpacked: {_error_text(error)}", error)
 
 
-def _read_tar(stream: BinaryIO, at: _Place) -> Iterator[SourceItem]:
+def _read_tar(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         for info in archive:
-            member = at.member(_readable(info.name))
-            # A streamed tar file keeps a record of every member it passed.
+            # tarfile keeps a record of every member, which would fill the memory.
             archive.members = []  # type: ignore[attr-defined]
             if info.isdir() or listing.is_hidden(info.name):
                 continue
-            unpacked = archive.extractfile(info) if info.isreg() else None
-            if unpacked is None:
-                yield member.reject("is a link or a device: expected a regular file")
-            elif _climbs_out(info.name):
-                yield member.reject("climbs out of its archive")
-            elif _is_image(info.name) and info.size > MAX_IMAGE_BYTES:
-                yield member.image(None, info.size)
+            member = origin.member(_to_utf8(info.name))
+            if info.isreg():
+                unpack = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
+                yield from _read_member(unpack, info.name, info.size, member)
             else:
-                yield from _read_stream(cast(BinaryIO, unpacked), member)
+                yield member.reject("is a link or a device: expected a regular file")
 
 
-def _readable(name: str) -> str:
-    """Return a name whose bytes that are no UTF-8 are replaced, as tables and pages want it."""
+def _read_member(
+    unpack: Callable[[], IO[bytes]], name: str, size_bytes: int, member: _Origin
+) -> Iterator[SourceItem]:
+    """Yield the items of a regular file in an archive, unless its path or size is unacceptable.
+
+    Args:
+        unpack: Opens the member.
+        name: Path of the member in the archive.
+        size_bytes: Unpacked size of the member.
+        member: Origin of the member.
+    """
+    if _leads_outside(name):
+        yield member.reject("has a path that leads out of its archive")
+    elif _is_image(name) and size_bytes > MAX_IMAGE_BYTES:
+        # Not unpacked: `fetch_image` rejects an image of this size.
+        yield member.image(None, size_bytes)
+    else:
+        with unpack() as stream:
+            yield from _read_stream(stream, member)
+
+
+def _to_utf8(name: str) -> str:
+    """Replace the bytes of a tar member's name that are not valid UTF-8, which Parquet refuses."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _climbs_out(member: str) -> bool:
-    return member.startswith(("/", "\\")) or ".." in member.replace("\\", "/").split("/")
+def _leads_outside(name: str) -> bool:
+    return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
 
 
-def _read_csv(stream: IO[bytes], at: _Place) -> Iterator[SourceItem]:
+def _read_gzip(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
+    with gzip.open(stream) as unpacked:
+        yield from _read_stream(cast(IO[bytes], unpacked), origin.without_suffix(".gz"))
+
+
+def _read_csv(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
+    """Yield a CSV file in blocks of whole rows, each with the header before it."""
+    if not origin.with_tables:
+        yield origin.ignore()
+        return
     header = stream.readline(MAX_ROW_BYTES)
     if not {"emotion", "pixels"} <= set(columns := csv_columns(header)):
-        found = ", ".join(columns)[:100]
-        yield at.reject(f"has the columns {found!r}: expected emotion, pixels and perhaps Usage")
+        names = ", ".join(columns)[:100]
+        yield origin.reject(
+            f"has the columns {names!r}: expected emotion, pixels and perhaps Usage"
+        )
         return
     header, row, rest = header.rstrip(b"\r\n") + b"\n", 1, b""
     while block := stream.read(CSV_BLOCK_BYTES):
+        # The block ends within a row, whose beginning is kept for the next block.
         rows, _, rest = (rest + block).rpartition(b"\n")
         if len(rest) > MAX_ROW_BYTES:
-            yield at.reject(f"row {row} is longer than {MAX_ROW_BYTES:,} bytes: reading ends there")
+            yield origin.reject(
+                f"row {row} is longer than {MAX_ROW_BYTES:,} bytes: the rows from there on are "
+                "not read"
+            )
             return
         if rows:
-            yield SourceItem("rows", at.source, at.path, header + rows, first_row=row)
+            yield origin.rows(header + rows, row)
             row += rows.count(b"\n") + 1
     if rest:
-        yield SourceItem("rows", at.source, at.path, header + rest, first_row=row)
+        yield origin.rows(header + rest, row)
+
+
+_READERS: tuple[
+    tuple[str | tuple[str, ...], Callable[[IO[bytes], _Origin], Iterator[SourceItem]]], ...
+] = (
+    (".zip", _read_zip),
+    (TAR_SUFFIXES, _read_tar),
+    (".gz", _read_gzip),
+    (".csv", _read_csv),
+)
+"""Reader for each kind of file by the end of its name. The first match counts: ``.tar.gz`` is a tar
+archive, any other ``.gz`` a single compressed file."""
 
 
 def csv_columns(header: bytes) -> dict[str, int]:
-    """Return the position of each column of a CSV file by its name, in lower case."""
+    """Return the position of each column of a CSV file by its name in lower case."""
     text = header.decode("utf-8-sig", errors="replace").strip()
     names = [name.strip().lower() for name in next(csv.reader([text]), [])]
     return {name: index for index, name in enumerate(names)}
 
 
-def _is_image(name: str) -> bool:
-    return posixpath.splitext(name.lower())[1] in IMAGE_SUFFIXES
-
-
-def _told(error: Exception) -> str:
-    told = storage.describe_error(error) if isinstance(error, OSError) else str(error)
-    return told or type(error).__name__
+def _error_text(error: Exception) -> str:
+    text = storage.describe_error(error) if isinstance(error, OSError) else str(error)
+    return text or type(error).__name__
 
 
 def fetch_image(item: SourceItem) -> bytes:
-    """Return an image item's bytes, read from its source where it does not carry them.
+    """Return the encoded image of an item, and read it from its source if necessary.
 
     Raises:
-        ImageError: It is too large to be read.
-        OSError: It can't be read.
-        StoreError: A store refuses all that is in its bucket.
+        ImageError: The file is larger than ``MAX_IMAGE_BYTES``.
+        OSError: The file cannot be read.
+        StoreError: The store refuses access to the whole bucket.
     """
     if item.data is not None:
         return item.data
     if (item.size_bytes or 0) <= MAX_IMAGE_BYTES:
-        # What was listed may be wrong by now, or nothing at all.
+        # The listed size may be outdated or unknown, so the read is limited as well.
         data = storage.read_bytes(item.source, MAX_IMAGE_BYTES + 1)
         if len(data) <= MAX_IMAGE_BYTES:
             return data

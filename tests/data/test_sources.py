@@ -15,7 +15,9 @@ GOOD = " ".join(["7"] * 2304)
 
 def outcomes(path):
     return [
-        each for item in read_items(str(path)) for each in parse_item(item, FER2013_CLASSES, "auto")
+        outcome
+        for item in read_items(str(path))
+        for outcome in parse_item(item, FER2013_CLASSES, "auto")
     ]
 
 
@@ -28,7 +30,7 @@ def outcomes(path):
         (f"9,{GOOD},Training", "unknown class"),
     ],
 )
-def test_bad_rows_are_rejected_and_the_rest_kept(tmp_path, row, reason):
+def test_bad_rows_are_rejected_alone(tmp_path, row, reason):
     path = tmp_path / "fer2013.csv"
     path.write_text(f"emotion,pixels,Usage\n3,{GOOD},PublicTest\n{row}\n")
     good, bad = outcomes(path)
@@ -46,17 +48,17 @@ def test_stray_spaces_of_icml_face_data(tmp_path):
     assert (example.label, example.split) == (6, "test")
 
 
-def test_a_member_that_climbs_out(tmp_path):
+def test_rejects_a_member_whose_path_leads_out_of_the_archive(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("../happy/x.png", b"x")
     path = tmp_path / "faces.zip"
     path.write_bytes(buffer.getvalue())
     (reject,) = outcomes(path)
-    assert "climbs out" in reject.reason
+    assert "leads out of its archive" in reject.reason
 
 
-def test_an_archive_of_the_folder_that_one_stands_in(tmp_path, png, faces):
+def test_an_archive_of_the_current_folder(tmp_path, png, faces):
     """As ``tar -czf faces.tgz .`` makes it."""
     path = tmp_path / "faces.tgz"
     with tarfile.open(path, "w:gz") as archive:
@@ -71,7 +73,7 @@ def test_an_archive_of_the_folder_that_one_stands_in(tmp_path, png, faces):
     assert item.kind == "image"
 
 
-def test_tables_are_ignored_where_images_are_asked_for(tmp_path, png, faces):
+def test_csv_files_are_ignored_without_tables(tmp_path, png, faces):
     path = tmp_path / "faces.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("labels.csv", "name,label\n1.png,happy\n")
@@ -81,7 +83,7 @@ def test_tables_are_ignored_where_images_are_asked_for(tmp_path, png, faces):
     assert [item.kind for item in items] == ["ignored", "image"]
 
 
-def test_lines_that_end_as_on_an_old_macintosh(tmp_path):
+def test_rejects_carriage_returns_as_line_ends(tmp_path):
     path = tmp_path / "fer2013.csv"
     path.write_text(f'emotion,"pixels",Usage\r3,{GOOD},Training\r', newline="")
     (reject,) = outcomes(path)
@@ -98,7 +100,7 @@ def test_a_damaged_member_is_rejected_alone(tmp_path):
         archive.writestr("happy/x.png", bytes(1000))
         archive.writestr("happy/y.png", b"")
     content = bytearray(path.read_bytes())
-    # After the member's header, its name and what tells how it is packed.
+    # After the member's header, its name and the properties of the compression.
     start = content.index(b"happy/x.png") + len("happy/x.png") + 9
     content[start : start + 16] = b"\xff" * 16
     path.write_bytes(content)
@@ -109,6 +111,6 @@ def test_a_damaged_member_is_rejected_alone(tmp_path):
     assert "can't be unpacked" in items[0].reason
 
 
-def test_a_source_that_is_not_there(tmp_path):
+def test_rejects_a_source_that_does_not_exist(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         check_source(str(tmp_path / "none.csv"))
