@@ -208,7 +208,7 @@ def _write_ensemble(
     weights = fusion_weights(predictions.probs, labels, config.fusion)
     for name, content in ensemble_files([*checkpoints.values()], weights.tolist()):
         storage.write_bytes(storage.join(config.output, ENSEMBLE, name), content)
-    fused = fuse(predictions.probs, weights)
+    fused = combine_probs(predictions.probs, weights)
     table = _table(predictions.truth, ENSEMBLE, fused, data.class_names)
     parquet.write_keyed_table(config.output, "predictions", table, key="checkpoint")
     return weights, fused
