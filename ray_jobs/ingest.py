@@ -130,7 +130,7 @@ def _ingest_files(
     config: IngestConfig, classes: ClassList, votes: Votes | None
 ) -> Iterator[DatasetTally]:
     """Read, parse and write as one stream; yield the tally of each file."""
-    counted = stages.read(config.source).map_batches(
+    counted = stages.read_sources(config.source).map_batches(
         parse_and_write,
         fn_kwargs={
             "classes": classes,

@@ -1,1 +1,1 @@
-"""What jobs ask of a Ray cluster: to join it, to have room in it, to survive it."""
+"""Jobs and the Ray cluster: connecting, resources, autoscaling, isolation of poison tasks."""

@@ -1,1 +1,1 @@
-"""What several jobs are built from: stages, progress, output folders."""
+"""Building blocks of several jobs: stages, progress, output folders, locations."""

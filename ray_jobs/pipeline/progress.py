@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, lines in a log."""
+"""Progress of long work: a bar on a terminal, lines in a log."""
 
 import sys
 import threading
@@ -28,60 +28,68 @@ LOG_EVERY_SECONDS = 10.0
 
 @contextmanager
 def progress(
-    doing: str, unit: str, total: float | None = None, begun: int = 0
+    activity: str, unit: str, total: float | None = None, initial: int = 0
 ) -> Iterator[Advance]:
-    """Show how far long work is: a bar on a terminal, a line every ten seconds elsewhere.
+    """Show the progress of long work: a bar on a terminal, otherwise a line every ten seconds.
 
-    Both tell the number done, the rate, what else is said, and the time left if there is a total.
+    Both show the number of units done, the rate, further details and, if the total is known, the
+    time left.
 
     Args:
-        doing: What is being done.
-        unit: What is counted.
-        total: How many there will be, if that is known.
-        begun: How many were done before, at another time.
+        activity: Name of the work, such as "Labeling".
+        unit: What is counted, in the plural.
+        total: Number of units in all, if it is known.
+        initial: Number of units that an earlier run did. They do not count for the rate.
 
     Yields:
-        A function that takes the number done so far and, by keyword, what else is worth saying.
+        A function to call with the number of units done so far and, by keyword, further details.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _log_lines(doing, unit, total, begun)
+        yield _log_lines(activity, unit, total, initial)
         return
     columns = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]} {task.fields[rate]} {task.fields[said]}"),
+        TextColumn("{task.fields[unit]} {task.fields[rate]} {task.fields[details]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    # Work comes in chunks of half a minute and more: over less there is no rate.
+    # Chunks take half a minute and more, so a rate needs a long period.
     with Progress(*columns, console=console, speed_estimate_period=600) as bars:
-        bar = bars.add_task(doing, total=total, completed=begun, unit=unit, rate="", said="")
         start = time.monotonic()
+        bar = bars.add_task(
+            activity, total=total, completed=initial, unit=unit, rate="", details=""
+        )
 
-        def advance(done: float, **said: object) -> None:
-            rate = _rate(done - begun, time.monotonic() - start)
-            bars.update(bar, completed=done, rate=rate, said=_said(said))
+        def advance(done: float, **details: object) -> None:
+            rate = _rate(done - initial, time.monotonic() - start)
+            bars.update(bar, completed=done, rate=rate, details=_join(details))
 
         yield advance
 
 
-def _log_lines(doing: str, unit: str, total: float | None, begun: int) -> Advance:
+def _log_lines(activity: str, unit: str, total: float | None, initial: int) -> Advance:
     start = last = time.monotonic()
-    kind: set[str] = set()
+    last_names: set[str] = set()
 
-    def advance(done: float, **said: object) -> None:
-        nonlocal last, kind
-        now, is_news = time.monotonic(), bool(said.keys() - kind)
-        if now - last < LOG_EVERY_SECONDS and done != total and not is_news:
+    def advance(done: float, **details: object) -> None:
+        nonlocal last, last_names
+        # A detail with a new name, such as a lost worker, is logged at once.
+        now, is_new = time.monotonic(), bool(details.keys() - last_names)
+        if now - last < LOG_EVERY_SECONDS and done != total and not is_new:
             return
-        last, kind = now, set(said)
-        of = f" of {total:,.0f}" if total else ""
-        told = [f"{done:,.0f}{of} {unit}", _rate(done - begun, now - start), _said(said)]
-        told.append(_left(done, total, begun, now - start))
-        print(f"{doing}: {', '.join(filter(None, told))}", file=sys.stderr, flush=True)
+        last, last_names = now, set(details)
+        of_total = f" of {total:,.0f}" if total else ""
+        texts = [
+            f"{done:,.0f}{of_total} {unit}",
+            _rate(done - initial, now - start),
+            _join(details),
+            _time_left(done, total, initial, now - start),
+        ]
+        print(f"{activity}: {', '.join(filter(None, texts))}", file=sys.stderr, flush=True)
 
     return advance
 
@@ -91,30 +99,33 @@ def _rate(done: float, seconds: float) -> str:
     return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
 
 
-def _left(done: float, total: float | None, begun: int, seconds: float) -> str:
-    """Return how long the rest takes at the rate so far, or nothing where that can't be told."""
-    if not total or not begun < done < total:
+def _time_left(done: float, total: float | None, initial: int, seconds: float) -> str:
+    """Return the time that the rest takes at the rate so far, or "" if that is unknown."""
+    if not total or not initial < done < total:
         return ""
-    return f"{timedelta(seconds=round(seconds * (total - done) / (done - begun)))} left"
+    return f"{timedelta(seconds=round(seconds * (total - done) / (done - initial)))} left"
 
 
-def _said(said: dict[str, object]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
+def _join(details: dict[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in details.items())
 
 
 @contextmanager
-def progress_from_workers(doing: str, unit: str, total: float, begun: int = 0) -> Iterator[Queue]:
+def progress_from_workers(
+    activity: str, unit: str, total: float, initial: int = 0
+) -> Iterator[Queue]:
     """Show the progress that workers put into the yielded queue.
 
-    They put pairs: how much is done, or None where one does not know, and what else to say.
+    A worker puts pairs: the number of units done so far, or None if it does not know the number;
+    and a mapping of further details.
     """
-    # Where this process is: on another node it could be lost, and the workers with it.
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    queue = Queue(actor_options={"num_cpus": 0, "label_selector": here})
+    # The queue lives on this process's node: if it were lost with another node, workers would fail.
+    this_node = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    queue = Queue(actor_options={"num_cpus": 0, "label_selector": this_node})
     finished = threading.Event()
-    with progress(doing, unit, total, begun) as advance:
+    with progress(activity, unit, total, initial) as advance:
         thread = threading.Thread(
-            target=_relay, args=(queue, advance, begun, finished), daemon=True
+            target=_relay, args=(queue, advance, initial, finished), daemon=True
         )
         thread.start()
         try:
@@ -125,13 +136,13 @@ def progress_from_workers(doing: str, unit: str, total: float, begun: int = 0) -
             queue.shutdown(force=True)
 
 
-def _relay(queue: Queue, advance: Advance, begun: int, finished: threading.Event) -> None:
-    known = begun
+def _relay(queue: Queue, advance: Advance, initial: int, finished: threading.Event) -> None:
+    last_done = initial
     while not finished.is_set():
         try:
-            done, said = queue.get(timeout=0.5)
-            known = known if done is None else done
-            advance(known, **said)
+            done, details = queue.get(timeout=0.5)
+            last_done = last_done if done is None else done
+            advance(last_done, **details)
         except Empty:
             continue
         except RayError:

@@ -1,4 +1,4 @@
-"""Stages that several jobs are built from: read items or examples, hand back counts."""
+"""Pipeline stages that several jobs share: reading sources and datasets, packing, tallies."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +17,14 @@ from fer.errors import JobError
 from ray_jobs.cluster import session
 
 BLOCK_BYTES = 16 * 2**20
-"""Size of the blocks of items that a task takes at once: some 1,800 rows of FER2013's CSV."""
+"""Target size of a block of items, which one task processes: about 1,800 rows of FER2013's CSV."""
 
 MAX_ITEMS = 256
-"""Items a batch, however small: a task on files that are still to be fetched stays short."""
+"""Largest number of items in a batch.
+
+Items of files that are still to be fetched carry no data. Without this limit, a task could get very
+many of them.
+"""
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -36,31 +40,32 @@ ITEM_SCHEMA = pa.schema(
 )
 
 
-def read(locations: Sequence[str]) -> ray.data.Dataset:
-    """Return the items of sources as rows of ``ITEM_SCHEMA``, read in one task a source.
+def read_sources(locations: Sequence[str]) -> ray.data.Dataset:
+    """Read sources, one task for each, into rows of ``ITEM_SCHEMA``.
 
     Args:
-        locations: What ``fer.data.sources.read_items`` reads.
+        locations: Sources that ``fer.data.sources.read_items`` can read.
     """
     sources = ray.data.from_arrow(pa.table({"location": list(locations)}))
     sources.context.target_max_block_size = BLOCK_BYTES
     return sources.repartition(len(locations)).map_batches(
-        _read,
+        _read_sources,
         batch_format="pyarrow",
         batch_size=1,
-        # A reader waits more than it computes, and another need keeps it apart from what follows.
+        # Reading mostly waits. A reservation that differs from that of the next stage also keeps
+        # Ray Data from fusing the two.
         num_cpus=0,
         **session.avoid_head(),
     )
 
 
 def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Dataset:
-    """Return the examples of a split of a dataset as rows, read in a task a few files.
+    """Read the examples of a split of a dataset into rows.
 
     Args:
         data: The dataset.
-        split: Whose examples.
-        columns: Those of the columns that the dataset has are read.
+        split: ``train``, ``val`` or ``test``.
+        columns: Columns to read. Those that the dataset does not have are skipped.
     """
     filesystem, path = storage.filesystem(storage.join(data.location, "examples"))
     examples = ray.data.read_parquet(path, filesystem=filesystem)
@@ -69,19 +74,19 @@ def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Da
     )
 
 
-def _read(sources: pa.Table) -> Iterator[pa.Table]:
+def _read_sources(sources: pa.Table) -> Iterator[pa.Table]:
     for location in sources["location"].to_pylist():
         for items in batch_items(read_items(location)):
             yield to_table(items)
 
 
 def to_table(items: Iterable[SourceItem]) -> pa.Table:
-    """Return items as a table of ``ITEM_SCHEMA``."""
+    """Convert items to a table of ``ITEM_SCHEMA``."""
     return pa.Table.from_pylist([vars(item) for item in items], ITEM_SCHEMA)
 
 
 def pack(table: pa.Table) -> bytes:
-    """Return a table as one value, which no stage cuts in two."""
+    """Serialize a table into one value, which Ray Data cannot split between tasks."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -89,13 +94,13 @@ def pack(table: pa.Table) -> bytes:
 
 
 def unpack(value: bytes) -> pa.Table:
-    """Return the table that was packed."""
+    """Return the table that ``pack`` serialized."""
     with pa.ipc.open_stream(value) as stream:
         return stream.read_all()
 
 
 def batch_items(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
-    """Yield items some at a time: as many as a task takes."""
+    """Group items into batches, limited by their number and by the size of their data."""
     batch: list[SourceItem] = []
     size_bytes = 0
     for item in items:
@@ -108,11 +113,11 @@ def batch_items(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
         yield batch
 
 
-def on_packed_tables(work: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.Table]:
-    """Return what does some work on each packed table of rows of ``chunk`` and ``table``."""
+def on_packed_tables(function: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table], pa.Table]:
+    """Lift a function on tables to one on chunks: rows of ``chunk`` and a packed ``table``."""
 
     def on_chunks(chunks: pa.Table) -> pa.Table:
-        tables = [pack(work(unpack(value))) for value in chunks["table"].to_pylist()]
+        tables = [pack(function(unpack(value))) for value in chunks["table"].to_pylist()]
         packed = pa.array(tables, pa.large_binary())
         return pa.table({"chunk": chunks["chunk"], "table": packed})
 
@@ -121,25 +126,29 @@ def on_packed_tables(work: Callable[[pa.Table], pa.Table]) -> Callable[[pa.Table
 
 @contextmanager
 def explain_write_errors(output: str) -> Iterator[None]:
-    """Raise a failure to write to an output that can be resumed as one sentence that names it."""
+    """Turn a failure to write to an output into one sentence that says how to continue.
+
+    Raises:
+        JobError: The output cannot be written to.
+    """
     try:
         yield
     except OSError as error:
         storage.check_store(output)
         raise JobError(
-            f"{output} can't be written to: {storage.describe_error(error)}; see to that, and go on with "
-            "--resume."
+            f"{output} can't be written to: {storage.describe_error(error)}; fix that and continue "
+            "with --resume."
         ) from error
 
 
 def tally_batch(tally: object) -> dict[str, np.ndarray]:
-    """Return what a task counted as a batch of one row."""
+    """Return a task's tally as a batch of one row."""
     column = np.empty(1, object)
     column[0] = tally
     return {"tally": column}
 
 
-def tallies(counted: ray.data.Dataset) -> Iterator[Any]:
-    """Run a pipeline that ends in ``tally_batch`` and yield what was counted as it comes."""
-    for batch in counted.iter_batches(batch_size=None, batch_format="numpy"):
+def tallies(pipeline: ray.data.Dataset) -> Iterator[Any]:
+    """Run a pipeline whose last stage returns ``tally_batch``, and yield tallies as they arrive."""
+    for batch in pipeline.iter_batches(batch_size=None, batch_format="numpy"):
         yield from batch["tally"]

@@ -130,7 +130,7 @@ def test_a_refused_write_names_the_output(s3_server, faults, status, code):
     told = "ACCESS_DENIED" if code == "AccessDenied" else code
     assert str(caught.value) == (
         f"s3://open/full can't be written to: the store answered {told} to CreateMultipartUpload; "
-        "see to that, and go on with --resume."
+        "fix that and continue with --resume."
     )
 
 

@@ -110,7 +110,7 @@ def test_an_update_that_is_cut_short_is_resumed(label, folder, drawings, tmp_pat
         patch.setattr(update, "drop_replaced", _fail)
         assert label("--update").code == 1
     again = label("--update")
-    assert (again.code, "are not finished: --resume them" in again.sentence) == (2, True)
+    assert (again.code, "are not complete; finish them" in again.sentence) == (2, True)
     assert counts_of(label("--resume")) == [45, 0, 44, 1]
     check_grown(rows_of(tmp_path), before)
 

@@ -1,4 +1,4 @@
-"""What is said while long work goes on."""
+"""Progress of long work, in a log and on a terminal."""
 
 import re
 import time
@@ -6,7 +6,7 @@ import time
 from ray_jobs.pipeline.progress import progress
 
 
-def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):
+def test_log_lines_show_rate_and_time_left(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with progress("Labeling", "images", 12_000) as advance:
@@ -20,29 +20,29 @@ def test_log_lines_tell_rate_and_time_left(capsys, monkeypatch):
     ]
 
 
-def test_news_of_another_kind_do_not_wait(capsys, monkeypatch):
+def test_details_with_a_new_name_are_logged_at_once(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with progress("Training", "steps") as advance:
-        for seconds, said in ((1, {"loss": 3}), (2, {"loss": 2}), (3, {"lost_workers": 1})):
+        for seconds, details in ((1, {"loss": 3}), (2, {"loss": 2}), (3, {"lost_workers": 1})):
             now[0] = float(seconds)
-            advance(seconds, **said)
+            advance(seconds, **details)
     assert capsys.readouterr().err.splitlines() == [
         "Training: 1 steps, 1/s, loss 3",
         "Training: 3 steps, 1/s, lost workers 1",
     ]
 
 
-def test_what_was_done_before_is_no_part_of_the_rate(capsys, monkeypatch):
+def test_units_of_an_earlier_run_do_not_count_for_the_rate(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with progress("Training", "steps", 6720, begun=4480) as advance:
+    with progress("Training", "steps", 6720, initial=4480) as advance:
         now[0] = 10.0
         advance(4500)
     assert capsys.readouterr().err == ("Training: 4,500 of 6,720 steps, 2/s, 0:18:30 left\n")
 
 
-def test_without_a_total_nothing_is_said_of_the_rest(capsys, monkeypatch):
+def test_without_a_total_no_time_left_is_shown(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with progress("Labeling", "images") as advance:
@@ -51,7 +51,7 @@ def test_without_a_total_nothing_is_said_of_the_rest(capsys, monkeypatch):
     assert capsys.readouterr().err == "Labeling: 10 images, 0.25/s\n"
 
 
-def test_a_terminal_shows_the_same(capsys, monkeypatch):
+def test_a_terminal_shows_a_bar_with_the_same_details(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
     with progress("Labeling", "images", 100) as advance:

@@ -1,4 +1,4 @@
-"""A dataset that no worker's memory holds."""
+"""Training on a dataset that is streamed because it does not fit in a worker's memory."""
 
 import json
 from itertools import pairwise
@@ -16,7 +16,7 @@ def history(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_every_example_comes_once_and_in_another_order_each_time(dataset):
+def test_each_pass_yields_every_example_once_in_a_new_order(dataset):
     from ray_jobs.training.streaming import train_examples
 
     data = open_dataset(str(dataset))
@@ -30,7 +30,7 @@ def test_every_example_comes_once_and_in_another_order_each_time(dataset):
     first, second = passes(seed=0)
     assert sorted(first) == sorted(second) == expected
     assert first != second
-    # Classes that lie beside each other in the files are mixed.
+    # Classes that are adjacent in the files are mixed.
     labels = dict(zip((image.tobytes() for image in train.images), train.labels, strict=True))
     changes = sum(labels[a] != labels[b] for a, b in pairwise(first))
     assert changes > len(first) / 2
@@ -38,7 +38,7 @@ def test_every_example_comes_once_and_in_another_order_each_time(dataset):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_streamed_run_gives_what_a_resident_one_does(fer, dataset, tmp_path):
+def test_a_streamed_run_learns_like_one_in_memory(fer, dataset, tmp_path):
     arguments = ("train", "--dataset", dataset, *FAST, "--num-workers", "2")
     streamed = fer(*arguments, *STREAMED, "--output", tmp_path / "streamed")
     resident = fer(*arguments, "--output", tmp_path / "resident")
@@ -52,7 +52,7 @@ def test_a_streamed_run_gives_what_a_resident_one_does(fer, dataset, tmp_path):
     assert again.result["id"] == streamed.result["id"]
 
 
-def test_val_is_shared_out_whole(dataset):
+def test_workers_share_all_of_val(dataset):
     data = open_dataset(str(dataset))
     val = data.read_split("val")
     parts = [[*data.stream_split("val", 7, rank, 3)] for rank in range(3)]
@@ -61,18 +61,18 @@ def test_val_is_shared_out_whole(dataset):
     assert sorted(map(bytes, images)) == sorted(map(bytes, val.images))
 
 
-def test_what_streaming_can_t_do(fer, dataset, tmp_path):
+def test_rejects_batches_and_workers_that_streaming_cannot_serve(fer, dataset, tmp_path):
     arguments = ("train", "--dataset", dataset, "--output", tmp_path / "run", *FAST, *STREAMED)
     run = fer(*arguments, "--num-workers", "3")
     assert run.code == 2
     assert run.sentence == (
-        "--batch-size 32 does not divide evenly among 3 workers, as it must where a dataset is "
-        "streamed: choose others, or raise --memory-limit."
+        "--batch-size 32 is not divisible by 3 workers, which a streamed dataset requires; change "
+        "--batch-size or --num-workers, or raise --memory-limit."
     )
     run = fer(*arguments, "--num-workers", "4")
     assert run.code == 2
     assert run.sentence == (
-        "4 worker(s) of 1 CPU and 1 more to read for them need 5 CPU in all, but the cluster has "
+        "4 worker(s) of 1 CPU and 1 CPU for reading need 5 CPU in all, but the cluster has "
         "4; ask for fewer workers or add nodes."
     )
     assert not (tmp_path / "run" / "config.json").exists()
