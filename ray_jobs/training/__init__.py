@@ -1,1 +1,1 @@
-"""What ``train`` and ``tune`` share: placement, streaming, checkpoints, MLflow."""
+"""Training on Ray: settings, worker, placement, streaming, checkpoints, studies, MLflow."""

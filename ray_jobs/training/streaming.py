@@ -1,4 +1,4 @@
-"""The examples of a dataset that a worker's memory does not hold, streamed by Ray Data."""
+"""Examples streamed by Ray Data, for a dataset that does not fit in a worker's memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,19 +17,20 @@ from fer.training.targets import TargetBuilder
 from ray_jobs.pipeline import stages
 
 TRAIN = "train"
-"""Names the stream of training examples to Ray Train."""
+"""Name of the stream of training examples in Ray Train."""
 
 READ_CPUS = 1
-"""CPUs that reading and shuffling need beside the workers'."""
+"""CPUs that reading and shuffling need in addition to the workers'."""
 
 PREFETCHED_BATCHES = 4
 
 
 def train_examples(data: Dataset, seed: int) -> ray.data.Dataset:
-    """Return the training split in another random order each time that it is read.
+    """Return the training split, in a new random order each time it is read.
 
-    All of it is shuffled, through the object store, which spills what it can't hold to disk:
-    shuffled within a buffer alone, examples that lie in the order of their classes would stay so.
+    The whole split is shuffled through the object store, which spills to disk when it is full.
+    Shuffling within a buffer would not be enough: files that are sorted by class would give batches
+    of few classes.
     """
     return stages.read_split(data, "train", ("image", "label", "votes")).random_shuffle(
         seed=RandomSeedConfig(seed)
@@ -37,26 +38,29 @@ def train_examples(data: Dataset, seed: int) -> ray.data.Dataset:
 
 
 def data_config() -> ray_train.DataConfig:
-    """Return how the stream is run: without the limits of pipelines that keep nothing."""
+    """Return the options of the stream: without the memory limit that ``session.connect`` sets.
+
+    A shuffle holds the whole split in the object store.
+    """
     return ray_train.DataConfig(execution_options=ExecutionOptions())
 
 
 @dataclass(frozen=True)
 class StreamedBatches:
-    """Both splits as streams: a worker holds some batches of images.
+    """Batches of both splits, streamed so that a worker holds only a few batches of images.
 
-    Of labels and votes it holds all, 18 bytes an example. The global batches are of the same size
-    as those of ``InMemoryBatches``, and as many; which examples meet in them is up to Ray Data's
-    shuffle, and how they are moved differs by worker.
+    A worker still holds all labels and votes, 18 bytes an example. The number and size of the
+    global batches are those of ``InMemoryBatches``. Which examples share a batch is up to Ray
+    Data's shuffle, and the random augmentation differs between workers.
 
     Attributes:
         data: The dataset.
-        recipe: Fixes the batches.
+        recipe: Sets the batch size, the seed and the augmentation.
         target_builder: Builds the targets of each batch.
         stream: This worker's share of ``train_examples``.
-        device: Where batches are put.
+        device: Device that holds the batches.
         rank: Number of this worker.
-        world_size: Number of workers, of which the batch size is a multiple.
+        world_size: Number of workers. It divides the batch size.
     """
 
     data: Dataset
@@ -71,11 +75,11 @@ class StreamedBatches:
     def open(
         cls, data: Dataset, recipe: Recipe, device: torch.device, rank: int, world_size: int
     ) -> "StreamedBatches":
-        """Join the stream as a worker of Ray Train.
+        """Connect a worker of Ray Train to its share of the stream.
 
         Raises:
-            InputError: The dataset has no votes though the recipe wants them, or the teacher is no
-                checkpoint.
+            InputError: The recipe needs votes that the dataset does not have, or the teacher is not
+                a checkpoint.
         """
         builder = TargetBuilder.fit(
             recipe, *data.read_labels("train"), len(data.class_names), device
@@ -85,16 +89,16 @@ class StreamedBatches:
 
     @property
     def num_train(self) -> int:
-        """Examples of ``train``."""
+        """Number of examples in ``train``."""
         return sum(self.data.counts("train").values())
 
     @property
     def num_val(self) -> int:
-        """Examples of ``val``."""
+        """Number of examples in ``val``."""
         return sum(self.data.counts("val").values())
 
     def train_batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this worker's part of each global batch of an epoch."""
+        """Yield this worker's share of each global batch of an epoch."""
         num_steps = steps_per_epoch(self.num_train, self.recipe.batch_size)
         seed = seed_of_worker(self.recipe.seed, epoch, self.rank)
         generator = torch.Generator().manual_seed(seed)
@@ -120,7 +124,7 @@ class StreamedBatches:
         )
 
     def val_batches(self) -> Iterator[DeviceExamples]:
-        """Yield this worker's part of ``val``, read from its own share of the files."""
+        """Yield this worker's share of ``val``, in batches read from its share of the files."""
         num_classes = len(self.data.class_names)
         for examples in self.data.stream_split("val", VAL_BATCH_SIZE, self.rank, self.world_size):
             yield DeviceExamples.from_examples(examples, num_classes, self.device)

@@ -150,7 +150,7 @@ def test_what_can_t_begin_replaces_nothing(fer, trained, dataset):
         "choose another --output."
     )
     run = fer(*arguments, "--mlflow-uri", "http://127.0.0.1:9")
-    assert (run.code, "server of --mlflow-uri does not answer" in run.sentence) == (2, True)
+    assert (run.code, "server at --mlflow-uri does not respond" in run.sentence) == (2, True)
     assert read_config(str(folder)).id == result["id"]
 
 

@@ -1,4 +1,4 @@
-"""A training run as MLflow shows it."""
+"""Tracking of a training run in MLflow."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-# MLflow's store of runs calls what SQLAlchemy has deprecated.
+# MLflow's store of runs calls deprecated functions of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
@@ -14,12 +14,12 @@ FAST = ("--model", "shallow", "--num-epochs", "2", "--batch-size", "32", "--lr",
 
 @pytest.fixture
 def server(tmp_path):
-    """MLflow's store in a file, which needs no server to answer."""
+    """A tracking URI of a local file, which needs no server."""
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 @pytest.mark.slow
-def test_mlflow_is_told_flags_and_epochs(fer, dataset, server, tmp_path):
+def test_flags_and_epochs_are_logged(fer, dataset, server, tmp_path):
     from mlflow import MlflowClient
 
     output = tmp_path / "run"
@@ -29,18 +29,18 @@ def test_mlflow_is_told_flags_and_epochs(fer, dataset, server, tmp_path):
     client = MlflowClient(server)
     run = client.get_run(run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
-    # An address may hold a password.
+    # A URI may hold a password.
     assert server not in (output / "job.json").read_text() + (output / "config.json").read_text()
     assert "mlflow_uri" not in run.data.params
     assert run.data.params.items() >= {"model": "shallow", "lr": "0.02", "num_epochs": "2"}.items()
     epochs = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    told = client.get_metric_history(run_id, "val_accuracy")
-    assert [(each.step, each.value) for each in told] == [
+    history = client.get_metric_history(run_id, "val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [
         (epoch["epoch"], epoch["val_accuracy"]) for epoch in epochs
     ]
 
 
-def test_a_resumed_run_is_the_same_run(server, tmp_path):
+def test_a_resumed_training_continues_its_mlflow_run(server, tmp_path):
     from ray_jobs.config import TrainConfig
     from ray_jobs.training.mlflow import MlflowCallback
 
@@ -51,7 +51,7 @@ def test_a_resumed_run_is_the_same_run(server, tmp_path):
     assert MlflowCallback.begin(server, config).run_id != begun.run_id
 
 
-def test_a_server_that_is_gone_does_not_stop_training(tmp_path, capsys):
+def test_a_failing_server_does_not_stop_training(tmp_path, capsys):
     from ray_jobs.training.mlflow import MlflowCallback
 
     tracker = MlflowCallback(f"sqlite:///{tmp_path}/none/mlflow.db", "unknown")
@@ -59,12 +59,12 @@ def test_a_server_that_is_gone_does_not_stop_training(tmp_path, capsys):
     tracker.end("FINISHED", str(tmp_path))
     errors = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in errors if line.startswith("MLflow")] == [
-        "MLflow did not take an epoch",
-        "MLflow did not take the end",
+        "MLflow did not accept an epoch",
+        "MLflow did not accept the end of the run",
     ]
 
 
-def test_what_a_server_missed_is_told_at_the_end(server, tmp_path):
+def test_missed_epochs_are_logged_at_the_end(server, tmp_path):
     from mlflow import MlflowClient
 
     from ray_jobs.config import TrainConfig
@@ -77,21 +77,25 @@ def test_what_a_server_missed_is_told_at_the_end(server, tmp_path):
     tracker.after_report(None, [epochs[1]], None)
     tracker.end("FAILED", str(tmp_path))
     client = MlflowClient(server)
-    told = client.get_metric_history(tracker.run_id, "val_accuracy")
-    assert sorted((each.step, each.value) for each in told) == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    history = client.get_metric_history(tracker.run_id, "val_accuracy")
+    assert sorted((metric.step, metric.value) for metric in history) == [
+        (1, 0.1),
+        (2, 0.2),
+        (3, 0.3),
+    ]
     assert client.get_run(tracker.run_id).info.status == "FAILED"
 
 
-def test_an_address_where_nothing_answers(fer, dataset, tmp_path):
+def test_rejects_a_server_that_does_not_respond(fer, dataset, tmp_path):
     flags = ("--dataset", dataset, "--output", tmp_path / "run")
     run = fer("train", *flags, "--mlflow-uri", "nonsense://nowhere", *FAST)
-    assert (run.code, "The server of --mlflow-uri does not answer: " in run.sentence) == (
+    assert (run.code, "The server at --mlflow-uri does not respond: " in run.sentence) == (
         2,
         True,
     )
 
 
-def test_mlflow_that_is_not_installed(fer, dataset, tmp_path, monkeypatch):
+def test_rejects_mlflow_that_is_not_installed(fer, dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     flags = ("--dataset", dataset, "--output", tmp_path / "run")
     run = fer("train", *flags, "--mlflow-uri", "sqlite:///x.db", *FAST)
