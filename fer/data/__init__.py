@@ -1,1 +1,1 @@
-"""From CSV files, folders and archives to the examples of a dataset."""
+"""Datasets of labeled faces: reading CSV files, folders and archives, and the emotions' names."""

@@ -1,4 +1,4 @@
-"""The Parquet schema of a dataset: writing its parts, its summary, reading its splits."""
+"""Datasets: their Parquet schema, the counts in their summary, and reading their splits."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ from fer.vision.decode import IMAGE_SIZE
 
 SCHEMA_VERSION = 1
 NUM_VOTES = 10
-"""FER+ votes of an example: eight emotions, unknown, and not a face (arXiv 1608.01041)."""
+"""Columns of FER+ votes: eight emotions, unknown, and not a face (arXiv 1608.01041)."""
 
 ROWS_PER_FILE = 4096
-"""Examples a Parquet file: about 9.5 MB, a good size for one request to an object store."""
+"""Examples per Parquet file: about 9.5 MB, a good size for one request to an object store."""
 
 SAMPLES_PER_CLASS = 10
-"""Examples of each class in the picture of samples."""
+"""Examples of each class in the picture of samples that ingest draws."""
 
 _EXAMPLE_FIELDS = (
     pa.field("image", pa.list_(pa.uint8(), IMAGE_SIZE * IMAGE_SIZE), nullable=False),
@@ -39,14 +39,15 @@ PIXEL_ENCODING = {
     "use_dictionary": ["label", "split"],
     "column_encoding": {"image.list.element": "BYTE_STREAM_SPLIT"},
 }
-"""Parquet keeps a byte as a number of 32 bits: split into bytes, the three that are zero vanish in
-compression, at half the cost of a dictionary of the 256 values."""
+"""Encoding of pixels. Parquet stores a uint8 as a 32-bit number. Byte stream splitting groups the
+three zero bytes of all values, so they compress to almost nothing, at half the cost of a dictionary
+of the 256 values."""
 
 REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())])
 
 
 def example_schema(class_names: Sequence[str] = EMOTIONS, *, with_votes: bool = False) -> pa.Schema:
-    """Return the schema of ``examples``, its version and class names in the metadata."""
+    """Return the schema of ``examples``, with its version and class names as metadata."""
     metadata = {"schema_version": str(SCHEMA_VERSION), "class_names": json.dumps(class_names)}
     fields = [*_EXAMPLE_FIELDS, *([_VOTES_FIELD] if with_votes else [])]
     return pa.schema(fields, metadata=metadata)
@@ -57,18 +58,18 @@ def example_schema(class_names: Sequence[str] = EMOTIONS, *, with_votes: bool = 
 
 @dataclass
 class DatasetTally:
-    """What is counted while the parts of a dataset are written; 34 bytes an example.
+    """Counts and digests that are collected while a dataset is written, 34 bytes per example.
 
     Attributes:
-        digests: SHA-256 of each example's pixels, 32 bytes each, a part after another.
-        labels: Label of each example, a byte each.
-        splits: Index into ``SPLITS`` of each example, a byte each.
-        split_from: How many examples got their split from where.
-        reasons: How many were rejected for each reason, without what differs from one to the next.
-        ignored: Files that are neither images nor tables nor archives.
-        last_row: Number of the last row that a CSV file held.
-        files: The parts that belong to the dataset.
-        samples: Some examples of each label, as pairs of digest and pixels.
+        digests: SHA-256 of each example's pixels, 32 bytes each, concatenated.
+        labels: Label of each example, one byte each.
+        splits: Index into ``SPLITS`` of each example, one byte each.
+        split_from: Number of examples by the source of their split.
+        reasons: Number of rejects by reason, without the numbers and names that vary.
+        ignored: Number of files that are neither images nor CSV files nor archives.
+        last_row: Highest row number read from a CSV file.
+        files: Names of the files that belong to the dataset.
+        samples: Up to ``SAMPLES_PER_CLASS`` examples of each label, as pairs of digest and pixels.
     """
 
     digests: bytearray = field(default_factory=bytearray)
@@ -82,7 +83,7 @@ class DatasetTally:
     samples: dict[int, list[tuple[bytes, bytes]]] = field(default_factory=dict)
 
     def add(self, other: "DatasetTally") -> None:
-        """Add what was counted elsewhere."""
+        """Add the counts of another tally to this one."""
         self.digests += other.digests
         self.labels += other.labels
         self.splits += other.splits
@@ -92,8 +93,9 @@ class DatasetTally:
         self.last_row = max(self.last_row, other.last_row)
         self.files |= other.files
         for label, samples in other.samples.items():
-            kept = sorted({*self.samples.get(label, []), *samples})
-            self.samples[label] = kept[:SAMPLES_PER_CLASS]
+            # The smallest digests are chosen, so the samples do not depend on the order of files.
+            merged = sorted({*self.samples.get(label, []), *samples})
+            self.samples[label] = merged[:SAMPLES_PER_CLASS]
 
     @property
     def num_examples(self) -> int:
@@ -116,14 +118,17 @@ class DatasetTally:
         }
 
     def duplicates(self) -> dict[str, int]:
-        """Count the images whose pixels stand in the dataset more than once.
+        """Count the examples that have the same pixels as another example.
 
         Returns:
-            ``images``: examples beyond the first of the same pixels; ``within_splits`` and
-            ``across_splits``: different images that stand twice in one split, or in several;
-            ``conflicting_labels``: those whose examples do not have the same label.
+            ``images``: examples with the same pixels as an earlier one.
+            ``within_splits`` and ``across_splits``: distinct images that occur more than once in
+            one split, or in more than one split.
+            ``conflicting_labels``: distinct images whose examples have different labels.
         """
         digests = np.frombuffer(self.digests, "V32")
+        # For each distinct image, its first example and number of examples; for each example, the
+        # index of its image.
         _, first, image, times = np.unique(
             digests, return_index=True, return_inverse=True, return_counts=True
         )
@@ -140,7 +145,7 @@ class DatasetTally:
         }
 
     def fingerprint(self) -> str:
-        """Return a digest of all pixels, labels and splits, whatever the order of the files."""
+        """Return a digest of all pixels, labels and splits that ignores the order of examples."""
         columns = [("sha256", "V32"), ("label", "u1"), ("split", "u1")]
         rows = np.empty(self.num_examples, columns)
         rows["sha256"] = np.frombuffer(self.digests, "V32")
@@ -150,25 +155,28 @@ class DatasetTally:
 
 
 def compare_with_official(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """Compare counts with those of the official FER2013.
+    """Compare a dataset's counts with those of the official FER2013.
+
+    Args:
+        counts: Number of examples by split and class name.
 
     Returns:
-        ``complete``: whether every class of every split has the official number of examples;
-        ``differences``: for each split that does not, the number found less the official one by
-        class. Other classes than FER2013's have nothing to be compared.
+        ``complete``: whether every class of every split has the official number of examples.
+        ``differences``: by split and class, the number of examples minus the official number,
+        without zeros. It is empty for datasets with other classes than FER2013's.
     """
-    if any(tuple(found) != EMOTIONS for found in counts.values()):
+    if any(tuple(by_class) != EMOTIONS for by_class in counts.values()):
         return {"complete": False, "differences": {}}
     differences: dict[str, dict[str, int]] = {}
     for split, official in OFFICIAL_COUNTS.items():
-        found = counts[split]
-        gaps = {
-            emotion: found[emotion] - number
+        by_class = counts[split]
+        split_differences = {
+            emotion: by_class[emotion] - number
             for emotion, number in zip(EMOTIONS, official, strict=True)
-            if found[emotion] != number
+            if by_class[emotion] != number
         }
-        if gaps:
-            differences[split] = gaps
+        if split_differences:
+            differences[split] = split_differences
     return {"complete": not differences, "differences": differences}
 
 
@@ -176,7 +184,7 @@ def compare_with_official(counts: Mapping[str, Mapping[str, int]]) -> dict[str, 
 
 
 def images_from_table(examples: pa.Table) -> np.ndarray:
-    """Return the column ``image`` of a table of examples as uint8 (N, 48, 48)."""
+    """Return the images of a table of examples, uint8 (N, 48, 48)."""
     pixels = examples["image"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     images: np.ndarray = pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
     return images
@@ -202,8 +210,8 @@ class Examples:
     Attributes:
         images: uint8 (N, 48, 48).
         labels: int64 (N,).
-        sources: Where each came from, N strings, if that was read.
-        votes: FER+ votes int8 (N, 10), where the dataset has them.
+        sources: Source of each example, N strings; None if the column was not read.
+        votes: FER+ votes int8 (N, 10); None if the dataset has none.
     """
 
     images: np.ndarray
@@ -214,18 +222,18 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, part: slice) -> "Examples":
-        """Return some of the examples."""
+    def __getitem__(self, rows: slice) -> "Examples":
+        """Return a slice of the examples."""
         return Examples(
-            self.images[part],
-            self.labels[part],
-            self.sources and self.sources[part],
-            None if self.votes is None else self.votes[part],
+            self.images[rows],
+            self.labels[rows],
+            self.sources and self.sources[rows],
+            None if self.votes is None else self.votes[rows],
         )
 
 
 def examples_from_table(table: pa.Table) -> Examples:
-    """Return a table of examples as arrays."""
+    """Convert a table of examples to arrays."""
     return Examples(
         images=images_from_table(table),
         labels=_labels_of(table),
@@ -236,12 +244,12 @@ def examples_from_table(table: pa.Table) -> Examples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A finished dataset.
+    """A dataset that ``ingest`` finished.
 
     Attributes:
-        location: Its folder.
+        location: Folder of the dataset.
         class_names: Name of each label.
-        summary: The content of ``summary.json``.
+        summary: Content of ``summary.json``.
     """
 
     location: str
@@ -254,30 +262,35 @@ class Dataset:
         return counts
 
     def check_split(self, split: str, *, every_class: bool = False) -> None:
-        """Refuse a split that has no examples, or none of some class.
+        """Check that a split has examples.
+
+        Args:
+            split: Name of the split.
+            every_class: Whether it must have examples of every class.
 
         Raises:
-            InputError: It is one of those.
+            InputError: The split has no examples, or none of a class.
         """
         counts = self.counts(split)
         if not any(counts.values()):
-            held = [name for name in SPLITS if any(self.counts(name).values())]
+            nonempty = [name for name in SPLITS if any(self.counts(name).values())]
             raise InputError(
-                f"{self.location} has no {split} examples: it holds {', '.join(held) or 'none'}; "
-                "ingest a source that has some, or with --split-from hash."
+                f"{self.location} has no {split} examples: it holds "
+                f"{', '.join(nonempty) or 'none'}; ingest a source that has {split} examples, or "
+                "use --split-from hash."
             )
-        absent = [name for name in self.class_names if not counts.get(name)]
-        if every_class and absent:
+        missing = [name for name in self.class_names if not counts.get(name)]
+        if every_class and missing:
             raise InputError(
-                f"{self.location} has no {split} examples of {', '.join(absent)}: "
-                "a network can't learn a class that it never sees; add some."
+                f"{self.location} has no {split} examples of {', '.join(missing)}: a network can't "
+                "learn a class without examples; add some."
             )
 
     def read_split(self, split: str) -> Examples:
         """Read all examples of a split into memory, 2.3 kB each, in the order of their digests.
 
         Raises:
-            InputError: The split is empty.
+            InputError: The split has no examples.
         """
         self.check_split(split)
         columns = self.existing_columns("image", "label", "source", "sha256", "votes")
@@ -287,7 +300,7 @@ class Dataset:
         )
 
     def read_labels(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read the labels int64 (N,) of a split, and the votes int8 (N, 10) where it has them."""
+        """Read the labels int64 (N,) of a split and its votes int8 (N, 10), None if it has none."""
         columns = self.existing_columns("label", "votes")
         table = self._files().to_table(columns, filter=pads.field("split") == split)
         return _labels_of(table), _votes_of(table)
@@ -295,18 +308,17 @@ class Dataset:
     def stream_split(
         self, split: str, batch_size: int, rank: int = 0, world_size: int = 1
     ) -> Iterator[Examples]:
-        """Yield the examples of one reader's share of the files, up to a batch at a time.
+        """Yield one reader's share of a split, in batches of up to ``batch_size`` examples.
 
         Args:
-            split: Whose examples.
-            batch_size: Examples at a time.
-            rank: Number of this reader, from 0.
-            world_size: Number of readers, of which each reads every so many-th file.
+            split: Name of the split.
+            batch_size: Maximum size of a batch. Batches do not span files.
+            rank: Index of this reader, from 0.
+            world_size: Number of readers. The files are dealt out to them in turn.
         """
         columns = self.existing_columns("image", "label", "source", "votes")
-        for file in sorted(self._files().get_fragments(), key=lambda file: file.path)[
-            rank::world_size
-        ]:
+        files = sorted(self._files().get_fragments(), key=lambda file: file.path)
+        for file in files[rank::world_size]:
             batches = file.to_batches(
                 columns=columns, filter=pads.field("split") == split, batch_size=batch_size
             )
@@ -314,17 +326,17 @@ class Dataset:
                 yield examples_from_table(pa.Table.from_batches([batch]))
 
     def read_images(self, digests: Sequence[str]) -> np.ndarray:
-        """Return the images uint8 (N, 48, 48) whose pixels have these digests, in their order."""
-        wanted = pads.field("sha256").isin(list(digests))
-        table = self._files().to_table(["image", "sha256"], filter=wanted)
+        """Return the images uint8 (N, 48, 48) with the given SHA-256 digests, in their order."""
+        is_requested = pads.field("sha256").isin(list(digests))
+        table = self._files().to_table(["image", "sha256"], filter=is_requested)
         by_digest = dict(zip(table["sha256"].to_pylist(), images_from_table(table), strict=True))
-        faces = [by_digest[digest] for digest in digests]
-        return np.stack(faces) if faces else np.empty((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+        images = [by_digest[digest] for digest in digests]
+        return np.stack(images) if images else np.empty((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
 
     def existing_columns(self, *names: str) -> list[str]:
-        """Return those of the columns that the dataset has: it may be without votes."""
-        held = set(self._files().schema.names)
-        return [name for name in names if name in held]
+        """Return the given columns without those that the dataset lacks, such as ``votes``."""
+        existing = set(self._files().schema.names)
+        return [name for name in names if name in existing]
 
     def _files(self) -> pads.Dataset:
         store, path = storage.filesystem(storage.join(self.location, "examples"))
@@ -335,7 +347,7 @@ def open_dataset(location: str) -> Dataset:
     """Open a dataset that ``ingest`` finished.
 
     Raises:
-        InputError: The folder is not one, or of another schema version.
+        InputError: The folder is not a finished dataset, or has another schema version.
     """
     try:
         summary = json.loads(storage.read_bytes(storage.join(location, "summary.json")))
@@ -348,6 +360,6 @@ def open_dataset(location: str) -> Dataset:
     if version != SCHEMA_VERSION:
         raise InputError(
             f"{location} has the dataset schema {version}: this version reads {SCHEMA_VERSION}; "
-            "ingest it again."
+            "run fer ingest again."
         )
     return Dataset(location, class_names, summary)

@@ -1,4 +1,4 @@
-"""FER+ votes (Barsoum et al. 2016, arXiv 1608.01041) for the rows of FER2013's CSV file."""
+"""FER+ votes on the images of FER2013 (Barsoum et al. 2016, arXiv 1608.01041)."""
 
 import io
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ VOTE_COLUMNS = (
     "unknown",
     "NF",
 )
-"""The order of the votes, that of ``fer2013new.csv``; NF is "not a face"."""
+"""Columns of votes in ``fer2013new.csv``, in its order. NF means "not a face"."""
 
 
 @dataclass(frozen=True)
 class Votes:
-    """The votes of ten people on each row of FER2013, in its order.
+    """The votes of ten people on each row of FER2013's CSV file, in the order of the rows.
 
     Attributes:
-        votes: int8 (N, 10).
+        votes: Number of votes by row and column of ``VOTE_COLUMNS``, int8 (N, 10).
         splits: Split of each row.
     """
 
@@ -41,10 +41,14 @@ class Votes:
         return len(self.splits)
 
     def for_row(self, row: int, split: str) -> np.ndarray:
-        """Return the votes int8 (10,) of a row, counted from 1.
+        """Return the votes int8 (10,) on a row of FER2013's CSV file.
+
+        Args:
+            row: Number of the row, counted from 1.
+            split: Split of the row in the CSV file, to check that both files match.
 
         Raises:
-            InputError: There is no such row, or it belongs to another split.
+            InputError: There are no votes on the row, or they are on a row of another split.
         """
         if row > len(self):
             raise InputError(
@@ -64,7 +68,7 @@ def read_votes(location: str) -> Votes:
     """Read ``fer2013new.csv``.
 
     Raises:
-        InputError: The file is not there, or lacks a column.
+        InputError: The file cannot be read, or lacks a column.
     """
     try:
         table = pd.read_csv(io.BytesIO(storage.read_bytes(location)))
@@ -78,21 +82,21 @@ def read_votes(location: str) -> Votes:
     return Votes(votes, splits)
 
 
-MAX_LEARNED = 200_000
-"""Examples that a reader learns from, drawn at random where there are more."""
+MAX_FIT_EXAMPLES = 200_000
+"""A vote model is fit on at most this many examples, drawn at random."""
 
 
 @dataclass(frozen=True)
 class VoteModel:
-    """Estimates how probable each label is, given what ten people voted.
+    """A logistic regression that predicts FER2013's label of a face from its FER+ votes.
 
-    FER2013's labels are those that most people vote for in 65 % of its training images only, so
-    votes can't stand in for labels. A logistic regression of the labels on the votes says instead
-    what FER2013 would have called a face that got such votes: a teacher that sees votes rather than
-    pixels (Lopez-Paz et al. 2016, arXiv 1511.03643).
+    The majority of votes agrees with FER2013's label for only 65 % of the training images, so votes
+    can't replace labels. The model instead estimates the probability of each label given the votes.
+    It acts as a teacher that sees votes rather than pixels (Lopez-Paz et al. 2016,
+    arXiv 1511.03643).
 
     Attributes:
-        coefficients: float64 (C, 30), of what is seen of the votes.
+        coefficients: float64 (C, 30), one for each label and feature of ``_features``.
         intercepts: float64 (C,).
     """
 
@@ -101,31 +105,39 @@ class VoteModel:
 
     @classmethod
     def fit(cls, votes: np.ndarray, labels: np.ndarray, num_classes: int) -> "VoteModel":
-        """Learn from votes int8 (N, 10), in the order of ``VOTE_COLUMNS``, and labels int (N,).
+        """Fit the model.
 
-        Each of the C = ``num_classes`` labels must stand there at least once.
+        Args:
+            votes: int8 (N, 10), in the order of ``VOTE_COLUMNS``.
+            labels: int (N,). Every label must occur at least once.
+            num_classes: Number of labels, C.
         """
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow, seldom needed
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow, rarely needed
 
-        some = np.random.default_rng(0).permutation(len(labels))[:MAX_LEARNED]
-        some.sort()
-        learned = LogisticRegression(max_iter=2000).fit(_seen(votes[some]), labels[some])
-        coefficients, intercepts = learned.coef_, learned.intercept_
+        rows = np.random.default_rng(0).permutation(len(labels))[:MAX_FIT_EXAMPLES]
+        rows.sort()
+        regression = LogisticRegression(max_iter=2000).fit(_features(votes[rows]), labels[rows])
+        coefficients, intercepts = regression.coef_, regression.intercept_
         if num_classes == 2:
-            # Of two classes scikit-learn tells how much more the second is, in a single row.
+            # For two classes, scikit-learn returns a single row: the second class's logit relative
+            # to the first's.
             coefficients = np.vstack([0 * coefficients, coefficients])
             intercepts = np.hstack([0 * intercepts, intercepts])
         return cls(coefficients, intercepts)
 
     def predict_probs(self, votes: np.ndarray) -> np.ndarray:
-        """Return how probable each label is, float32 (N, C), for votes int8 (N, 10)."""
-        logits = _seen(votes) @ self.coefficients.T + self.intercepts
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probs: np.ndarray = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+        """Return the probability of each label, float32 (N, C), for votes int8 (N, 10)."""
+        logits = _features(votes) @ self.coefficients.T + self.intercepts
+        exps = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probs: np.ndarray = (exps / exps.sum(axis=1, keepdims=True)).astype(np.float32)
         return probs
 
 
-def _seen(votes: np.ndarray) -> np.ndarray:
-    """Return votes as shares, their roots, which tell no vote from a few, and majorities."""
+def _features(votes: np.ndarray) -> np.ndarray:
+    """Return the features float64 (N, 30) of votes int8 (N, 10).
+
+    They are the share of votes in each column, its square root, which separates no votes from few,
+    and whether the column has at least half the votes.
+    """
     share = votes.astype(np.float64) / 10
     return np.hstack([share, np.sqrt(share), share >= 0.5])

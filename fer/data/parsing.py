@@ -177,7 +177,7 @@ def _parse_clean_pixels(texts: Sequence[bytes]) -> list[bytes] | None:
     under it are not used)::
 
         text             1    2    _    2    5    5    _
-        hundreds         0    0    1    0    0    2    5    digit two before, unless a space is between
+        hundreds         0    0    1    0    0    2    5    digit two before, if no space follows it
         tens_and_ones    1   12   20    2   25   55   50    10 x digit before + digit
         sum              1   12  120    2   25  255   38    100 x hundreds + tens_and_ones, mod 256
         ends                  1                   5         positions followed by a space

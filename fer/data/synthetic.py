@@ -1,7 +1,7 @@
-"""Drawn faces with seven expressions, for the demo and the tests: no photograph of anyone.
+"""Drawn faces with seven expressions, for the demo and the tests. They are not photographs.
 
 Position, size, tilt, light, noise, hair, skin and the strength of the expression vary from face to
-face, so that telling the expressions apart takes learning.
+face, so that a network has to learn to distinguish the expressions.
 """
 
 import csv
@@ -17,19 +17,18 @@ from fer.data.emotions import EMOTIONS, SPLITS
 from fer.vision.decode import IMAGE_SIZE
 
 SCALE = 3
-"""Faces are drawn this much larger than they are kept, for smooth lines."""
+"""Faces are drawn at this multiple of their final size and scaled down, for smooth lines."""
 
 SHARES = (0.15, 0.07, 0.14, 0.22, 0.15, 0.13, 0.14)
-"""Share of each class, in the order of ``EMOTIONS``: unequal, as in FER2013."""
-
+"""Share of each class, in the order of ``EMOTIONS``. They are unequal, as in FER2013."""
 
 USAGES = dict(zip(SPLITS, ("Training", "PublicTest", "PrivateTest"), strict=True))
-"""What FER2013's ``Usage`` column calls each split."""
+"""Value of FER2013's ``Usage`` column for each split."""
 
 
 @dataclass(frozen=True)
 class Faces:
-    """Drawn faces: images uint8 (N, 48, 48), labels int (N,), and the split of each."""
+    """Drawn faces: images uint8 (N, 48, 48), labels int (N,), and N splits."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -41,18 +40,19 @@ class Faces:
 
 @dataclass(frozen=True)
 class Expression:
-    """What sets an expression apart from a neutral face, at full strength.
+    """The differences of an expression from a neutral face, at full strength.
 
-    Lengths are in halves of the head's width; 0 (and 1 for the eyes) is neutral.
+    Lengths are in units of half the head's width. A neutral face has 0 everywhere, and 1 for the
+    eyes.
 
     Attributes:
-        inner_brow: How much the inner ends of the brows rise.
-        outer_brow: How much their outer ends rise.
-        eye: How far the eyes are open.
-        smile: How much the corners of the mouth rise.
-        open: How far the mouth is open.
-        width: How much wider the mouth is.
-        sneer: How much one side of the upper lip rises, and the nose wrinkles.
+        inner_brow: Height by which the inner ends of the brows rise.
+        outer_brow: Height by which the outer ends of the brows rise.
+        eye: Opening of the eyes, relative to a neutral face.
+        smile: Height by which the corners of the mouth rise.
+        open: Opening of the mouth.
+        width: Additional width of the mouth.
+        sneer: Height by which one side of the upper lip rises and the nose wrinkles.
     """
 
     inner_brow: float = 0.0
@@ -77,7 +77,11 @@ EXPRESSIONS = {
 
 @dataclass(frozen=True)
 class _Head:
-    """A head in the middle of its canvas: lengths in pixels, shades 0 to 255."""
+    """A head in the middle of its canvas, with lengths in pixels and shades from 0 to 255.
+
+    Its methods convert coordinates in units of half the head's width, measured to the right and
+    down from the head's center, to pixels.
+    """
 
     half_width: float
     half_height: float
@@ -86,12 +90,12 @@ class _Head:
     strength: float
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return the pixel of a point in halves of the head's width, from its middle, down."""
+        """Return the pixel coordinates of a point."""
         center = IMAGE_SIZE * SCALE / 2
         return center + x * self.half_width, center + y * self.half_width
 
     def box(self, x: float, y: float, half_width: float, half_height: float) -> list[float]:
-        """Return the box round a point, for an ellipse."""
+        """Return the bounding box of an ellipse around a point, in pixels."""
         return [
             *self.at(x - half_width, y - half_height),
             *self.at(x + half_width, y + half_height),
@@ -99,16 +103,16 @@ class _Head:
 
     @property
     def line(self) -> int:
-        """Width of a line."""
+        """Width of a line in pixels."""
         return max(2, round(self.half_width * 0.07))
 
 
 def draw_faces(num_faces: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw faces.
+    """Draw faces of all classes.
 
     Args:
-        num_faces: How many, N; at least one of each class where N allows it.
-        seed: The same seed draws the same faces.
+        num_faces: Number of faces, N. Each class gets at least one if N is large enough.
+        seed: Seed of the random numbers. The same seed draws the same faces.
 
     Returns:
         Images uint8 (N, 48, 48) and labels int64 (N,), in random order.
@@ -121,7 +125,7 @@ def draw_faces(num_faces: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_face(label: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one face, uint8 (48, 48), that expresses the emotion of a label."""
+    """Draw a face uint8 (48, 48) that expresses the emotion of a label."""
     expression = EXPRESSIONS[EMOTIONS[label]]
     side = IMAGE_SIZE * SCALE
     head = _draw_head(rng, side)
@@ -132,13 +136,13 @@ def draw_face(label: int, rng: np.random.Generator) -> np.ndarray:
     _draw_nose(draw, head, expression)
     _draw_mouth(draw, head, expression)
     shift_x, shift_y = rng.uniform(-0.08, 0.08, 2) * side
-    turned = canvas.rotate(
+    rotated = canvas.rotate(
         rng.uniform(-20, 20),
         Image.Resampling.BILINEAR,
         translate=(int(shift_x), int(shift_y)),
         fillcolor=canvas.getpixel((0, 0)),
     )
-    return _expose(turned, rng)
+    return _expose(rotated, rng)
 
 
 def _draw_head(rng: np.random.Generator, side: int) -> _Head:
@@ -154,17 +158,17 @@ def _draw_head(rng: np.random.Generator, side: int) -> _Head:
 
 
 def _draw_skull(draw: ImageDraw.ImageDraw, head: _Head, rng: np.random.Generator) -> None:
-    tall = head.half_height / head.half_width
+    aspect = head.half_height / head.half_width
     hair = int(rng.integers(0, 120))
     volume = rng.uniform(1.0, 1.2)
     if rng.random() < 0.8:
-        draw.ellipse(head.box(0, -0.15, volume, tall * volume), fill=hair)
-    draw.ellipse(head.box(0, 0, 1, tall), fill=head.skin, outline=head.ink, width=head.line)
+        draw.ellipse(head.box(0, -0.15, volume, aspect * volume), fill=hair)
+    draw.ellipse(head.box(0, 0, 1, aspect), fill=head.skin, outline=head.ink, width=head.line)
     if rng.random() < 0.5:
         fringe = rng.uniform(0.25, 0.45)
-        draw.chord(head.box(0, 0, 1, tall), 180 + 90 * fringe, 360 - 90 * fringe, fill=hair)
+        draw.chord(head.box(0, 0, 1, aspect), 180 + 90 * fringe, 360 - 90 * fringe, fill=hair)
     if rng.random() < 0.15:
-        draw.arc(head.box(0, 0.1, 0.97, tall * 0.9), 20, 160, fill=hair, width=4 * head.line)
+        draw.arc(head.box(0, 0.1, 0.97, aspect * 0.9), 20, 160, fill=hair, width=4 * head.line)
 
 
 def _draw_eyes(
@@ -228,7 +232,7 @@ def _draw_mouth(draw: ImageDraw.ImageDraw, head: _Head, expression: Expression) 
 
 
 def _expose(drawn: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """Scale to size under a light from one side, somewhat blurred and noisy."""
+    """Scale a drawing to its final size, with random blur, light from one side, and noise."""
     blurred = drawn.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2) * SCALE / 2))
     face = np.asarray(blurred.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX), np.float64)
     steps = np.linspace(-0.5, 0.5, IMAGE_SIZE)
@@ -238,21 +242,21 @@ def _expose(drawn: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 def to_csv(faces: Faces) -> bytes:
-    """Return faces as FER2013's CSV file writes them: ``emotion,pixels,Usage``."""
+    """Encode faces as a CSV file in FER2013's format: ``emotion,pixels,Usage``."""
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["emotion", "pixels", "Usage"])
-    for image, emotion, split in faces:
-        rows.writerow([emotion, " ".join(map(str, image.ravel())), USAGES[split]])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["emotion", "pixels", "Usage"])
+    for image, label, split in faces:
+        writer.writerow([label, " ".join(map(str, image.ravel())), USAGES[split]])
     return text.getvalue().encode()
 
 
 def to_zip(faces: Faces) -> bytes:
-    """Return faces as an archive of PNG files in folders by split and class."""
+    """Encode faces as a zip archive of PNG files in the folders ``split/emotion``."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for number, (image, emotion, split) in enumerate(faces):
+        for number, (image, label, split) in enumerate(faces):
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG")
-            archive.writestr(f"{split}/{EMOTIONS[emotion]}/{number:05d}.png", png.getvalue())
+            archive.writestr(f"{split}/{EMOTIONS[label]}/{number:05d}.png", png.getvalue())
     return buffer.getvalue()

@@ -10,7 +10,7 @@ from fer.errors import InputError
 
 
 def tally(*examples):
-    """A tally of examples given as (pixels, label, index of the split)."""
+    """Count examples, given as (pixels, label, index of the split)."""
     digests, labels, splits = zip(*examples, strict=True)
     return DatasetTally(
         digests=bytearray(b"".join(hashlib.sha256(pixels).digest() for pixels in digests)),
@@ -47,20 +47,20 @@ def test_duplicates_within_and_across_splits():
     }
 
 
-def test_fingerprint_is_of_the_content_whatever_the_order():
+def test_fingerprint_does_not_depend_on_the_order():
     rows = [(b"a", 0, 0), (b"b", 1, 0), (b"c", 2, 1)]
     assert tally(*rows).fingerprint() == tally(*reversed(rows)).fingerprint()
     assert tally(*rows).fingerprint() != tally(*rows[:2]).fingerprint()
     assert tally(*rows).fingerprint() != tally(*rows[:2], (b"c", 2, 2)).fingerprint()
 
 
-def test_adding_is_counting_together():
+def test_adding_a_tally_adds_its_counts():
     both = tally((b"a", 0, 0))
     both.add(tally((b"b", 1, 1)))
     assert both.fingerprint() == tally((b"b", 1, 1), (b"a", 0, 0)).fingerprint()
 
 
-def test_the_official_counts_and_what_is_missing():
+def test_compares_counts_with_the_official_ones():
     counts = {
         split: dict(zip(EMOTIONS, official, strict=True))
         for split, official in OFFICIAL_COUNTS.items()
@@ -74,20 +74,22 @@ def test_the_official_counts_and_what_is_missing():
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"schema_version": 1}'])
-def test_a_folder_that_is_none(tmp_path, content):
+def test_rejects_folders_that_are_not_datasets(tmp_path, content):
     if content is not None:
         (tmp_path / "summary.json").write_text(content)
     with pytest.raises(InputError, match="is not a finished dataset: expected summary.json"):
         open_dataset(str(tmp_path))
 
 
-def test_a_dataset_of_another_version(tmp_path):
+def test_rejects_another_schema_version(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(summary(schema_version=7)))
-    with pytest.raises(InputError, match="dataset schema 7: this version reads 1; ingest it again"):
+    with pytest.raises(
+        InputError, match="dataset schema 7: this version reads 1; run fer ingest again"
+    ):
         open_dataset(str(tmp_path))
 
 
-def test_a_split_that_is_empty_or_lacks_a_class(tmp_path):
+def test_rejects_a_split_that_is_empty_or_lacks_a_class(tmp_path):
     counts = {"train": {**dict.fromkeys(EMOTIONS, 3), "disgust": 0}}
     (tmp_path / "summary.json").write_text(json.dumps(summary(counts)))
     data = open_dataset(str(tmp_path))

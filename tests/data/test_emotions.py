@@ -62,7 +62,7 @@ def test_label_from_name(name, label):
         ("happy.png", None),
     ],
 )
-def test_nearest_folder_that_spells_a_class_names_it(path, label):
+def test_label_from_the_nearest_folder_with_a_class_name(path, label):
     assert FER2013_CLASSES.label_from_folders(path) == label
 
 
@@ -118,7 +118,7 @@ def test_classes_of_raf_db():
     assert (classes.label("4_happy"), classes.label("4_sad")) == (3, None)
 
 
-def test_classes_of_ck_plus_and_of_anything_else():
+def test_classes_of_ck_plus_and_custom_classes():
     classes = ClassList.parse(["anger", "Contempt", "happiness"])
     assert classes.names == ("angry", "contempt", "happy")
     assert [classes.label(name) for name in ("anger", "angry", "contempt", "joy", "sad", "2")] == [
@@ -133,10 +133,10 @@ def test_classes_of_ck_plus_and_of_anything_else():
         (["happy"], "has happy:"),
         (["happy", "joy"], "has 'happy' twice:"),
         (["sad=1", "fear=1"], "has '1' twice:"),
-        (["sad", "=x"], "two names or more"),
+        (["sad", "=x"], "two or more distinct names"),
     ],
 )
-def test_classes_that_can_t_be_told_apart(texts, found):
-    with pytest.raises(InputError, match="--classes must be") as caught:
+def test_rejects_too_few_or_repeated_classes(texts, found):
+    with pytest.raises(InputError, match="--classes needs") as caught:
         ClassList.parse(texts)
     assert found in str(caught.value)

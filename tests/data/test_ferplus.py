@@ -11,7 +11,7 @@ def write(path, *rows):
     return str(path)
 
 
-def test_votes_of_a_row(tmp_path):
+def test_votes_on_a_row(tmp_path):
     votes = read_votes(
         write(
             tmp_path / "fer2013new.csv",
@@ -23,7 +23,7 @@ def test_votes_of_a_row(tmp_path):
     assert votes.for_row(2, "val").tolist() == [0, 6, 0, 1, 1, 0, 0, 0, 1, 1]
 
 
-def test_a_row_of_another_split_or_beyond_the_end(tmp_path):
+def test_rejects_a_row_of_another_split_or_beyond_the_end(tmp_path):
     votes = read_votes(write(tmp_path / "votes.csv", "Training,x.png,4,0,0,1,3,2,0,0,0,0"))
     with pytest.raises(InputError, match="Row 1 is test in the CSV file and train in the votes"):
         votes.for_row(1, "test")
@@ -40,7 +40,7 @@ def test_a_row_of_another_split_or_beyond_the_end(tmp_path):
         f"{HEADER}\n,x,4,0,0,1,3,2,0,0,0,0\n",
     ],
 )
-def test_a_file_that_holds_none(tmp_path, content):
+def test_rejects_files_without_votes(tmp_path, content):
     path = tmp_path / "votes.csv"
     path.write_text(content)
     with pytest.raises(InputError, match=r"holds no FER\+ votes: expected a CSV file"):
