@@ -30,8 +30,12 @@ Finding = tuple[int, int, str]
 
 
 def mask_code(text: str) -> str:
-    """Replace each character of code by one that belongs to no word, and keep white space."""
-    return CODE.sub(lambda code: re.sub(r"\S", "¤", code[0]), text)
+    """Replace each character of code by one that belongs to no word, and keep white space.
+
+    Empty lines get one too: words on both sides of a paragraph's end do not belong together.
+    """
+    masked = CODE.sub(lambda code: re.sub(r"\S", "¤", code[0]), text)
+    return re.sub(r"(?<=\n)(?=\n)", "¤", masked)
 
 
 def read_vocabulary(file: Path) -> list[tuple[re.Pattern[str], str]]:
