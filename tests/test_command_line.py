@@ -1,46 +1,8 @@
-"""The command line, and what the README says of it and of the tree."""
-
-import re
-import shlex
-from pathlib import Path
+"""The command line: how flags are parsed, and how misuse is explained."""
 
 import pytest
 
 from ray_jobs.__main__ import main, spread_repeatable
-from ray_jobs.jobs import MODULES
-
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-PAGES = README + (ROOT / "docs" / "cluster.md").read_text()
-
-
-def commands_of_readme():
-    """Every job that shell blocks of the README and its pages run, as arguments of ``main``."""
-    blocks = re.findall(r"```bash\n(.*?)```", PAGES, re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    job = re.compile(rf"(?:\bfer|python -m ray_jobs) ((?:{'|'.join(MODULES.values())})\b.*)")
-    found = [job.search(line) for line in lines]
-    return [match[1] for match in found if match]
-
-
-@pytest.mark.parametrize("command", commands_of_readme())
-def test_commands_of_the_readme_are_understood(command, monkeypatch):
-    started = []
-    for config, module in MODULES.items():
-        monkeypatch.setattr(f"ray_jobs.{module}.run", lambda config: started.append(config) or {})
-    assert main(shlex.split(command, comments=True)) == 0
-    assert len(started) == 1
-
-
-def test_the_readme_runs_every_job():
-    assert {command.split()[0] for command in commands_of_readme()} == set(MODULES.values())
-
-
-def test_the_tree_of_the_readme_is_the_tree():
-    tree = re.search(r"```\n(ray_jobs/.*?)```", README, re.DOTALL)[1]
-    named = set(re.findall(r"\b[a-z_0-9]+\.py\b", tree))
-    there = {path.name for package in ("fer", "ray_jobs") for path in (ROOT / package).glob("*.py")}
-    assert named == there - {"__init__.py"}
 
 
 def test_values_after_one_flag_are_as_those_after_several():

@@ -1,0 +1,54 @@
+"""The shipped network's probabilities on eight stored faces: a change of preprocessing can't pass.
+
+``golden_faces.png`` holds the faces side by side. When a shipped checkpoint changes on purpose,
+write its probabilities of these faces into ``golden_probs.json``.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fer.models.engine import Engine
+from fer.models.predictor import Predictor
+
+HERE = Path(__file__).parent
+GOLDEN = json.loads((HERE / "golden_probs.json").read_text())
+PROBS = np.array(GOLDEN["probabilities"], np.float32)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    strip = np.asarray(Image.open(HERE / "golden_faces.png"))
+    return np.stack(np.split(strip, len(PROBS), axis=1))
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor.load("bundled", "cpu", engine="float32")
+
+
+def test_checkpoint_is_the_one_that_was_shipped(predictor):
+    assert predictor.id == GOLDEN["checkpoint"]
+    assert list(predictor.class_names) == GOLDEN["class_names"]
+
+
+def test_probabilities_of_arrays(predictor, faces):
+    np.testing.assert_allclose(predictor.predict_probs(faces), PROBS, atol=1e-4)
+
+
+def test_probabilities_of_files(predictor, faces, png):
+    predictions = predictor.predict([png(face) for face in faces])
+    probs = [list(prediction.probabilities.values()) for prediction in predictions]
+    np.testing.assert_allclose(probs, PROBS, atol=1e-4)
+
+
+def test_equalized_pixels_would_not_pass(predictor, faces):
+    """The tolerance is tight enough: the other preprocessing moves some probability by a tenth."""
+    other = Engine(predictor.checkpoint.models[0], "equalize", predictor.device, "float32")
+    temperature = predictor.checkpoint.configs[0].temperature
+    probs = (other.logits(torch.tensor(faces)) / temperature).softmax(dim=1).numpy()
+    assert np.abs(probs - PROBS).max() > 0.1
