@@ -94,11 +94,11 @@ def _read_file(file: str) -> Iterator[SourceItem]:
             for location, size, etag in zip(values[column], sizes, etags, strict=True):
                 row += 1
                 if location and "\0" not in location:
-                    etag = (etag or "").strip('"') or None  # noqa: PLW2901 - the same, unquoted
-                    yield _to_item(location, folder, _to_size_bytes(size), etag)
+                    unquoted = (etag or "").strip('"') or None
+                    yield _to_item(location, folder, _to_size_bytes(size), unquoted)
                 else:
                     problem = "contains a zero byte" if location else "is empty"
-                    reason = f"the row names no image: its {column} {problem}"
+                    reason = f"names no image: its {column} {problem}"
                     yield SourceItem("rejected", f"{file}#{row}", reason=reason)
 
 
@@ -112,7 +112,7 @@ def _to_item(text: str, folder: str, size_bytes: int | None, etag: str | None) -
         return SourceItem("rejected", text, reason=str(error).rstrip("."))
     archive, is_member, _ = location.rpartition(MEMBER_SEPARATOR)
     if is_member and is_archive(archive):
-        reason = f"it is a member of {storage.base_name(archive)}; name the archive instead"
+        reason = f"is a member of {storage.base_name(archive)}; name the archive instead"
         return SourceItem("rejected", location, reason=reason)
     return SourceItem(
         "archive" if is_archive(location) else "image", location, size_bytes=size_bytes, etag=etag
