@@ -109,7 +109,7 @@ def _to_item(text: str, folder: str, size_bytes: int | None, etag: str | None) -
         # A bucket that these credentials can't read fails the job at once, not row by row.
         if text.lower().startswith("s3://"):
             raise
-        return SourceItem("rejected", text, reason=str(error).rstrip("."))
+        return SourceItem("rejected", text, reason=f"can't be opened: {str(error).rstrip('.')}")
     archive, is_member, _ = location.rpartition(MEMBER_SEPARATOR)
     if is_member and is_archive(archive):
         reason = f"is a member of {storage.base_name(archive)}; name the archive instead"

@@ -92,7 +92,7 @@ def _to_row(item: SourceItem, detect: Callable[[SourceItem], dict[str, Any]]) ->
         "etag": item.etag,
     }
     if item.kind == "rejected":
-        return {**row, "status": "unreadable", "error": f"{item.reason}."}
+        return {**row, "status": "unreadable", "error": _sentence(item)}
     if item.kind != "image":
         return {**row, "status": IGNORED}
     return {**row, **detect(item)}
@@ -132,6 +132,11 @@ def _detect(
         return size | _detect_in_photo(data, _detector(weights, min_face_size), with_thumbnails)
     except ImageError as error:
         return {**size, "status": error.status, "error": str(error)}
+
+
+def _sentence(rejected: SourceItem) -> str:
+    """Return why an item was rejected as a sentence about its file, row or archive member."""
+    return f"{storage.base_name(rejected.source)} {rejected.reason}."
 
 
 @lru_cache(maxsize=1)

@@ -104,7 +104,9 @@ def test_an_archive_with_a_bad_member(fer, checkpoint, sources, tmp_path):
     assert (run.result["images"], run.result["failed"]) == (282, 2)
     rows = rows_of(tmp_path / "labels")
     assert len(rows) == 282
-    assert rows[f"{archive}!/../climbs.png"]["error"] == "has a path that leads out of its archive."
+    assert rows[f"{archive}!/../climbs.png"]["error"] == (
+        "climbs.png has a path that leads out of its archive."
+    )
 
 
 def test_a_cut_archive_keeps_what_came_before(fer, checkpoint, tmp_path, faces, png):
