@@ -1,13 +1,13 @@
-# The image of deploy/kubernetes: every dependency pinned, and nothing that runs as root.
+# The image for deploy/kubernetes. All dependencies are pinned, and nothing runs as root.
 #
 #     docker build -t REGISTRY/fer-on-ray:0.1.0 .
 #
-# The tag is the version of pyproject.toml: what runs is what it is called, which "latest" never
-# says. With --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu it is without CUDA, and
-# smaller by gigabytes.
+# Use the version in pyproject.toml as the tag; "latest" would not say which version runs. With
+# --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu the image has no CUDA and is
+# gigabytes smaller.
 FROM python:3.11-slim-bookworm
 
-# bash and wget: what KubeRay's probes of a pod call.
+# KubeRay's probes of a pod call bash and wget.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends bash wget \
     && rm -rf /var/lib/apt/lists/* \

@@ -1,4 +1,4 @@
-"""cluster.yaml: Ray's own schema, what the schema misses, and spot nodes bought on demand."""
+"""cluster.yaml: Ray's schema, rules that the schema does not check, and spot nodes."""
 
 import copy
 import re
@@ -17,13 +17,13 @@ RAY = "2.60.0"
 CONFIG = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 TYPES = CONFIG["available_node_types"]
 HEAD = TYPES[CONFIG["head_node_type"]]
-WORKERS = [each for name, each in TYPES.items() if name != CONFIG["head_node_type"]]
+WORKERS = [node for name, node in TYPES.items() if name != CONFIG["head_node_type"]]
 
 
 def validated(**changes):
-    """Fill in Ray's defaults and hold a configuration against Ray's schema."""
+    """Fill in Ray's defaults and validate a configuration with Ray's schema."""
     assert ray.__version__ == RAY, (
-        f"Ray's check of a cluster.yaml is a private module, known of {RAY}: look at it again."
+        f"This check uses private modules of Ray {RAY}; review it for another version."
     )
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -32,7 +32,7 @@ def validated(**changes):
     return config
 
 
-def test_ray_takes_it():
+def test_ray_accepts_it():
     assert set(validated()["available_node_types"]) == set(TYPES)
 
 
@@ -41,15 +41,15 @@ def test_ray_takes_it():
     [{"head_node_type": "other"}, {"workers": 3}, {"docker": {"image": "ray"}}],
     ids=["head", "key", "docker"],
 )
-def test_ray_would_tell_of_a_mistake(changes):
+def test_ray_rejects_mistakes(changes):
     from jsonschema import ValidationError
 
     with pytest.raises((ValidationError, ValueError, AssertionError)):
         validated(**changes)
 
 
-def test_nothing_is_left_to_the_defaults_of_the_provider():
-    """An external provider has none of its own, and a key that is missing is found out late."""
+def test_every_key_of_the_aws_defaults_is_set():
+    """An external provider has no defaults, and Ray notices a missing key late."""
     import ray.autoscaler.aws
 
     defaults = yaml.safe_load(
@@ -58,57 +58,57 @@ def test_nothing_is_left_to_the_defaults_of_the_provider():
     assert defaults <= CONFIG.keys()
 
 
-def test_the_head_runs_no_work():
+def test_the_head_runs_no_tasks():
     assert HEAD["resources"] == {"CPU": 0, "GPU": 0}
     (start,) = [line for line in CONFIG["head_start_ray_commands"] if "--head" in line]
     assert "--num-cpus=0" in start
 
 
-def test_workers_come_and_go():
+def test_workers_are_added_and_removed():
     assert 0 < CONFIG["max_workers"] <= 64
     assert 0 < CONFIG["idle_timeout_minutes"] <= 15
-    for each in WORKERS:
-        assert each["min_workers"] == 0
-        assert 0 < each["max_workers"] <= CONFIG["max_workers"]
-        assert each["resources"]["CPU"] > 0
-    assert any(each["resources"].get("GPU") for each in WORKERS)
+    for node in WORKERS:
+        assert node["min_workers"] == 0
+        assert 0 < node["max_workers"] <= CONFIG["max_workers"]
+        assert node["resources"]["CPU"] > 0
+    assert any(node["resources"].get("GPU") for node in WORKERS)
     assert CONFIG["provider"]["cache_stopped_nodes"] is False
     assert CONFIG["provider"]["availability_zone"].count(",") >= 2
 
 
-def test_workers_alone_are_on_the_spot_market():
+def test_only_workers_are_spot_instances():
     assert "InstanceMarketOptions" not in HEAD["node_config"]
-    for each in WORKERS:
-        assert each["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    for node in WORKERS:
+        assert node["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert CONFIG["provider"]["type"] == "external"
     assert CONFIG["provider"]["module"] == "ray_jobs.cluster.spot.SpotOrOnDemand"
 
 
-def test_s3_is_reached_by_profiles_and_no_key_lies_about():
-    profiles = [each["node_config"]["IamInstanceProfile"] for each in TYPES.values()]
+def test_nodes_access_s3_by_instance_profiles_without_keys():
+    profiles = [node["node_config"]["IamInstanceProfile"] for node in TYPES.values()]
     assert all(profile["Name"] for profile in profiles)
-    # What a worker runs may not start instances.
+    # Code on a worker must not be able to start instances.
     assert HEAD["node_config"]["IamInstanceProfile"] not in profiles[1:]
     text = (ROOT / "cluster.yaml").read_text()
     assert not re.search(r"AKIA|AWS_SECRET|aws_credentials|AWS_ACCESS_KEY", text)
 
 
 @pytest.mark.parametrize("node", TYPES.values(), ids=TYPES)
-def test_instances_have_room_tags_and_a_guarded_metadata_service(node):
+def test_instances_have_disks_tags_and_a_protected_metadata_service(node):
     settings = node["node_config"]
     (disk,) = settings["BlockDeviceMappings"]
     assert disk["Ebs"]["VolumeSize"] >= 150
     assert disk["Ebs"]["DeleteOnTermination"]
-    # Tokens for the metadata service, and a hop for the container.
+    # The metadata service requires tokens and allows one hop for the container.
     assert settings["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}
     tags = {tag["ResourceType"]: tag["Tags"] for tag in settings["TagSpecifications"]}
     assert {"Key": "project", "Value": "fer-on-ray"} in tags["instance"]
     assert tags["volume"] == tags["instance"]
 
 
-def test_nodes_run_the_ray_that_is_pinned():
+def test_nodes_run_the_pinned_version_of_ray():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (pinned,) = [each for each in project["dependencies"] if each.startswith("ray[")]
+    (pinned,) = [name for name in project["dependencies"] if name.startswith("ray[")]
     assert pinned.endswith(f"=={RAY}")
     assert CONFIG["docker"]["image"].startswith(f"rayproject/ray:{RAY}-py311")
     assert project["requires-python"] == ">=3.11"
@@ -118,7 +118,7 @@ def test_nodes_run_the_ray_that_is_pinned():
     assert validated()["setup_commands"] == CONFIG["setup_commands"]
 
 
-def test_the_dashboard_is_closed_and_tokens_are_asked_for():
+def test_the_dashboard_is_not_public_and_tokens_are_required():
     starts = [*CONFIG["head_start_ray_commands"], *CONFIG["worker_start_ray_commands"]]
     starts = [line for line in starts if "ray start" in line]
     assert len(starts) == 2
@@ -128,8 +128,8 @@ def test_the_dashboard_is_closed_and_tokens_are_asked_for():
     assert CONFIG["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-def test_an_upload_of_the_working_copy_is_small(tmp_path):
-    """What `ray job submit --working-dir .` packs: the code and the bundled weights."""
+def test_the_uploaded_working_folder_is_small(tmp_path):
+    """`ray job submit --working-dir .` uploads the code and the bundled weights."""
     from zipfile import ZipFile
 
     from ray._private.runtime_env.packaging import _zip_files
@@ -144,16 +144,16 @@ def test_an_upload_of_the_working_copy_is_small(tmp_path):
     assert not [name for name in names if name.startswith(unwanted)]
 
 
-# Spot or on demand, against a stand-in for EC2's API.
+# Spot or on demand, with a fake of EC2's API.
 
 
 class Ec2(BaseHTTPRequestHandler):
-    """Answers RunInstances, and refuses what it is told to refuse."""
+    """Answers RunInstances, and refuses the markets in ``refused``."""
 
     def do_POST(self):
         body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
         market = body.get("InstanceMarketOptions.MarketType", ["on-demand"])[0]
-        self.server.asked.append(market)
+        self.server.requested.append(market)
         code = self.server.refused.get(market)
         status, answer = (400, ERROR.format(code)) if code else (200, LAUNCHED)
         self.send_response(status)
@@ -175,7 +175,7 @@ LAUNCHED = """<RunInstancesResponse><instancesSet><item><instanceId>i-1</instanc
 @pytest.fixture
 def ec2(monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Ec2) as server:
-        server.asked, server.refused = [], {}
+        server.requested, server.refused = [], {}
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -189,7 +189,7 @@ def provider(ec2, monkeypatch):
     from ray.autoscaler._private.aws import utils
     from ray.autoscaler._private.providers import _get_node_provider
 
-    # Ray keeps clients by region, and with them where they send their requests.
+    # Ray caches its clients by region, together with the address of their requests.
     for cached in (utils.resource_cache, utils.client_cache):
         cached.cache_clear()
     yield _get_node_provider(CONFIG["provider"], CONFIG["cluster_name"], use_cache=False)
@@ -205,18 +205,18 @@ def launch(provider, kind="cpu_worker"):
     return created
 
 
-def test_a_spot_node_is_asked_for_first(provider, ec2):
+def test_a_spot_node_is_requested_first(provider, ec2):
     assert set(launch(provider)) == {"i-1"}
-    assert ec2.asked == ["spot"]
+    assert ec2.requested == ["spot"]
 
 
-def test_what_the_spot_market_refuses_is_bought_on_demand(provider, ec2, capsys):
+def test_a_node_without_spot_capacity_is_launched_on_demand(provider, ec2, capsys):
     ec2.refused["spot"] = "InsufficientInstanceCapacity"
     assert set(launch(provider)) == {"i-1"}
-    assert ec2.asked[-1] == "on-demand"
-    assert set(ec2.asked[:-1]) == {"spot"}
-    # In each zone.
-    assert len(ec2.asked) > 2
+    assert ec2.requested[-1] == "on-demand"
+    assert set(ec2.requested[:-1]) == {"spot"}
+    # Once in each zone.
+    assert len(ec2.requested) > 2
     assert "No spot capacity (InsufficientInstanceCapacity)" in capsys.readouterr().err
 
 
@@ -224,10 +224,10 @@ def test_what_the_spot_market_refuses_is_bought_on_demand(provider, ec2, capsys)
     ("kind", "code"),
     [("cpu_worker", "UnauthorizedOperation"), ("head", "InsufficientInstanceCapacity")],
 )
-def test_another_refusal_stays_one(provider, ec2, kind, code):
+def test_other_refusals_are_raised(provider, ec2, kind, code):
     from ray.autoscaler.node_launch_exception import NodeLaunchException
 
     ec2.refused = {"spot": code, "on-demand": code}
     with pytest.raises(NodeLaunchException, match=code):
         launch(provider, kind)
-    assert set(ec2.asked) == {"on-demand" if kind == "head" else "spot"}
+    assert set(ec2.requested) == {"on-demand" if kind == "head" else "spot"}

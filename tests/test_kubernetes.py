@@ -1,5 +1,7 @@
-"""The manifests of deploy/kubernetes and the image they name. KubeRay's schemas of them lie beside
-the project, or those checks are skipped."""
+"""The manifests in deploy/kubernetes and the Dockerfile of their image.
+
+Checks that need KubeRay's schemas are skipped where the schemas are missing.
+"""
 
 import copy
 import re
@@ -17,7 +19,11 @@ from ray_jobs.config import LabelConfig, ServeConfig, TrainConfig
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "kubernetes"
 MANIFESTS = {file.stem: yaml.safe_load(file.read_text()) for file in FOLDER.glob("*.yaml")}
-RAY = {name: each for name, each in MANIFESTS.items() if each["apiVersion"].startswith("ray.io")}
+RAY = {
+    name: manifest
+    for name, manifest in MANIFESTS.items()
+    if manifest["apiVersion"].startswith("ray.io")
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -27,7 +33,7 @@ def spec_of(manifest):
 
 
 def pods_of(manifest):
-    """The pods' templates by the name of their group."""
+    """Pod templates by the name of their group."""
     spec = spec_of(manifest)
     groups = {group["groupName"]: group["template"] for group in spec["workerGroupSpecs"]}
     return {"head": spec["headGroupSpec"]["template"], **groups}
@@ -35,15 +41,15 @@ def pods_of(manifest):
 
 PODS = [
     pytest.param(pod["spec"], id=f"{name} {group}")
-    for name, each in RAY.items()
-    for group, pod in pods_of(each).items()
+    for name, manifest in RAY.items()
+    for group, pod in pods_of(manifest).items()
 ]
 
 
 def closed(schema):
-    """Refuse names that a schema does not know, which Kubernetes would drop without a word."""
+    """Make a schema reject unknown names, which Kubernetes would drop silently."""
     if isinstance(schema, list):
-        return [closed(each) for each in schema]
+        return [closed(entry) for entry in schema]
     if not isinstance(schema, dict):
         return schema
     schema = {name: closed(value) for name, value in schema.items()}
@@ -56,40 +62,40 @@ def closed(schema):
 
 @pytest.fixture(scope="session")
 def check(kuberay_schemas):
-    """Hold a manifest against the schema of its kind and version."""
+    """Validate a manifest with the schema of its kind and version."""
     from jsonschema import Draft4Validator
 
-    found = {}
+    validators = {}
 
     def validate(manifest):
         kind = manifest["kind"]
-        if kind not in found:
+        if kind not in validators:
             file = kuberay_schemas / f"ray.io_{kind.lower()}s.yaml"
             crd = yaml.load(file.read_text(), yaml.CSafeLoader)
-            (version,) = [each for each in crd["spec"]["versions"] if each["name"] == "v1"]
+            (version,) = [entry for entry in crd["spec"]["versions"] if entry["name"] == "v1"]
             schema = version["schema"]["openAPIV3Schema"]
             schema["properties"]["metadata"] = {
                 "properties": {"name": {"type": "string"}, "labels": {}, "annotations": {}},
                 "required": ["name"],
             }
-            found[kind] = Draft4Validator(closed(schema))
-        found[kind].validate(manifest)
+            validators[kind] = Draft4Validator(closed(schema))
+        validators[kind].validate(manifest)
 
     return validate
 
 
-def test_there_are_a_job_of_each_kind_and_a_service():
-    assert {name: each["kind"] for name, each in MANIFESTS.items()} == {
+def test_there_are_two_jobs_and_a_service():
+    assert {name: manifest["kind"] for name, manifest in MANIFESTS.items()} == {
         "access": "ServiceAccount",
         "train": "RayJob",
         "label": "RayJob",
         "serve": "RayService",
     }
-    assert {each["apiVersion"] for each in RAY.values()} == {"ray.io/v1"}
+    assert {manifest["apiVersion"] for manifest in RAY.values()} == {"ray.io/v1"}
 
 
 @pytest.mark.parametrize("name", RAY)
-def test_kuberay_takes_it(name, check):
+def test_kuberay_accepts_it(name, check):
     check(RAY[name])
 
 
@@ -102,7 +108,7 @@ def test_kuberay_takes_it(name, check):
         (["spec", "rayClusterSpec", "authOptions", "mode"], "secret"),
     ],
 )
-def test_a_slip_would_be_seen(path, value, check):
+def test_the_schemas_reject_mistakes(path, value, check):
     from jsonschema import ValidationError
 
     manifest = copy.deepcopy(RAY["label"])
@@ -124,7 +130,7 @@ def test_entrypoints_are_command_lines_of_jobs(name, config):
     assert RAY[name]["spec"]["shutdownAfterJobFinishes"] is True
 
 
-def test_training_asks_for_what_its_pool_has():
+def test_training_fits_its_node_pool():
     config = parse(shlex.split(RAY["train"]["spec"]["entrypoint"])[3:])
     (pool,) = spec_of(RAY["train"])["workerGroupSpecs"]
     (container,) = pool["template"]["spec"]["containers"]
@@ -134,9 +140,9 @@ def test_training_asks_for_what_its_pool_has():
     assert config.cpus_per_worker <= int(pool["rayStartParams"]["num-cpus"])
 
 
-# Ray Serve 2.60's own models, as pydantic 2 sees them.
+# Ray Serve 2.60's own models use what pydantic 2 deprecates.
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
-def test_the_service_is_one_that_serve_takes():
+def test_ray_serve_accepts_the_service():
     from ray.serve.schema import ServeDeploySchema
 
     config = yaml.safe_load(RAY["serve"]["spec"]["serveConfigV2"])
@@ -148,9 +154,9 @@ def test_the_service_is_one_that_serve_takes():
 
 
 @pytest.mark.parametrize("name", RAY)
-def test_the_cluster_scales_and_its_head_works_not(name):
+def test_the_cluster_scales_and_its_head_runs_no_tasks(name):
     spec = spec_of(RAY[name])
-    (ray,) = [each for each in PROJECT["dependencies"] if each.startswith("ray[")]
+    (ray,) = [name for name in PROJECT["dependencies"] if name.startswith("ray[")]
     assert ray.endswith(f"=={spec['rayVersion']}")
     assert spec["enableInTreeAutoscaling"] is True
     assert spec["autoscalerOptions"]["version"] == "v2"
@@ -163,7 +169,7 @@ def test_the_cluster_scales_and_its_head_works_not(name):
 
 
 @pytest.mark.parametrize("pod", PODS)
-def test_pods_have_their_place_their_rights_and_their_version(pod):
+def test_pods_have_their_node_pool_rights_and_image_version(pod):
     (container,) = pod["containers"]
     assert container["image"].endswith(f"/fer-on-ray:{PROJECT['version']}")
     assert pod["serviceAccountName"] == MANIFESTS["access"]["metadata"]["name"]
@@ -173,7 +179,7 @@ def test_pods_have_their_place_their_rights_and_their_version(pod):
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     limits, requests = container["resources"]["limits"], container["resources"]["requests"]
     assert limits["memory"] == requests["memory"]
-    tolerated = {each["key"] for each in pod.get("tolerations", ())}
+    tolerated = {toleration["key"] for toleration in pod.get("tolerations", ())}
     is_head, has_gpu = container["name"] == "ray-head", "nvidia.com/gpu" in limits
     assert ("fer-on-ray/spot" in tolerated) == (not is_head)
     assert ("nvidia.com/gpu" in tolerated) == has_gpu
@@ -181,7 +187,7 @@ def test_pods_have_their_place_their_rights_and_their_version(pod):
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_no_secret_stands_in_a_manifest(name):
+def test_manifests_contain_no_secrets(name):
     text = (FOLDER / f"{name}.yaml").read_text()
     assert not re.search(r"AKIA|AWS_(ACCESS|SECRET)|password|stringData", text)
     for pod in pods_of(MANIFESTS[name]).values() if name in RAY else ():
@@ -190,7 +196,7 @@ def test_no_secret_stands_in_a_manifest(name):
                 assert "secretKeyRef" in variable["valueFrom"]
 
 
-def test_every_process_of_the_service_knows_its_token():
+def test_every_pod_of_the_service_gets_the_token():
     for pod in pods_of(RAY["serve"]).values():
         (container,) = pod["spec"]["containers"]
         assert [variable["name"] for variable in container["env"]] == ["FER_API_TOKEN"]
@@ -199,7 +205,7 @@ def test_every_process_of_the_service_knows_its_token():
 # The image.
 
 
-def test_the_image_is_that_of_the_project_and_not_root():
+def test_the_image_is_pinned_and_does_not_run_as_root():
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     instructions = [line for line in lines if line and not line.startswith(("#", " "))]
     assert instructions[0].startswith("FROM python:3.11")
@@ -209,7 +215,7 @@ def test_the_image_is_that_of_the_project_and_not_root():
     assert not any(re.match("(ARG|ENV).*(KEY|TOKEN|SECRET)", line) for line in instructions)
 
 
-def test_nothing_but_the_package_reaches_the_image():
+def test_only_the_package_is_copied_into_the_image():
     import pathspec
 
     lines = (ROOT / ".dockerignore").read_text().splitlines()
@@ -217,13 +223,13 @@ def test_nothing_but_the_package_reaches_the_image():
     copied = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if "COPY" in line]
     sources = [word.rstrip("/") for line in copied for word in shlex.split(line)[1:-1]]
     assert sorted(sources) == sorted(line[1:] for line in lines if line.startswith("!"))
-    for each in (
+    for path in (
         ".git/config",
         "tests/conftest.py",
         "fer2013.csv",
         ".env",
         "fer/__pycache__/a.pyc",
     ):
-        assert ignored.match_file(each), each
-    for each in ("fer/weights/config.json", "ray_jobs/train.py", "pyproject.toml"):
-        assert not ignored.match_file(each), each
+        assert ignored.match_file(path), path
+    for path in ("fer/weights/config.json", "ray_jobs/train.py", "pyproject.toml"):
+        assert not ignored.match_file(path), path

@@ -1,4 +1,4 @@
-"""serve.yaml, without a cluster: what Ray's schema says of it, and what it lets pass."""
+"""serve.yaml, without a cluster: Ray's schema, and names that the schema would ignore."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from ray_jobs.config import ServeConfig
 FILE = Path(__file__).parents[1] / "serve.yaml"
 
 
-def test_serve_yaml_is_what_serve_deploy_accepts():
-    written = yaml.safe_load(FILE.read_text())
-    ServeDeploySchema.model_validate(written)
-    assert set(written) <= set(ServeDeploySchema.model_fields)
-    (application,) = written["applications"]
+def test_serve_deploy_accepts_serve_yaml():
+    content = yaml.safe_load(FILE.read_text())
+    ServeDeploySchema.model_validate(content)
+    assert set(content) <= set(ServeDeploySchema.model_fields)
+    (application,) = content["applications"]
     assert set(application) <= set(ServeApplicationSchema.model_fields)
     config = ServeConfig(**application["args"])
-    assert written["http_options"]["request_timeout_s"] > config.timeout_seconds
+    assert content["http_options"]["request_timeout_s"] > config.timeout_seconds
