@@ -1,4 +1,4 @@
-"""A proxy in front of an object store that fails as object stores do, when it is told to."""
+"""A proxy for an object store that injects the faults of object stores on demand."""
 
 import re
 import socket
@@ -12,27 +12,29 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 REFUSAL = "<Error><Code>{code}</Code><Message>As the test asked for.</Message></Error>"
-OF_A_CONNECTION = {"connection", "transfer-encoding", "content-length", "keep-alive"}
+CONNECTION_HEADERS = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
 @dataclass
 class Fault:
-    """What happens to requests.
+    """A fault that the proxy injects into matching requests.
 
     Attributes:
-        match: Regular expression that is searched for in ``METHOD /path?query`` and, on a line
-            each, the headers as ``name: value``.
-        kind: ``refuse`` answers an error, ``reset`` hangs up, ``truncate`` hangs up within the
-            answer, ``slow`` answers late.
-        status: Of the error.
-        code: Of the error, as object stores name it.
-        after: How many requests that match it lets through first.
-        then: What is searched for once it has happened: credentials that expire do so for all.
-        times: How many requests it still happens to.
-        share: Of the requests that match, from 0 to 1, spread evenly over them.
-        seconds: How late.
-        hits: How many it happened to.
-        owed: How much of the next one it is due for; drawn by chance, few requests might have none.
+        match: Regular expression to search for in the request's text: ``METHOD /path?query``, then
+            one line for each header, as ``name: value``.
+        kind: ``refuse`` answers with an error, ``reset`` closes the connection, ``truncate`` closes
+            it in the middle of the response, ``slow`` delays the response.
+        status: HTTP status of the error.
+        code: Code of the error, as object stores name it.
+        after: Number of matching requests to let through first.
+        then: Regular expression that replaces ``match`` after the first fault: expired credentials,
+            for example, then fail every request.
+        times: Number of requests that the fault is still injected into.
+        share: Share of the matching requests to fail, from 0 to 1, spread evenly.
+        seconds: Delay of a slow response.
+        hits: Number of requests that the fault was injected into.
+        owed: Fraction of the next fault that has accumulated from ``share``. Counting, unlike a
+            random choice, also gives few requests their share.
     """
 
     match: str
@@ -59,19 +61,19 @@ class Fault:
 
 @dataclass
 class FaultProxy:
-    """Where the proxy listens, the faults that it injects from now on, and what it was asked.
+    """The proxy's address, the faults that it injects, and its log of requests.
 
-    ``asked`` holds ``METHOD /path?query`` of each request.
+    ``requests`` holds ``METHOD /path?query`` of each request.
     """
 
     endpoint: str
     faults: list[Fault] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault_of(self, request):
         with self._lock:
-            self.asked.append(request.splitlines()[0])
+            self.requests.append(request.splitlines()[0])
             for fault in self.faults:
                 if not fault.is_due(request):
                     continue
@@ -86,7 +88,7 @@ class FaultProxy:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Hands a request on as it came and its answer back, unless a fault is due."""
+    """Forwards each request unchanged, and returns the response, unless a fault is due."""
 
     protocol_version = "HTTP/1.1"
 
@@ -97,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.answer(self.read_body())
 
-    def told(self):
+    def request_text(self):
         headers = [f"{name.lower()}: {value}" for name, value in self.headers.items()]
         return "\n".join([f"{self.command} {self.path}", *headers])
 
@@ -107,13 +109,13 @@ class Handler(BaseHTTPRequestHandler):
         body = b""
         while True:
             line = self.rfile.readline()
-            part = self.rfile.read(int(line.split(b";")[0], 16) + 2)
-            body += line + part
-            if part == b"\r\n":
+            chunk = self.rfile.read(int(line.split(b";")[0], 16) + 2)
+            body += line + chunk
+            if chunk == b"\r\n":
                 return body
 
     def answer(self, body):
-        fault = self.server.proxy.fault_of(self.told())
+        fault = self.server.proxy.fault_of(self.request_text())
         if fault and fault.kind == "slow":
             time.sleep(fault.seconds)
         if fault and fault.kind == "refuse":
@@ -130,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def forward(self, body):
         connection = HTTPConnection(*self.server.backend)
-        # As it came, Host and all: the request is signed.
+        # Forward all headers unchanged, Host included, because the request is signed.
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() != "expect":
@@ -145,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
         length = dict(headers).get("Content-Length") if self.command == "HEAD" else None
         self.send_response_only(status)
         for name, value in headers:
-            if name.lower() not in OF_A_CONNECTION:
+            if name.lower() not in CONNECTION_HEADERS:
                 self.send_header(name, value)
         self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
@@ -165,7 +167,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def fault_proxy(store):
-    """Yield a proxy in front of a store at ``http://host:port``."""
+    """Run a proxy in front of the store at ``http://host:port``, and yield it."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         server.backend = (urlsplit(store).hostname, urlsplit(store).port)

@@ -1,8 +1,8 @@
-"""Runs a job on a cluster of several nodes, and takes away a node that works, or its process.
+"""Run a job on a cluster of several nodes, and kill nodes or processes that work for it.
 
     python lost_node.py NUM_NODES {node,process}[,...] {train,label} OUTPUT FLAGS...
 
-Every node has one CPU. Each of what goes, goes when the job has finished two more epochs or chunks.
+Every node has one CPU. Each kill waits until the job has finished two more epochs or chunks.
 """
 
 import os
@@ -27,20 +27,20 @@ def num_done(job, output):
     return len(metrics.read_text().splitlines()) if metrics.exists() else 0
 
 
-def take_away(cluster, losses, job, output):
-    for number, what in enumerate(losses, start=1):
+def kill_workers(cluster, losses, job, output):
+    for number, loss in enumerate(losses, start=1):
         while num_done(job, output) < 2 * number:
             time.sleep(0.02)
         if job == "train":
-            # In the midst of the next epoch.
+            # Kill in the middle of the next epoch.
             time.sleep(0.3)
         while not (working := [node for node in cluster.worker_nodes if workers_of(node, job)]):
             time.sleep(0.05)
-        if what == "node":
+        if loss == "node":
             cluster.remove_node(working[0], allow_graceful=False)
         else:
             workers_of(working[0], job)[0].kill()
-        print(f"took a {what} away", file=sys.stderr)
+        print(f"killed a {loss}", file=sys.stderr)
 
 
 def workers_of(node, job):
@@ -60,9 +60,9 @@ if __name__ == "__main__":
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
     arguments = (cluster, losses.split(","), job, output)
-    threading.Thread(target=take_away, args=arguments, daemon=True).start()
+    threading.Thread(target=kill_workers, args=arguments, daemon=True).start()
     code = main([job, "--output", output, *flags])
-    # Or this process goes with the raylet that it is bound to, whatever the job made of it.
+    # Otherwise this process dies with the raylet that it is bound to, and its exit code is lost.
     ray.shutdown()
     cluster.shutdown()
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""A cluster of several nodes on this machine, each a process group with a folder of its own."""
+"""Clusters of several nodes on this machine. Each node is a process group with its own folder."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disab
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # What an elastic run waits for a node that has just gone, before it begins with those left.
+    # How long an elastic run waits for a replacement before it starts with the remaining nodes.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -30,7 +30,7 @@ ENVIRONMENT = {
 
 
 def free_port():
-    """Return a port below those that Linux gives out by itself, which is free now."""
+    """Return a free port below those that Linux assigns by itself."""
     while True:
         with socket.socket() as probe:
             try:
@@ -42,9 +42,9 @@ def free_port():
 
 
 class Nodes:
-    """A head without CPUs, and nodes that come and go.
+    """A head without CPUs, and nodes that can be added and killed.
 
-    Use it as a context: all that it started ends with it.
+    Use it as a context manager: it kills everything that it has started.
     """
 
     def __init__(self, folder, *, has_dashboard=False, **environment):
@@ -85,12 +85,12 @@ class Nodes:
     def _start(self, name, *flags):
         folder = self.folder / name
         (folder / "tmp").mkdir(parents=True, exist_ok=True)
-        # Unix sockets have short names, and so must this.
+        # The path must be short, because the paths of Unix sockets are limited.
         session = f"/tmp/fer-{self.port}-{name}"
         command = [
             *(*RAY, "--node-ip-address=127.0.0.1", "--object-store-memory=200000000"),
             *("--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={session}"),
-            # What takes submitted jobs listens there, and elsewhere on each node of a machine.
+            # The agent that runs submitted jobs listens on this port. Nodes share a machine here.
             *(f"--dashboard-agent-listen-port={free_port()}", *flags),
         ]
         with (folder / "log").open("w") as log:
@@ -113,7 +113,7 @@ class Nodes:
             time.sleep(0.1)
 
     def kill(self, name):
-        """Take a node away as a failing machine goes: at once."""
+        """Kill a node at once, as when a machine fails."""
         process = self.started.pop(name)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -121,7 +121,7 @@ class Nodes:
         shutil.rmtree(f"/tmp/fer-{self.port}-{name}", ignore_errors=True)
 
     def job(self, *arguments, cwd=None, **environment):
-        """Start a job whose driver is a process of this machine."""
+        """Start a job whose driver is a process on this machine."""
         return subprocess.Popen(
             [sys.executable, "-m", "ray_jobs", *map(str, arguments)],
             cwd=cwd or self.folder,
@@ -133,11 +133,11 @@ class Nodes:
 
 
 class Autoscaled(Nodes):
-    """The node types of ``cluster.yaml``, as raylets that Ray's fake provider starts and stops.
+    """An autoscaled cluster with the node types of ``cluster.yaml``, run by Ray's fake provider.
 
-    Its example.yaml is not part of Ray's wheel, so that neither the provider's type
-    ``fake_multinode`` nor ``AutoscalingCluster`` starts; as an external provider it does. The types
-    keep their names, their largest numbers and their GPUs, which are none; a node has two CPUs.
+    The fake provider is configured as an external one: its example.yaml is not in Ray's wheel, so
+    neither its type ``fake_multinode`` nor ``AutoscalingCluster`` starts. The node types keep their
+    names, limits and logical GPUs. Each node has two CPUs.
     """
 
     HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
@@ -156,8 +156,8 @@ class Autoscaled(Nodes):
         return self
 
     def config(self):
-        told = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-        types = told["available_node_types"]
+        config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+        types = config["available_node_types"]
         nodes = {
             name: {
                 "min_workers": types[name]["min_workers"],
@@ -166,15 +166,15 @@ class Autoscaled(Nodes):
                 "node_config": {},
             }
             for name in types
-            if name != told["head_node_type"]
+            if name != config["head_node_type"]
         }
         head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
         lists = ("initialization", "setup", "head_setup", "worker_setup")
         starts = ("head_start_ray", "worker_start_ray")
         return {
-            "cluster_name": told["cluster_name"],
-            "max_workers": told["max_workers"],
-            "upscaling_speed": told["upscaling_speed"],
+            "cluster_name": config["cluster_name"],
+            "max_workers": config["max_workers"],
+            "upscaling_speed": config["upscaling_speed"],
             "idle_timeout_minutes": 0.2,
             "provider": {
                 "type": "external",

@@ -130,7 +130,7 @@ def test_a_lost_process_and_then_a_lost_machine_lose_no_rows(
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert re.findall(r"took a (\w+) away", done.stderr) == ["process", "node"]
+    assert re.findall(r"killed a (\w+)", done.stderr) == ["process", "node"]
     check_rows(rows_of(str(output)), rows_of(undisturbed))
 
 

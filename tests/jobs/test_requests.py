@@ -20,25 +20,25 @@ def photographs(s3, png):
 
 
 @pytest.mark.slow
-def test_requests_are_as_many_as_planned(fer, photographs, checkpoint, s3_proxy):
-    s3_proxy.asked.clear()
+def test_the_number_of_requests_is_as_planned(fer, photographs, checkpoint, s3_proxy):
+    s3_proxy.requests.clear()
     flags = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
     assert (
         fer("label", "--images", photographs, "--output", "s3://open/asked/out", *flags).code == 0
     )
-    asked = Counter(kind(request) for request in s3_proxy.asked)
+    requests = Counter(kind(request) for request in s3_proxy.requests)
     planned = plan_label(
         NUM_IMAGES, ClusterShape(1, 4), Coefficients.read(str(DEFAULTS)), megapixels=None
     ).requests
-    # With a dozen that belong to no image and no chunk.
-    assert asked["get"] == pytest.approx(planned["get"], abs=30)
-    assert asked["put"] == pytest.approx(planned["put"], abs=30)
-    # A listing of a thousand takes one, and the pieces of the job look around besides.
-    assert planned["list"] <= asked["list"] < planned["list"] + 80
+    # Plus about a dozen that belong to no image or chunk.
+    assert requests["get"] == pytest.approx(planned["get"], abs=30)
+    assert requests["put"] == pytest.approx(planned["put"], abs=30)
+    # One request lists a thousand files. Other parts of the job list folders too.
+    assert planned["list"] <= requests["list"] < planned["list"] + 80
 
 
 def kind(request):
-    """Name what a request costs."""
+    """Return the kind of a request, by which stores charge."""
     method, path = request.split(" ", 1)
     if method in ("GET", "HEAD"):
         return "list" if "list-type=2" in path else "get"

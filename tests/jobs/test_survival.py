@@ -62,7 +62,7 @@ def train_on_nodes(dataset, output, num_nodes, *flags):
         command, env={**os.environ, **ENVIRONMENT}, check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "took a node away" in done.stderr
+    assert "killed a node" in done.stderr
     return history(output)
 
 

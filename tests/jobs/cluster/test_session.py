@@ -1,4 +1,4 @@
-"""Jobs on several nodes that share nothing but a bucket: lost, stopped, autoscaled, attacked."""
+"""Jobs on several nodes that share only a bucket: lost nodes, stopped jobs, autoscaling, tokens."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.storage import listing
 
-# Clusters of their own, which take some ten seconds each to come up.
+# Each test starts its own cluster, which takes about ten seconds.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 NUM_IMAGES = 400
@@ -24,7 +24,7 @@ NUM_IMAGES = 400
 
 @pytest.fixture(scope="module")
 def bucket(s3, png, save_network, dataset, tmp_path_factory):
-    """Photographs, a network and a dataset, in a bucket that every node reaches."""
+    """Images, a network and a dataset, in a bucket that all nodes can reach."""
     images, _ = draw_faces(NUM_IMAGES, seed=6)
     for number, image in enumerate(images):
         s3.put_object(Bucket="open", Key=f"nodes/in/{number:03d}.png", Body=png(image))
@@ -40,7 +40,7 @@ def bucket(s3, png, save_network, dataset, tmp_path_factory):
 
 @pytest.fixture
 def label(bucket, request):
-    """The flags of labeling, with an output of its own in the bucket."""
+    """The arguments of a label job, with an output of its own in the bucket."""
     output = f"s3://open/out/{request.node.name}"
     flags = ["label", "--images", f"{bucket}/in", "--checkpoint", f"{bucket}/network"]
     return [*flags, "--detector", "none", "--engine", "float32", "--output", output]
@@ -59,20 +59,20 @@ def wait_for(condition, process=None, seconds=200):
 
 
 def finish(process, seconds=300):
-    told, errors = process.communicate(timeout=seconds)
+    output, errors = process.communicate(timeout=seconds)
     assert process.returncode == 0, errors[-3000:]
-    return json.loads(told.splitlines()[-1].removeprefix("RESULT ")), errors
+    return json.loads(output.splitlines()[-1].removeprefix("RESULT ")), errors
 
 
 def check_rows(output):
-    """Every image stands once."""
+    """Check that every image has exactly one row."""
     store, path = storage.filesystem(f"{output}/faces")
     rows = Counter(pq.read_table(path, filesystem=store, columns=["image"])["image"].to_pylist())
     assert (len(rows), set(rows.values())) == (NUM_IMAGES, {1})
 
 
-def test_a_node_goes_and_another_comes_with_a_bucket_between_them(label, tmp_path):
-    """Each node works in its own folder, and leaves nothing there."""
+def test_label_survives_a_lost_node_and_uses_a_new_one(label, tmp_path):
+    """Nodes share only the bucket, and leave nothing in their own folders."""
     output = label[-1]
     with Nodes(tmp_path) as nodes:
         for name in ("one", "two", "three"):
@@ -90,7 +90,7 @@ def test_a_node_goes_and_another_comes_with_a_bucket_between_them(label, tmp_pat
 
 
 def test_two_jobs_share_a_cluster(bucket, label, tmp_path):
-    """Two trainings that each want all of it, and labeling: none waits for ever."""
+    """Two train jobs that each need the whole cluster and a label job: all finish."""
     train = ["train", "--dataset", f"{bucket}/data", "--model", "shallow", "--num-epochs", "2"]
     train += ["--batch-size", "32", "--lr", "0.02", "--num-workers", "2", "--cpus-per-worker", "1"]
     with Nodes(tmp_path) as nodes:
@@ -99,13 +99,13 @@ def test_two_jobs_share_a_cluster(bucket, label, tmp_path):
         first = nodes.job(*train, "--output", "s3://open/out/first")
         second = nodes.job(*train, "--output", "s3://open/out/second")
         third = nodes.job(*label)
-        scores = [finish(each)[0] for each in (first, second)]
+        scores = [finish(process)[0] for process in (first, second)]
         result, _ = finish(third)
     assert scores[0]["val_accuracy"] == pytest.approx(scores[1]["val_accuracy"], abs=0.1)
     assert result["images"] == NUM_IMAGES
 
 
-def test_a_head_that_goes_takes_the_job_with_it_and_the_next_goes_on(label, tmp_path):
+def test_a_job_that_ended_with_its_head_is_resumed(label, tmp_path):
     output = label[-1]
     with Nodes(tmp_path) as nodes:
         nodes.add("one")
@@ -140,7 +140,7 @@ def submit(nodes, *arguments, **environment):
     )
 
 
-def test_a_job_that_is_stopped_goes_on_under_another_id(label, tmp_path):
+def test_a_stopped_job_is_resumed_under_another_id(label, tmp_path):
     output, submitted = label[-1], ["submit", "--working-dir", ".", "--submission-id"]
     job = ["--", "python", "-m", "ray_jobs", *label]
     with Nodes(tmp_path, has_dashboard=True) as nodes:
@@ -166,12 +166,12 @@ def test_a_job_that_is_stopped_goes_on_under_another_id(label, tmp_path):
 
 def test_a_client_without_the_token_is_refused(tmp_path):
     token = "s3cret-of-thirty-two-letters-000"
-    known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    with Nodes(tmp_path, has_dashboard=True, **known) as nodes:
+    credentials = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    with Nodes(tmp_path, has_dashboard=True, **credentials) as nodes:
         command = ["submit", "--", "echo", "ran"]
         for stranger in (
             {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""},
-            {**known, "RAY_AUTH_TOKEN": "wrong" * 8},
+            {**credentials, "RAY_AUTH_TOKEN": "wrong" * 8},
         ):
             refused = submit(nodes, *command, **stranger)
             assert refused.returncode != 0
@@ -181,9 +181,9 @@ def test_a_client_without_the_token_is_refused(tmp_path):
             assert "joined" not in joined.stdout
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{nodes.dashboard}/api/jobs/")
-        welcome = submit(nodes, *command)
-        assert welcome.returncode == 0, welcome.stdout + welcome.stderr
-        assert "ran" in welcome.stdout
+        accepted = submit(nodes, *command)
+        assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+        assert "ran" in accepted.stdout
 
 
 def join(nodes, **environment):
@@ -207,8 +207,8 @@ def autoscaled(s3_server, tmp_path_factory):
         yield nodes
 
 
-def alive(nodes):
-    """The node types that are there, but for the head."""
+def num_workers(nodes):
+    """Return the number of nodes other than the head."""
     code = (
         "import ray; ray.init(logging_level=50, log_to_driver=False); "
         "print([n['Resources'] for n in ray.nodes() if n['Alive']])"
@@ -223,14 +223,14 @@ def alive(nodes):
     return done.stdout.count("'CPU'")
 
 
-def test_nodes_come_for_a_job_and_go_after_it(autoscaled, label):
-    assert alive(autoscaled) == 0
-    result, told = finish(autoscaled.job(*label))
+def test_nodes_are_added_for_a_job_and_removed_after_it(autoscaled, label):
+    assert num_workers(autoscaled) == 0
+    result, errors = finish(autoscaled.job(*label))
     assert result["images"] == NUM_IMAGES
-    assert "Waiting for resources: Tasks and networks need 1 x (1 CPU); " in told
-    assert "1 cpu_worker starting" in told
-    assert alive(autoscaled) > 0
-    wait_for(lambda: alive(autoscaled) == 0, seconds=90)
+    assert "Waiting for resources: Tasks and networks need 1 x (1 CPU); " in errors
+    assert "1 cpu_worker starting" in errors
+    assert num_workers(autoscaled) > 0
+    wait_for(lambda: num_workers(autoscaled) == 0, seconds=90)
     check_rows(label[-1])
 
 
@@ -240,9 +240,9 @@ def test_nodes_come_for_a_job_and_go_after_it(autoscaled, label):
         (("--num-workers", "9", "--use-gpu"), "9 x (1 CPU, 1 GPU)"),
         (("--num-workers", "1", "--cpus-per-worker", "3"), "1 x (3 CPU)"),
     ],
-    ids=["more nodes than may be", "larger than a node"],
+    ids=["more nodes than allowed", "larger than a node"],
 )
-def test_what_can_never_be_is_refused_at_once(autoscaled, bucket, flags, needed):
+def test_impossible_requests_are_refused_at_once(autoscaled, bucket, flags, needed):
     arguments = ("train", "--dataset", f"{bucket}/data", "--output", "s3://open/out/never")
     start = time.monotonic()
     process = autoscaled.job(*arguments, *flags)

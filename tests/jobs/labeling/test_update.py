@@ -1,4 +1,4 @@
-"""Labels of a source that has grown: what is new or changed is labeled, and nothing else."""
+"""Updates of labels: only new and changed images are labeled."""
 
 import io
 import os
@@ -18,21 +18,21 @@ COUNTS = ("images", "labeled", "faces", "failed")
 
 @pytest.fixture(scope="module")
 def drawings(png):
-    """PNG files, all different."""
+    """Contents of different PNG files."""
     images, _ = draw_faces(100, seed=7)
     return [png(image) for image in images]
 
 
 @pytest.fixture
 def folder(tmp_path, drawings):
-    """Forty images in two folders, an archive of ten more, and a file that is none."""
+    """Forty images in two folders, an archive of ten more, and a file that is not an image."""
     source = tmp_path / "photos"
     for number in range(40):
         file = source / "ab"[number % 2] / f"{number:02d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(drawings[number])
     pack(source / "more.zip", drawings[40:50])
-    (source / "README.md").write_text("None.")
+    (source / "README.md").write_text("Not an image.")
     return source
 
 
@@ -47,8 +47,8 @@ def pack(location, members):
 @pytest.fixture
 def label(fer, folder, checkpoint, tmp_path):
     def run(*flags):
-        named = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
-        return fer("label", "--images", folder, "--output", tmp_path / "labels", *named, *flags)
+        common = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
+        return fer("label", "--images", folder, "--output", tmp_path / "labels", *common, *flags)
 
     return run
 
@@ -58,7 +58,7 @@ def counts_of(run):
 
 
 def rows_of(tmp_path):
-    """Return the row of each image, by its path below the folder: there may be but one."""
+    """Return the only row of each image, by the image's path below the folder."""
     rows = pq.read_table(tmp_path / "labels" / "faces").to_pylist()
     assert max(Counter(row["image"] for row in rows).values()) == 1
     return {row["image"].removeprefix(f"{tmp_path}/photos/"): row for row in rows}
@@ -86,7 +86,7 @@ def check_grown(rows, before):
 
 
 @pytest.mark.slow
-def test_what_is_new_or_changed_is_labeled(label, folder, drawings, tmp_path):
+def test_new_and_changed_images_are_labeled(label, folder, drawings, tmp_path):
     assert counts_of(label()) == [50, 50, 50, 0]
     before = rows_of(tmp_path)
     grow(folder, drawings)
@@ -101,12 +101,12 @@ def test_what_is_new_or_changed_is_labeled(label, folder, drawings, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_update_that_is_cut_short_is_resumed(label, folder, drawings, tmp_path, monkeypatch):
+def test_an_interrupted_update_is_resumed(label, folder, drawings, tmp_path, monkeypatch):
     label()
     before = rows_of(tmp_path)
     grow(folder, drawings)
     with monkeypatch.context() as patch:
-        # New rows are written, and stale ones are still there.
+        # New rows are written, and outdated ones are still there.
         patch.setattr(update, "drop_replaced", _fail)
         assert label("--update").code == 1
     again = label("--update")
@@ -119,7 +119,7 @@ def _fail(*_):
     raise JobError("The machine was lost.")
 
 
-def test_what_could_not_be_fetched_is_tried_again(label, folder, drawings, tmp_path):
+def test_images_that_could_not_be_fetched_are_tried_again(label, folder, drawings, tmp_path):
     hidden = folder / "a" / "00.png"
     hidden.unlink()
     hidden.symlink_to(folder / "gone")
@@ -133,24 +133,24 @@ def test_what_could_not_be_fetched_is_tried_again(label, folder, drawings, tmp_p
 
 
 @pytest.mark.slow
-def test_what_fails_again_and_again_keeps_its_row(fer, checkpoint, folder, drawings, tmp_path):
-    """A list without ETags names an image that is damaged, and one that is not there."""
+def test_images_that_always_fail_keep_their_rows(fer, checkpoint, folder, drawings, tmp_path):
+    """A manifest without ETags names a damaged image and one that does not exist."""
     (folder / "list.csv").write_text("image\na/00.png\ndamaged.png\nnowhere.png\n")
     (folder / "damaged.png").write_bytes(b"junk")
     run = ("label", "--images", folder / "list.csv", "--output", tmp_path / "labels")
-    named = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
-    assert fer(*run, *named).code == 0
+    common = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
+    assert fer(*run, *common).code == 0
     for _ in range(3):
-        assert counts_of(fer(*run, *named, "--update")) == [3, 2, 1, 2]
+        assert counts_of(fer(*run, *common, "--update")) == [3, 2, 1, 2]
         statuses = {name: row["status"] for name, row in rows_of(tmp_path).items()}
         assert statuses == {"a/00.png": "ok", "damaged.png": "unreadable", "nowhere.png": "missing"}
     (folder / "damaged.png").write_bytes(drawings[1])
-    assert counts_of(fer(*run, *named, "--update")) == [3, 2, 2, 1]
+    assert counts_of(fer(*run, *common, "--update")) == [3, 2, 2, 1]
     assert rows_of(tmp_path)["damaged.png"]["status"] == "ok"
 
 
 @pytest.mark.slow
-def test_an_archive_that_changes_while_it_waits_is_labeled_by_an_update(
+def test_an_archive_that_changes_before_it_is_read_is_labeled_by_an_update(
     label, folder, drawings, tmp_path, monkeypatch
 ):
     from ray_jobs.labeling import worklist
@@ -170,12 +170,12 @@ def test_an_archive_that_changes_while_it_waits_is_labeled_by_an_update(
     assert counts_of(label("--update")) == [44, 4, 44, 0]
 
 
-def test_no_labels_to_update(label):
+def test_rejects_an_update_without_labels(label):
     run = label("--update")
     assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
 
 
-def test_the_file_that_holds_a_piece():
+def test_the_file_that_contains_an_item():
     assert containing_file("s3://b/x.zip!/a/b.png") == "s3://b/x.zip"
     assert containing_file("s3://b/hey!/b.png") == "s3://b/hey!/b.png"
     assert containing_file("s3://b/b.png") == "s3://b/b.png"
