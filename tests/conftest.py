@@ -1,4 +1,4 @@
-"""Drawn faces, and checkpoints that were never trained: what most tests start from."""
+"""Fixtures that most tests use: drawn faces and untrained checkpoints."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ def faces():
 
 @pytest.fixture(scope="session")
 def png():
-    """Encode an image uint8 (H, W) as a PNG file."""
+    """Return a function that encodes an image uint8 (H, W) as a PNG file."""
 
     def encode(image):
         buffer = io.BytesIO()
@@ -32,7 +32,7 @@ def png():
 
 @pytest.fixture(scope="session")
 def save_network():
-    """Write an untrained network as a checkpoint."""
+    """Return a function that writes an untrained network as a checkpoint."""
 
     def save(folder, model="shallow", seed=0, **fields):
         torch.manual_seed(seed)
@@ -46,31 +46,31 @@ def save_network():
     return save
 
 
-BESIDE = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
 def yunet():
     """YuNet's weights, which are not part of the project."""
-    file = BESIDE / "models" / "face_detection_yunet_2023mar.onnx"
+    file = SHARED / "models" / "face_detection_yunet_2023mar.onnx"
     if not file.exists():
-        pytest.skip("YuNet's weights do not lie beside the project")
+        pytest.skip("YuNet's weights are not next to the project")
     return file.read_bytes()
 
 
 @pytest.fixture(scope="session")
 def real_photographs():
     """Photographs of people, which are not part of the project."""
-    folder = BESIDE / "data" / "photos"
+    folder = SHARED / "data" / "photos"
     if not folder.exists():
-        pytest.skip("no photographs lie beside the project")
+        pytest.skip("the photographs are not next to the project")
     return folder
 
 
 @pytest.fixture(scope="session")
 def kuberay_schemas():
-    """KubeRay's definitions of its kinds, which are not part of the project."""
-    folder = BESIDE / "schemas"
+    """KubeRay's schemas of its resources, which are not part of the project."""
+    folder = SHARED / "schemas"
     if not folder.exists():
-        pytest.skip("KubeRay's schemas do not lie beside the project")
+        pytest.skip("KubeRay's schemas are not next to the project")
     return folder

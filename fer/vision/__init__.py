@@ -1,1 +1,1 @@
-"""Bytes to upright images, and photographs to faces framed as FER2013 frames them."""
+"""Decoding of image files, and detection of faces that are cropped as in FER2013."""

@@ -1,4 +1,4 @@
-"""YuNet, which finds the faces of photographs: its weights, and what it finds."""
+"""Face detection in photographs with YuNet, and loading of its weights."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ from fer.errors import InputError
 from fer.vision.decode import IMAGE_SIZE, ImageError, Photo
 from fer.vision.faces import Face, align
 
-# Each process that looks for faces has a CPU to itself, and nothing to say about its backends.
+# Each process that detects faces has one CPU, and OpenCV's warnings about backends are of no use.
 cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
@@ -27,20 +27,25 @@ YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 """YuNet (Wu et al. 2023, doi 10.1007/s11633-023-1423-y) as OpenCV's model zoo publishes it."""
 
 DETECTION_SIDE = 1024
-"""Longer side, in pixels, that a photograph is shrunk to before faces are looked for."""
+"""Longer side in pixels to which a photograph is shrunk before detection."""
 
 MIN_SCORE = 0.7
-"""Detections below it are no faces."""
+"""Detections with a lower score are dropped."""
 
 MAX_OVERLAP = 0.3
-"""Of two boxes with a larger intersection over union the surer one is kept."""
+"""If two boxes have a larger intersection over union, the one with the lower score is dropped."""
 
 
 class FaceDetector:
-    """YuNet, ready to find the faces of photographs.
+    """A detector of faces in photographs (YuNet).
 
-    Attributes:
-        min_face_size: Faces whose box is narrower, in pixels of the photograph, are left out.
+    Args:
+        weights: Content of YuNet's ONNX file.
+        min_face_size: Minimum width of a face's box, in pixels of the original photograph. Narrower
+            faces are left out.
+
+    Raises:
+        InputError: The weights are not YuNet's.
     """
 
     def __init__(self, weights: bytes, min_face_size: float = 16.0) -> None:
@@ -57,52 +62,61 @@ class FaceDetector:
             ) from error
 
     def detect(self, photo: Photo) -> list[Face]:
-        """Return the faces of a photograph from left to right.
+        """Return the faces in a photograph from left to right.
 
         Raises:
-            ImageError: The detector stumbled on it.
+            ImageError: OpenCV failed on the photograph.
         """
         try:
             return self._detect_faces(photo)
         except cv2.error as error:
-            told = str(error).splitlines()[0][:200]
-            raise ImageError("unreadable", f"Faces can't be looked for: {told}.") from error
+            reason = str(error).splitlines()[0][:200]
+            raise ImageError("unreadable", f"Face detection failed: {reason}.") from error
 
     def _detect_faces(self, photo: Photo) -> list[Face]:
-        found = [
-            each for each in self._run_network(photo) if each[2] * photo.scale >= self.min_face_size
+        detections = [
+            detection
+            for detection in self._run_network(photo)
+            if detection[2] * photo.scale >= self.min_face_size
         ]
-        if not found:
+        if not detections:
             return []
         gray = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
-        faces = [_face(gray, each, photo.scale) for each in found]
+        faces = [_to_face(gray, detection, photo.scale) for detection in detections]
         return sorted(faces, key=lambda face: tuple(face.box))
 
     def _run_network(self, photo: Photo) -> Iterator[np.ndarray]:
-        """Yield box, landmarks and score of each face, float32 (15,), in pixels of ``pixels``."""
+        """Yield a detection float32 (15,) for each face.
+
+        It consists of the box (left, top, width, height), five landmarks (x, y) and the score, with
+        lengths in pixels of ``photo.pixels``.
+        """
         height, width = photo.pixels.shape[:2]
         shrink = min(1.0, DETECTION_SIDE / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         image = cv2.resize(photo.pixels, size, interpolation=cv2.INTER_AREA)
         self._network.setInputSize(size)
-        _, found = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        _, rows = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        # Box and landmarks are seven pairs of x and y.
         scale = np.tile([width / size[0], height / size[1]], 7)
-        for row in found if found is not None else ():
+        for row in rows if rows is not None else ():
             yield np.append(row[:14] * scale, row[14]).astype(np.float32)
 
 
-def _face(gray: np.ndarray, found: np.ndarray, scale: float) -> Face:
-    crop = align(gray, found[:4], found[4:14].reshape(5, 2))
-    return Face((found[:4] * scale).astype(np.float32), float(found[14]), crop)
+def _to_face(gray: np.ndarray, detection: np.ndarray, scale: float) -> Face:
+    crop = align(gray, detection[:4], detection[4:14].reshape(5, 2))
+    return Face((detection[:4] * scale).astype(np.float32), float(detection[14]), crop)
 
 
 def load_detector_weights(location: str | None) -> bytes:
-    """Return YuNet's weights: a file that a person named, or those of OpenCV's model zoo.
+    """Load YuNet's weights.
 
-    The latter are downloaded once, checked, and kept in the user's cache.
+    Args:
+        location: ONNX file to read. If None, the weights of OpenCV's model zoo are downloaded once,
+            checked, and stored in the user's cache.
 
     Raises:
-        InputError: The file can't be read, or nothing can be downloaded.
+        InputError: The file can't be read, or the download failed.
     """
     if location is not None:
         try:
@@ -112,18 +126,21 @@ def load_detector_weights(location: str | None) -> bytes:
     logging.getLogger("pooch").setLevel(logging.ERROR)
     cache = pooch.os_cache("fer-on-ray")
     try:
-        kept = pooch.retrieve(YUNET_URL, f"sha256:{YUNET_SHA256}", path=cache, progressbar=False)
+        file = pooch.retrieve(YUNET_URL, f"sha256:{YUNET_SHA256}", path=cache, progressbar=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The face detector can't be downloaded from {YUNET_URL}: name a copy of it with "
-            f"--detector-weights, run once where there is a network (it is kept in {cache}), or "
-            "take each image as one face with --detector none."
+            f"The face detector can't be downloaded from {YUNET_URL}: pass a copy with "
+            f"--detector-weights, run once with network access (the file is cached in {cache}), or "
+            "treat each image as one face with --detector none."
         ) from error
-    return Path(kept).read_bytes()
+    return Path(file).read_bytes()
 
 
 def detector_id(weights: bytes | None) -> str:
-    """Return what labels call a detector: the published YuNet by its date, others by digest."""
+    """Return the detector's id in labels: YuNet's release, or a digest of other weights.
+
+    It is ``none`` if there are no weights.
+    """
     if weights is None:
         return "none"
     digest = hashlib.sha256(weights).hexdigest()

@@ -79,7 +79,7 @@ def test_each_image_in_a_request_gets_its_own_result_or_error(client, crop, kind
     results = client.post("/v1/predict", **sent).json()["results"]
     assert [result["status"] for result in results] == ["ok", "unreadable", "unreadable", "ok"]
     assert results[1]["error"] == (
-        "The image can't be decoded: its bytes are those of no known format."
+        "The image can't be decoded: its format is not supported."
     )
     assert results[0]["faces"] == results[3]["faces"]
     if kind == "form":
@@ -135,7 +135,7 @@ def hundred_megapixels():
     ("body", "code", "detail"),
     [
         (b"", 422, "The request contains no image; send at least one."),
-        (b"junk", 422, "The image can't be decoded: its bytes are those of no known format."),
+        (b"junk", 422, "The image can't be decoded: its format is not supported."),
         (bomb, 413, "The image has more than 89,478,485 pixels."),
         (hundred_megapixels, 413, "The image has more than 89,478,485 pixels."),
     ],

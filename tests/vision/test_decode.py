@@ -16,7 +16,7 @@ def encode(image, kind, **options):
     return buffer.getvalue()
 
 
-def test_a_face_of_48_pixels_keeps_them(faces):
+def test_an_image_of_48x48_keeps_its_pixels(faces):
     image = faces[0][0]
     assert (decode_image(encode(Image.fromarray(image), "PNG")).pixels == image).all()
 
@@ -36,7 +36,7 @@ def test_upright_by_exif():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_exif_that_is_damaged_costs_no_pixels(kind):
+def test_damaged_exif_is_ignored(kind):
     image = Image.new("RGB", (90, 60), (200, 200, 200))
     decoded = decode_image(encode(image, kind, exif=b"Exif\0\0" + bytes(20), dpi=(72, 72)))
     assert (decoded.width, decoded.height) == (90, 60)
@@ -50,18 +50,18 @@ def test_fractions_from_0_to_1():
     assert abs(float(pixels.mean()) - 127.5) < 1
 
 
-def test_transparent_is_white():
+def test_transparent_pixels_become_white():
     assert decode_image(encode(Image.new("RGBA", (60, 60)), "PNG")).pixels.min() == 255
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", b"\x89PNG\r\n\x1a\n" + bytes(40)])
-def test_bad_bytes(data):
+def test_rejects_bad_bytes(data):
     with pytest.raises(ImageError) as caught:
         decode_image(data)
     assert caught.value.status == "unreadable"
 
 
-def test_bomb():
+def test_rejects_a_decompression_bomb():
     with pytest.raises(ImageError) as caught:
         decode_image(encode(Image.new("1", (20_000, 10_000)), "PNG"))
     assert caught.value.status == "too_large"
@@ -94,17 +94,17 @@ def check_upright(data):
     assert np.abs(grays - [89, 155, 46, 240]).max() <= 6
 
 
-def turned_by_90(image, **options):
-    """Encode an image whose pixels lie on their side, with EXIF's word that they do."""
+def encode_sideways(image, **options):
+    """Encode an image with its pixels rotated by 90 degrees and the EXIF orientation to match."""
     exif = Image.Exif()
     exif[0x112] = 6
     return encode(image.transpose(Image.Transpose.ROTATE_90), exif=exif, **options)
 
 
 def with_irot(heic, quarters):
-    """Say in HEIF's own words by how many quarters, against the clock, the pixels are to be turned.
+    """Add HEIF's own rotation of the pixels, in quarter turns counterclockwise.
 
-    Property ``pixi``, which says that there are three times 8 bits, makes room for it.
+    It replaces the property ``pixi`` (three channels of 8 bits), which has the same size.
     """
     pixi = struct.pack(">I4sI4B", 16, b"pixi", 0, 3, 8, 8, 8)
     assert heic.count(pixi) == 1
@@ -112,7 +112,7 @@ def with_irot(heic, quarters):
 
 
 def test_heic_of_a_phone_is_turned_once(phone_photo):
-    check_upright(with_irot(turned_by_90(phone_photo, kind="HEIF", quality=95), 3))
+    check_upright(with_irot(encode_sideways(phone_photo, kind="HEIF", quality=95), 3))
 
 
 def test_heic_without_exif_is_turned(phone_photo):
@@ -122,12 +122,12 @@ def test_heic_without_exif_is_turned(phone_photo):
 
 def test_exif_alone_does_not_turn_heic(phone_photo):
     exif = Image.Exif()
-    exif[0x112] = 6  # HEIF leaves it to irot, and so do phones
+    exif[0x112] = 6  # HEIF ignores EXIF and uses irot, and so do phones
     check_upright(encode(phone_photo, "HEIF", quality=95, exif=exif))
 
 
 def test_avif_is_turned(phone_photo):
-    data = turned_by_90(phone_photo, kind="AVIF", quality=95)
+    data = encode_sideways(phone_photo, kind="AVIF", quality=95)
     assert b"irot" in data
     check_upright(data)
 
@@ -154,7 +154,7 @@ def test_avif_of_ten_bits(phone_photo):
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-def test_a_truncated_photo_of_a_phone(kind):
+def test_rejects_a_truncated_phone_photo(kind):
     noise = np.random.default_rng(0).integers(0, 256, (120, 180, 3), np.uint8)
     data = encode(Image.fromarray(noise), kind)
     for length in (20, 300, len(data) // 2, len(data) - 20):
@@ -167,7 +167,7 @@ def pgm(header, pixels):
     return b"P5\n" + header.encode() + b"\n" + pixels
 
 
-def test_sixteen_bits_of_each_format_are_scaled_by_what_they_can_hold():
+def test_sixteen_bits_are_scaled_by_their_full_range():
     half = np.full((48, 48), 32767, np.uint16)
     assert decode_image(pgm("48 48 65535", half.astype(">u2").tobytes())).pixels.max() == 127
     buffer = io.BytesIO()
@@ -181,25 +181,25 @@ def test_sixteen_bits_of_each_format_are_scaled_by_what_they_can_hold():
         b"P2 1000 1000 255\n" + b"#\n" * 1000,
         pgm("48 48 254", bytes(2304)),
     ],
-    ids=["written out", "another range"],
+    ids=["plain", "another range"],
 )
-def test_what_is_decoded_byte_by_byte_is_not_read(data):
-    with pytest.raises(ImageError, match="this kind of PPM is not read"):
+def test_rejects_ppm_that_is_decoded_number_by_number(data):
+    with pytest.raises(ImageError, match="this kind of PPM is not supported"):
         decode_image(data)
 
 
-def test_a_progressive_jpeg_of_very_many_scans_is_refused(monkeypatch):
+def test_rejects_a_progressive_jpeg_with_too_many_scans(monkeypatch):
     buffer = io.BytesIO()
     Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
     assert decode_image(buffer.getvalue()).width == 64
     monkeypatch.setattr("fer.vision.decode.MAX_SCANNED_PIXELS", 64 * 64)
-    with pytest.raises(ImageError, match=r"goes over its pixels \d+ times") as refused:
+    with pytest.raises(ImageError, match=r"progressive JPEG has \d+ scans") as refused:
         decode_image(buffer.getvalue())
     assert refused.value.status == "too_large"
 
 
-def test_odd_exif_beside_an_orientation_costs_nothing():
-    """A height below the sea as a signed fraction, which Pillow reads and can't write again."""
+def test_odd_exif_does_not_prevent_turning_upright():
+    """An altitude below sea level as a signed fraction, which Pillow reads but cannot write."""
     exif = Image.Exif()
     exif[0x112], exif.get_ifd(0x8825)[6] = 6, 12.0
     rational, signed_rational = struct.pack(">HH", 6, 5), struct.pack(">HH", 6, 10)
@@ -209,28 +209,28 @@ def test_odd_exif_beside_an_orientation_costs_nothing():
     assert below != signed
     upright = np.zeros((60, 40), np.uint8)
     upright[:30] = 255
-    lying = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
-    photo = decode_photo(encode(lying, "PNG", exif=below))
+    sideways = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    photo = decode_photo(encode(sideways, "PNG", exif=below))
     assert (photo.width, photo.height) == (40, 60)
     assert photo.pixels[:30].min() == 255
 
 
 @pytest.mark.parametrize(("kind", "orientation"), [("PNG", 1), ("PNG", 6), ("TIFF", 6)])
-def test_a_large_photograph_is_scaled_as_if_at_once(kind, orientation):
+def test_a_large_photograph_is_scaled_in_tiles_as_in_one_step(kind, orientation):
     rng = np.random.default_rng(4)
     noise = Image.fromarray(rng.integers(0, 256, (37, 53, 3), np.uint8)).resize((3303, 2001))
     exif = Image.Exif()
     exif[0x112] = orientation
     photo = decode_photo(encode(noise, kind, exif=exif))
-    at_once = np.asarray(noise.resize((2048, 1241), Image.Resampling.BOX))
+    in_one_step = np.asarray(noise.resize((2048, 1241), Image.Resampling.BOX))
     if orientation == 6:
-        at_once = np.rot90(at_once, -1)
+        in_one_step = np.rot90(in_one_step, -1)
         assert (photo.width, photo.height) == (2001, 3303)
-    np.testing.assert_allclose(photo.pixels, at_once, atol=1)
+    np.testing.assert_allclose(photo.pixels, in_one_step, atol=1)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK", "1"])
-def test_a_large_face_is_that_of_the_small_one(mode):
+def test_a_large_image_decodes_like_a_small_one(mode):
     gray = Image.linear_gradient("L")
     if mode == "I;16":
         face = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
@@ -244,7 +244,7 @@ def test_a_large_face_is_that_of_the_small_one(mode):
     np.testing.assert_allclose(large.pixels.astype(float), small, atol=8 if mode != "1" else 40)
 
 
-def test_a_line_of_pixels():
+def test_an_image_of_two_rows():
     photo = decode_photo(encode(Image.new("RGBA", (3_000_000, 2)), "PNG", compress_level=1))
     assert photo.pixels.shape == (1, 2048, 3)
     assert (photo.width, photo.height) == (3_000_000, 2)

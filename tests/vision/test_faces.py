@@ -1,4 +1,4 @@
-"""Photographs to faces. What needs YuNet's weights runs where they lie beside the project."""
+"""Detection and cropping of faces. Tests that need YuNet's weights skip without them."""
 
 import math
 from xml.etree import ElementTree
@@ -38,14 +38,14 @@ def place_of(crop, is_eye):
 
 @pytest.mark.parametrize("tilt", [0, 20, -35])
 @pytest.mark.parametrize("side", [40.0, 200.0, 500.0])
-def test_a_crop_has_its_eyes_level_where_fer2013_has_them(tilt, side):
+def test_a_crop_has_level_eyes_where_fer2013_has_them(tilt, side):
     crop = faces.align(*mock_face(tilt, side))
     assert (crop.shape, crop.dtype) == ((48, 48), np.uint8)
     assert place_of(crop, lambda crop: crop > 180) == pytest.approx((0.31, 0.38), abs=0.02)
     assert place_of(crop, lambda crop: crop < 80) == pytest.approx((0.69, 0.38), abs=0.02)
 
 
-def test_a_face_at_the_border_is_filled_up():
+def test_a_crop_beyond_the_border_repeats_it():
     gray = np.full((50, 50), 77, np.uint8)
     landmarks = np.array([[2, 5], [12, 5], [7, 10], [3, 15], [11, 15]], float)
     assert (faces.align(gray, np.array([-5.0, -5.0, 20.0, 25.0]), landmarks) == 77).all()
@@ -58,28 +58,28 @@ def test_a_thumbnail_shows_the_box():
     shown = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
     assert shown.shape == (128, 128, 3)
     blue = (shown[..., 0].astype(int) - shown[..., 2] > 60).nonzero()
-    # The box is half as high as the view and lies in its middle.
+    # The box is half as high as the thumbnail and centered in it.
     assert (blue[0].min(), blue[0].max()) == pytest.approx((32, 96), abs=3)
     assert (blue[1].min(), blue[1].max()) == pytest.approx((37, 91), abs=3)
 
 
-def test_weights_that_are_none(tmp_path):
+def test_rejects_weights_that_are_missing_or_not_yunets(tmp_path):
     with pytest.raises(InputError, match="--detector-weights .*none.onnx can't be read"):
         load_detector_weights(str(tmp_path / "none.onnx"))
     with pytest.raises(InputError, match="weights are not YuNet's: expected the ONNX file"):
         FaceDetector(b"junk")
 
 
-def test_a_download_that_fails_names_three_ways_out(monkeypatch, tmp_path):
+def test_a_failed_download_names_three_alternatives(monkeypatch, tmp_path):
     monkeypatch.setattr("fer.vision.detector.YUNET_URL", "http://127.0.0.1:9/yunet.onnx")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(InputError, match="can't be downloaded from http://127") as caught:
         load_detector_weights(None)
-    for way in ("--detector-weights", "run once where there is a network", "--detector none"):
-        assert way in str(caught.value)
+    for alternative in ("--detector-weights", "run once with network access", "--detector none"):
+        assert alternative in str(caught.value)
 
 
-def test_a_detector_is_named_by_what_it_is(yunet):
+def test_detector_ids(yunet):
     assert detector_id(None) == "none"
     assert detector_id(b"other") == "yunet-d9298a10d1b0"
     assert detector_id(yunet) == "yunet-2023mar"
@@ -93,7 +93,7 @@ def overlap(one, other):
     return common / (one[2] * one[3] + other[2] * other[3] - common)
 
 
-def test_every_face_that_people_marked_is_found(yunet, real_photographs):
+def test_detects_every_annotated_face(yunet, real_photographs):
     detector, missed, extra = FaceDetector(yunet), 0, 0
     for table in real_photographs.glob("dlib/*.xml"):
         for image in ElementTree.parse(table).getroot().iter("image"):
