@@ -78,9 +78,7 @@ def test_each_image_in_a_request_gets_its_own_result_or_error(client, crop, kind
     sent = {"files": form(*contents)} if kind == "form" else {"json": encoded(*contents)}
     results = client.post("/v1/predict", **sent).json()["results"]
     assert [result["status"] for result in results] == ["ok", "unreadable", "unreadable", "ok"]
-    assert results[1]["error"] == (
-        "The image can't be decoded: its format is not supported."
-    )
+    assert results[1]["error"] == "The image can't be decoded: its format is not supported."
     assert results[0]["faces"] == results[3]["faces"]
     if kind == "form":
         assert [result["name"] for result in results] == ["0.png", "1.png", "2.png", "3.png"]
