@@ -2,10 +2,10 @@
 
 Run these four commands in order; the first stores the weights in half precision:
 
-    python tools/bundle_weights.py weights runs/deep
+    python scripts/bundle_weights.py weights runs/deep
     fer evaluate --dataset runs/voted --checkpoint bundled --split val --output runs/plain
     fer evaluate --dataset runs/voted --checkpoint bundled --split val --tta --output runs/tta
-    python tools/bundle_weights.py card --plain runs/plain --tta runs/tta
+    python scripts/bundle_weights.py card --plain runs/plain --tta runs/tta
 
 Both reports must evaluate the shipped weights on ``val``. The card says that the network was chosen
 on the same split.
