@@ -1,11 +1,11 @@
-"""How many of the faces that people marked in photographs are found, and how much else.
+"""Recall and false detections of the face detector on photographs with marked faces.
 
     python benchmarks/detection.py photos/dlib --detector-weights face_detection_yunet_2023mar.onnx
 
-The folder holds photographs and dlib's XML files with the true boxes of their faces. Found boxes,
-the surest first, take the free true box that they overlap most, if their intersection over union
-reaches a threshold: 0.5, as the field counts, and 0.4, since dlib draws squares around a face and
-YuNet taller boxes, so that the same face is framed in two ways.
+The folder holds photographs and dlib's XML files with the true boxes of their faces. Detected boxes
+are matched in the order of their scores, each to the unmatched true box with the largest
+intersection over union, if it reaches a threshold. The field's threshold is 0.5. The benchmark also
+uses 0.4, because dlib draws squares and YuNet taller boxes around the same face.
 """
 
 import argparse
@@ -23,7 +23,7 @@ THRESHOLDS = (0.4, 0.5)
 
 
 def true_boxes(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yield photographs and the boxes in them: left, top, width and height, float (N, 4)."""
+    """Yield photographs with their true boxes: left, top, width and height, float (N, 4)."""
     for file in sorted(folder.glob("*.xml")):
         for image in ET.parse(file).getroot().iter("image"):
             sides = ("left", "top", "width", "height")
@@ -31,16 +31,16 @@ def true_boxes(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
             yield folder / image.attrib["file"], np.array(boxes).reshape(-1, 4)
 
 
-def found_boxes(detector: FaceDetector, photograph: Path) -> np.ndarray:
-    """Return the boxes that a detector finds, float (N, 4), the surest first."""
+def detect_boxes(detector: FaceDetector, photograph: Path) -> np.ndarray:
+    """Return the detected boxes, float (N, 4), those with the highest scores first."""
     faces = detector.detect(decode_photo(photograph.read_bytes()))
     faces.sort(key=lambda face: -face.score)
     return np.array([face.box for face in faces]).reshape(-1, 4)
 
 
-def count_pairs(true: np.ndarray, found: np.ndarray, threshold: float) -> int:
-    """Return how many boxes are found, each true one once."""
-    overlaps = overlap(found[:, None], true[None])
+def count_matches(true: np.ndarray, detected: np.ndarray, threshold: float) -> int:
+    """Return the number of true boxes that have a match."""
+    overlaps = overlap(detected[:, None], true[None])
     for row in overlaps:
         if len(row) and row.max() >= threshold:
             overlaps[:, row.argmax()] = -1
@@ -61,13 +61,13 @@ def main() -> None:
     parser.add_argument("--detector-weights")
     arguments = parser.parse_args()
     detector = FaceDetector(load_detector_weights(arguments.detector_weights))
-    boxes = [(true, found_boxes(detector, file)) for file, true in true_boxes(arguments.folder)]
-    num_true, num_found = (sum(map(len, each)) for each in zip(*boxes, strict=True))
-    print(f"{len(boxes)} photographs, {num_true} faces, {num_found} boxes found")
+    boxes = [(true, detect_boxes(detector, file)) for file, true in true_boxes(arguments.folder)]
+    num_true, num_detected = (sum(map(len, side)) for side in zip(*boxes, strict=True))
+    print(f"{len(boxes)} photographs, {num_true} faces, {num_detected} boxes detected")
     for threshold in THRESHOLDS:
-        pairs = sum(count_pairs(true, found, threshold) for true, found in boxes)
-        told = {"overlap": threshold, "recall": pairs / num_true, "false": num_found - pairs}
-        print(json.dumps(told))
+        matches = sum(count_matches(true, detected, threshold) for true, detected in boxes)
+        recall, num_false = matches / num_true, num_detected - matches
+        print(json.dumps({"overlap": threshold, "recall": recall, "false": num_false}))
 
 
 if __name__ == "__main__":

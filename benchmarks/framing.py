@@ -1,10 +1,10 @@
-"""Whether faces that are found in photographs look to the network like those that it learned from.
+"""Whether the network classifies faces that were detected and cropped like the training images.
 
     python benchmarks/framing.py runs/data --detector-weights face_detection_yunet_2023mar.onnx
 
-Each face of FER2013 is put into a larger gray picture, found there, turned upright and cut out as
-in a photograph. What the network says of the cut is compared with what it says of the face itself:
-framing that differed from FER2013's would cost accuracy.
+Each face of FER2013 is placed into a larger gray image, detected there, rotated upright and
+cropped, as in a photograph. The network's prediction for the crop is compared with that for the
+original. If the detector framed faces differently from FER2013, accuracy would drop.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from fer.vision.decode import Photo
 from fer.vision.detector import FaceDetector, load_detector_weights
 
 FACE, PICTURE = 192, 320
-"""Side in pixels that a face is scaled to, and of the picture that it is put into."""
+"""Sides in pixels: of the scaled face, and of the image that it is placed into."""
 
 
 def to_photo(image: np.ndarray) -> Photo:
@@ -38,16 +38,18 @@ def main() -> None:
     arguments = parser.parse_args()
     examples = open_dataset(arguments.dataset).read_split(arguments.split)
     detector = FaceDetector(load_detector_weights(arguments.detector_weights))
-    found = [detector.detect(to_photo(image)) for image in examples.images]
-    single = np.array([len(faces) == 1 for faces in found])
-    cuts = np.stack([faces[0].crop for faces in found if len(faces) == 1])
+    detected = [detector.detect(to_photo(image)) for image in examples.images]
+    single = np.array([len(faces) == 1 for faces in detected])
+    crops = np.stack([faces[0].crop for faces in detected if len(faces) == 1])
     originals, labels = examples.images[single], examples.labels[single]
     predictor = Predictor.load(arguments.checkpoint, engine="float32")
-    said = [predictor.predict_probs(images, tta=True) for images in (originals, cuts)]
-    accuracies = [float((probs.argmax(axis=1) == labels).mean()) for probs in said]
-    same = float((said[0].argmax(axis=1) == said[1].argmax(axis=1)).mean())
-    print(f"one face found in {single.mean():.1%} of {len(single):,} images")
-    print(f"accuracy on these: {accuracies[0]:.1%} as they are, {accuracies[1]:.1%} cut out anew")
+    preds = [
+        predictor.predict_probs(images, tta=True).argmax(axis=1) for images in (originals, crops)
+    ]
+    accuracies = [float((classes == labels).mean()) for classes in preds]
+    same = float((preds[0] == preds[1]).mean())
+    print(f"one face detected in {single.mean():.1%} of {len(single):,} images")
+    print(f"accuracy on these: {accuracies[0]:.1%} for originals, {accuracies[1]:.1%} for crops")
     print(f"the same class in {same:.1%}")
 
 

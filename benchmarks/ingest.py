@@ -1,15 +1,15 @@
-"""How fast ingest is beside the loop that people write, and whether its memory grows.
+"""Speed of ingest compared with the usual loop, and growth of its memory with the input.
 
     python benchmarks/ingest.py path/to/fer2013.csv
     python benchmarks/ingest.py                      # on 30,000 drawn faces
 
-Speed: the loops and the whole job take turns on the same file and cores, Ray already up and warm;
-what counts is the ratio of their medians, for the file itself and for four times its rows. The
-loops leave arrays in memory. The job besides that checks every value, hashes every image, writes
-Parquet, counts, and draws two pictures.
+Speed: the loops and the job take turns on the same file and cores, with Ray already started and
+warm. The result is the ratio of their medians, for the file and for four times its rows. The loops
+only leave arrays in memory. The job also checks every value, hashes every image, writes Parquet,
+counts, and draws two figures.
 
-Memory: each size runs in a process and a cluster of its own; reported are the most memory that the
-driver held and the most shared memory that Ray's object store took.
+Memory: each size runs in its own process and cluster. The results are the peak memory of the driver
+and the peak of shared memory in Ray's object store.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import ray
-from memory import MIB, watched
+from memory import MIB, measured_peaks
 
 from fer.data.synthetic import Faces, draw_faces, to_csv
 from ray_jobs.cluster import session
@@ -38,19 +38,19 @@ NUM_DRAWN = 30_000
 
 
 def loop_as_floats(table: Path) -> None:
-    """The loop of many notebooks."""
+    """Parse pixels as many notebooks do."""
     pixels = pd.read_csv(table)["pixels"]
     np.stack([np.fromstring(row, sep=" ").astype(np.uint8) for row in pixels])
 
 
 def loop_as_bytes(table: Path) -> None:
-    """The same loop by someone who knows that pixels are bytes; 256 becomes 0."""
+    """Parse pixels as bytes, which is faster but turns 256 into 0."""
     pixels = pd.read_csv(table)["pixels"]
     np.stack([np.fromstring(row, np.uint8, sep=" ") for row in pixels])
 
 
 def ingest(table: Path) -> None:
-    """The whole job."""
+    """Run the whole job."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         run(IngestConfig(source=(str(table),), output=f"{folder}/data"))
 
@@ -66,12 +66,12 @@ def measure_speed(table: Path, repeats: int) -> None:
     num_rows = len(pd.read_csv(table, usecols=["emotion"]))
     session.connect()
     ingest(table)
-    taken = {step: [] for step in steps}
+    durations = {step: [] for step in steps}
     for _ in range(repeats):
         for step in steps:
-            taken[step].append(seconds(step, table))
+            durations[step].append(seconds(step, table))
     ray.shutdown()
-    median = {step: statistics.median(values) for step, values in taken.items()}
+    median = {step: statistics.median(values) for step, values in durations.items()}
     print(f"{num_rows:,} rows")
     for step in steps:
         rate, ratio = num_rows / median[step], median[step] / median[ingest]
@@ -79,15 +79,15 @@ def measure_speed(table: Path, repeats: int) -> None:
 
 
 def measure_memory(table: Path) -> None:
-    """Print the peaks of one ingest as JSON; the process has done nothing else."""
-    with watched() as peaks:
+    """Print the peaks of one ingest as JSON. The process must not have done anything before."""
+    with measured_peaks() as peaks:
         session.connect()
         ingest(table)
     print(json.dumps({"driver": peaks.driver, "object store": peaks.object_store}))
 
 
 def repeat_rows(table: Path, times: int, folder: Path) -> Path:
-    """Write a table that holds the rows of another so many times."""
+    """Write a table that repeats the rows of another the given number of times."""
     longer = folder / f"{times}x.csv"
     with table.open("rb") as source, longer.open("wb") as target:
         target.write(source.readline())
@@ -100,7 +100,7 @@ def repeat_rows(table: Path, times: int, folder: Path) -> Path:
 
 
 def longer_tables(table: Path, folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the table with 1 and 4 times its rows, each for as long as it is looked at."""
+    """Yield the table with 1 and 4 times its rows; each file is deleted after its use."""
     for times in (1, 4):
         longer = repeat_rows(table, times, folder)
         yield times, longer
@@ -112,8 +112,8 @@ def compare_memory(table: Path, folder: Path) -> None:
         command = [sys.executable, __file__, str(longer), "--memory"]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         peaks = json.loads(output.splitlines()[-1])
-        told = ", ".join(f"{name} {peak / MIB:,.0f} MiB" for name, peak in peaks.items())
-        print(f"{times}x the rows ({longer.stat().st_size / MIB:,.0f} MiB): {told}")
+        sizes = ", ".join(f"{name} {peak / MIB:,.0f} MiB" for name, peak in peaks.items())
+        print(f"{times}x the rows ({longer.stat().st_size / MIB:,.0f} MiB): {sizes}")
 
 
 def draw_table(folder: Path) -> Path:

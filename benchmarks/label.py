@@ -1,15 +1,15 @@
-"""How fast label is beside its parts run bare, and whether its time and memory grow.
+"""Speed of label compared with its stages run alone, and growth of its time and memory.
 
     python benchmarks/label.py crops fer2013_images.zip
     python benchmarks/label.py photos photos/ --times 20
     python benchmarks/label.py s3 photos/ s3://bucket/benchmark --times 5
     python benchmarks/label.py growth --sizes 10000 100000 1000000 --stub
 
-The sides take turns on the same images and cores, Ray already up; what counts is the ratio of their
-medians. Of label, `job` is the rate of all that it does, from reading the checkpoint to the report,
-and `stream` that from the first file of labels to the last, without what begins and ends it. The
-bare side is as many plain processes as there are CPUs, of one thread each, that begin at the same
-time and do nothing but the work: no listing, tables, files, thumbnails or report.
+The sides take turns on the same images and cores, with Ray already started. The result is the ratio
+of their medians. For label, `job` is the rate of the whole job, from reading the checkpoint to the
+report, and `stream` the rate from the first label file to the last, without start and end. The bare
+side is one plain process with one thread for each CPU. These processes start at the same time and
+only decode, detect and classify: no listing, tables, files, thumbnails or report.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 import tyro
-from memory import MIB, watched
+from memory import MIB, measured_peaks
 from PIL import Image
 
 from fer import storage
@@ -57,9 +57,10 @@ from ray_jobs.label import run
 from ray_jobs.labeling.write import FACES
 
 Rates = dict[str, float]
-"""Images a second, by what reached them."""
+"""Images per second, by the name of what was measured."""
 
 Side = Callable[[], Rates]
+"""One side of a comparison: a function that measures its rates."""
 
 STAGES = ("decode", "detect", "classify")
 
@@ -68,12 +69,12 @@ STAGES = ("decode", "detect", "classify")
 
 
 def label(name: str, place: Path | str, **flags: Any) -> Rates:  # noqa: ANN401
-    """Label images, and return how fast that was; the labels stay.
+    """Label images and return the rates. The labels are kept.
 
     Args:
-        name: What the rates are called.
-        place: A folder or URI, in which ``labels`` are made.
-        flags: Those of ``LabelConfig``.
+        name: Name of the rates.
+        place: Folder or URI in which the folder ``labels`` is written.
+        flags: Flags of ``LabelConfig``.
     """
     output = storage.join(str(place), "labels")
     storage.delete(output)
@@ -85,7 +86,7 @@ def label(name: str, place: Path | str, **flags: Any) -> Rates:  # noqa: ANN401
 
 
 def stream_rate(output: str) -> float:
-    """Return images a second from the first file of labels to the last."""
+    """Return images per second from the first label file to the last."""
     store, path = storage.filesystem(storage.join(output, FACES))
     files = sorted(store.get_file_info(pafs.FileSelector(path)), key=lambda file: file.mtime_ns)
     written = [storage.join(output, FACES, file.base_name) for file in files[1:]]
@@ -94,24 +95,24 @@ def stream_rate(output: str) -> float:
     return images / seconds if seconds else float("nan")
 
 
-# Its parts, run bare.
+# Its stages, run alone.
 
 
 @dataclass
 class Bare:
-    """What a plain process needs to do the work of label."""
+    """The network and detector of a plain process."""
 
     predictor: Predictor
     detector: FaceDetector | None
 
     def classify(self, crops: np.ndarray) -> float:
-        """Return the seconds that the network takes for faces uint8 (N, 48, 48)."""
+        """Classify faces uint8 (N, 48, 48), and return the seconds that it takes."""
         start = time.perf_counter()
         self.predictor.predict_probs(crops)
         return time.perf_counter() - start
 
     def label(self, photographs: Sequence[Path]) -> np.ndarray:
-        """Return the seconds of each of the ``STAGES``, (3,)."""
+        """Label photographs, and return the seconds of each of the ``STAGES``, (3,)."""
         seconds, crops = np.zeros(3), []
         for photograph in photographs:
             start = time.perf_counter()
@@ -131,43 +132,43 @@ Work = Callable[[Bare, Any], float | np.ndarray]
 
 
 class Processes:
-    """Plain processes, one a CPU, whose parts of a work begin at the same time."""
+    """Plain processes, one for each CPU, that start each piece of work at the same time."""
 
     def __init__(self, checkpoint: str, engine: EngineName, weights: bytes | None = None) -> None:
         self.number = num_cpus()
         context = multiprocessing.get_context("spawn")
-        made_from = (context.Barrier(self.number), checkpoint, engine, weights)
-        self._pool = ProcessPoolExecutor(self.number, context, _prepare, made_from)
-        # A first batch warms up, and compiles.
+        arguments = (context.Barrier(self.number), checkpoint, engine, weights)
+        self._pool = ProcessPoolExecutor(self.number, context, _prepare, arguments)
+        # The first batch warms up the network and compiles it.
         self.run(Bare.classify, np.zeros((self.number * 128, 48, 48), np.uint8))
 
     def run(self, work: Work, images: Images) -> list[Any]:
-        """Return what each process says of its share: each so-many-th image."""
+        """Share out images, every n-th to a process, and return the result of each process."""
         shares = [images[first :: self.number] for first in range(self.number)]
         return list(self._pool.map(_do, [work] * self.number, shares))
 
 
-_here: dict[str, Any] = {}
-"""What a plain process holds."""
+_process: dict[str, Any] = {}
+"""State of a plain process."""
 
 
 def _prepare(barrier: Barrier, checkpoint: str, engine: EngineName, weights: bytes | None) -> None:
     torch.set_num_threads(1)
     predictor = Predictor.load(checkpoint, "cpu", engine)
     detector = FaceDetector(weights) if weights else None
-    _here.update(barrier=barrier, bare=Bare(predictor, detector))
+    _process.update(barrier=barrier, bare=Bare(predictor, detector))
 
 
 def _do(work: Work, share: Images) -> float | np.ndarray:
-    _here["barrier"].wait()
-    return work(_here["bare"], share)
+    _process["barrier"].wait()
+    return work(_process["bare"], share)
 
 
-# What a newcomer to Ray Data would write.
+# A simple pipeline, as the documentation of Ray Data suggests it.
 
 
 def plain_example(images: str, output: str, checkpoint: str) -> None:
-    """Images as rows, a function for each, and an eager float32 network in actors."""
+    """Read images as rows, map functions over them, and run a float32 network in actors."""
 
     def standardize(row: dict[str, Any]) -> dict[str, Any]:
         image = row["image"].astype(np.float32)
@@ -189,7 +190,7 @@ def plain_example(images: str, output: str, checkpoint: str) -> None:
             Network,
             batch_size=128,
             compute=ray.data.ActorPoolStrategy(size=num_cpus()),
-            # Of a whole CPU each, the actors would leave none to read with, and wait for ever.
+            # With a whole CPU for each actor, no CPU would be left for reading: a deadlock.
             num_cpus=0.5,
         )
         .write_parquet(output)
@@ -197,7 +198,7 @@ def plain_example(images: str, output: str, checkpoint: str) -> None:
 
 
 def plain_rate(images: Path, folder: Path, checkpoint: str) -> float:
-    """Return images a second of the plain example, with Ray Data set up as it comes."""
+    """Run the plain example with Ray Data's default settings; return images per second."""
     output, context = folder / "plain", ray.data.DataContext()
     context.enable_progress_bars = False
     start = time.perf_counter()
@@ -209,18 +210,18 @@ def plain_rate(images: Path, folder: Path, checkpoint: str) -> float:
     return num_images / seconds
 
 
-# What is measured.
+# Comparisons.
 
 
 @dataclass(frozen=True)
-class How:
-    """What all comparisons take.
+class Options:
+    """Options of all comparisons.
 
     Attributes:
-        checkpoint: The network.
-        engine: How label and the bare processes run it.
-        detector_weights: YuNet's ONNX file; by default that of OpenCV's model zoo.
-        repeats: Turns of each side.
+        checkpoint: Checkpoint of the network.
+        engine: How label and the bare processes run the network.
+        detector_weights: YuNet's ONNX file. By default that of OpenCV's model zoo.
+        repeats: Number of turns of each side.
     """
 
     checkpoint: str = "bundled"
@@ -230,90 +231,92 @@ class How:
 
     @property
     def flags(self) -> dict[str, Any]:
-        """Those of label."""
+        """The options that are flags of label."""
         return {name: value for name, value in vars(self).items() if name != "repeats"}
 
 
 Source = tyro.conf.Positional[str]
-Options = tyro.conf.OmitArgPrefixes[How]
+CommonOptions = tyro.conf.OmitArgPrefixes[Options]
 
 
-def crops(images: Source, how: Options = How(), *, limit: int | None = None) -> None:
-    """Faces, beside the network alone and the plain example of Ray Data.
+def crops(images: Source, options: CommonOptions = Options(), *, limit: int | None = None) -> None:
+    """Compare label on face crops with the network alone and with a plain example of Ray Data.
 
     Args:
-        images: Folder or archive of faces.
-        how: What all comparisons take.
+        images: Folder or archive of face crops.
+        options: Options of all comparisons.
         limit: Number of images to stop after.
     """
     with working_folder() as folder:
         files = copy_images(images, folder / "faces", limit=limit)
         pixels = np.stack([decode_image(file.read_bytes()).pixels for file in files])
-        bare = Processes(how.checkpoint, how.engine)
+        bare = Processes(options.checkpoint, options.engine)
 
         def job() -> Rates:
-            flags = {"images": images, "limit": limit, "detector": "none", **how.flags}
+            flags = {"images": images, "limit": limit, "detector": "none", **options.flags}
             return label("label", folder, **flags)
 
         def network() -> Rates:
             return {"network alone": len(pixels) / np.mean(bare.run(Bare.classify, pixels))}
 
         def plain() -> Rates:
-            return {"plain example": plain_rate(folder / "faces", folder, how.checkpoint)}
+            return {"plain example": plain_rate(folder / "faces", folder, options.checkpoint)}
 
-        tell("crops", len(files), how, take_turns((job, network, plain), how.repeats))
+        report("crops", len(files), options, take_turns((job, network, plain), options.repeats))
 
 
-def photos(images: Source, how: Options = How(), *, times: int = 20) -> None:
-    """Photographs, beside the sum of decoding, detecting and classifying.
+def photos(images: Source, options: CommonOptions = Options(), *, times: int = 20) -> None:
+    """Compare label on photographs with the sum of decoding, detecting and classifying.
 
     Args:
         images: Folder of photographs.
-        how: What all comparisons take.
-        times: How often each is taken, under another name.
+        options: Options of all comparisons.
+        times: Number of copies of each photograph, under different names.
     """
     with working_folder() as folder:
         files = copy_images(images, folder / "photos", times=times)
-        bare = Processes(how.checkpoint, how.engine, load_detector_weights(how.detector_weights))
+        bare = Processes(
+            options.checkpoint, options.engine, load_detector_weights(options.detector_weights)
+        )
 
         def job() -> Rates:
-            return label("label", folder, images=str(folder / "photos"), **how.flags)
+            return label("label", folder, images=str(folder / "photos"), **options.flags)
 
         def stages() -> Rates:
             seconds = np.mean(bare.run(Bare.label, files), axis=0)
-            of_each = dict(zip(STAGES, len(files) / seconds, strict=True))
-            return {"bare stages": len(files) / seconds.sum(), **of_each}
+            by_stage = dict(zip(STAGES, len(files) / seconds, strict=True))
+            return {"bare stages": len(files) / seconds.sum(), **by_stage}
 
-        tell("photos", len(files), how, take_turns((job, stages), how.repeats))
+        report("photos", len(files), options, take_turns((job, stages), options.repeats))
 
 
 def s3(
     images: Source,
     location: tyro.conf.Positional[str],
-    how: Options = How(),
+    options: CommonOptions = Options(),
     *,
     detector: Literal["yunet", "none"] = "yunet",
     times: int = 1,
     limit: int | None = None,
 ) -> None:
-    """An object store, as the environment names it, beside a local disk.
+    """Compare label on an object store, named by the environment, with a local disk.
 
     Args:
-        images: Folder of photographs, or folder or archive of faces.
-        location: URI of a prefix that nothing lies under; what is written there is deleted.
-        how: What all comparisons take.
-        detector: What finds faces.
-        times: How often each image is taken, under another name.
+        images: Folder of photographs, or folder or archive of face crops.
+        location: URI of an empty prefix. What the benchmark writes there is deleted.
+        options: Options of all comparisons.
+        detector: Detector of the faces.
+        times: Number of copies of each image, under different names.
         limit: Number of images to stop after.
     """
     store, path = storage.filesystem(location)
     if not listing.is_empty(location):
-        raise SystemExit(f"{location} holds something: name a prefix that nothing lies under.")
+        raise SystemExit(f"{location} is not empty; name an empty prefix.")
     with working_folder() as folder, contextlib.ExitStack() as cleanup:
         files = copy_images(images, folder / "images", times=times, limit=limit)
         cleanup.callback(storage.delete, location)
         pafs.copy_files(str(folder), path, destination_filesystem=store)
-        flags = {"detector": detector, **how.flags}
+        flags = {"detector": detector, **options.flags}
 
         def remote() -> Rates:
             return label("S3", location, images=storage.join(location, "images"), **flags)
@@ -321,10 +324,10 @@ def s3(
         def local() -> Rates:
             return label("disk", folder, images=str(folder / "images"), **flags)
 
-        rates = take_turns((remote, local), how.repeats)
+        rates = take_turns((remote, local), options.repeats)
         same = emotions(location).items() & emotions(str(folder)).items()
         print(f"the same emotion in {len(same)} of {len(emotions(location))} rows")
-    tell("s3", len(files), how, rates)
+    report("s3", len(files), options, rates)
 
 
 def growth(
@@ -333,50 +336,50 @@ def growth(
     stub: bool = False,
     checkpoint: str = "bundled",
 ) -> None:
-    """Seconds an image, and the most memory taken, of more and more faces.
+    """Measure time an image and peak memory with more and more face crops.
 
-    Each size runs in a process and a cluster of its own. The files are a thousand drawn faces under
-    many names, as hard links: a million of them fit into the page cache.
+    Each size runs in its own process and cluster. The files are hard links to a thousand drawn
+    faces, so that a million of them fit into the page cache.
 
     Args:
         sizes: Numbers of faces.
-        stub: Put an untrained network of one convolution in the place of the checkpoint.
-        checkpoint: The network.
+        stub: Use an untrained network of one convolution instead of the checkpoint.
+        checkpoint: Checkpoint of the network.
     """
     spawn = multiprocessing.get_context("spawn")
     for size in sizes:
         with ProcessPoolExecutor(1, spawn) as alone:
-            told = alone.submit(grow, size, stub, checkpoint).result()
-        print(json.dumps(told), flush=True)
+            result = alone.submit(label_drawn, size, stub, checkpoint).result()
+        print(json.dumps(result), flush=True)
 
 
-def grow(size: int, stub: bool, checkpoint: str) -> dict[str, Any]:
-    """Label so many faces, in a process that has done nothing else."""
-    with working_folder(begun=False) as folder:
+def label_drawn(size: int, stub: bool, checkpoint: str) -> dict[str, Any]:
+    """Label drawn faces, in a process that has not done anything before."""
+    with working_folder(with_ray=False) as folder:
         link_faces(folder / "faces", size)
         if stub:
             checkpoint = write_stub(folder / "stub")
         flags = {"images": str(folder / "faces"), "checkpoint": checkpoint, "detector": "none"}
-        with watched() as peaks:
+        with measured_peaks() as peaks:
             session.connect()
             rates = label("label", folder, **flags)
     return {
         "faces": size,
-        "network": "an untrained one of one convolution" if stub else checkpoint,
+        "network": "untrained, one convolution" if stub else checkpoint,
         "milliseconds an image": {name: round(1000 / rate, 3) for name, rate in rates.items()},
         "driver MiB": peaks.driver // MIB,
         "object store MiB": peaks.object_store // MIB,
     }
 
 
-# What they share.
+# Shared by the comparisons.
 
 
 @contextlib.contextmanager
-def working_folder(*, begun: bool = True) -> Iterator[Path]:
-    """Give a folder to work in, and unless it is to begin later, a cluster."""
+def working_folder(*, with_ray: bool = True) -> Iterator[Path]:
+    """Yield a temporary folder, with Ray started unless the caller starts it later."""
     with tempfile.TemporaryDirectory() as folder:
-        if begun:
+        if with_ray:
             session.connect()
         try:
             yield Path(folder)
@@ -385,12 +388,12 @@ def working_folder(*, begun: bool = True) -> Iterator[Path]:
 
 
 def num_cpus() -> int:
-    """Return how many processes label's own stages may have."""
+    """Return the number of CPUs of the cluster, which limits the processes of label's stages."""
     return int(ray.cluster_resources()["CPU"])
 
 
 def take_turns(sides: Sequence[Side], repeats: int) -> Rates:
-    """Run the sides one after another, so many times, and return the medians."""
+    """Run the sides in turn, ``repeats`` times, and return the medians of their rates."""
     rates = defaultdict(list)
     for _ in range(repeats):
         for side in sides:
@@ -399,24 +402,22 @@ def take_turns(sides: Sequence[Side], repeats: int) -> Rates:
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def tell(what: str, num_images: int, how: How, rates: Rates) -> None:
-    """Print rates, and how the first two, which are label's, compare with each."""
-    print(f"{what}: {num_images:,} images, {how.engine} engine, {how.repeats} turns")
+def report(name: str, num_images: int, options: Options, rates: Rates) -> None:
+    """Print all rates, and their ratios to the first two, which are label's job and stream."""
+    print(f"{name}: {num_images:,} images, {options.engine} engine, {options.repeats} turns")
     job, stream, *_ = rates.values()
-    ratios = {name: (job / rate, stream / rate) for name, rate in rates.items()}
-    for name, rate in rates.items():
-        whole, steady = ratios[name]
-        print(
-            f"{name:15} {rate:8,.1f}/s; the job is {whole:5.2f} and its stream {steady:5.2f} of it"
-        )
-    told = {"what": what, "images": num_images, **dataclasses.asdict(how)}
-    print(json.dumps({**told, "rates": rates, "job_and_stream_of_it": ratios}))
+    ratios = {side: (job / rate, stream / rate) for side, rate in rates.items()}
+    for side, rate in rates.items():
+        to_job, to_stream = ratios[side]
+        print(f"{side:15} {rate:8,.1f}/s; job {to_job:5.2f} and stream {to_stream:5.2f} of this")
+    settings = {"comparison": name, "images": num_images, **dataclasses.asdict(options)}
+    print(json.dumps({**settings, "rates": rates, "ratios_of_job_and_stream": ratios}))
 
 
 def copy_images(
     source: str, folder: Path, *, times: int = 1, limit: int | None = None
 ) -> list[Path]:
-    """Write the images of a source as files, each so many times under another name."""
+    """Write the images of a source as files, each ``times`` times under different names."""
     files = []
     images = (item for item in read_items(storage.resolve(source)) if item.kind == "image")
     for copy in range(times):
@@ -430,18 +431,18 @@ def copy_images(
 
 
 def emotions(place: str) -> dict[tuple[str, int], str]:
-    """Return what each face of each image was named, by the image's name below a place."""
+    """Return the emotion of each face, by the image's path below a place and the face's number."""
     store, path = storage.filesystem(storage.join(place, "labels", FACES))
     rows = pq.read_table(path, filesystem=store).to_pylist()
     return {(row["image"].removeprefix(place), row["face"]): row["emotion"] for row in rows}
 
 
 NUM_DRAWN = 1000
-"""Faces that are drawn, whatever the number of files: a file has 65,000 names at most."""
+"""Number of different faces. Each file can have at most 65,000 hard links."""
 
 
 def link_faces(folder: Path, size: int) -> None:
-    """Write a thousand drawn faces, and give them so many names, a thousand a folder."""
+    """Write a thousand drawn faces, and hard links to them in folders of a thousand files."""
     images, _ = draw_faces(NUM_DRAWN, seed=0)
     for number in range(size):
         group, member = divmod(number, NUM_DRAWN)
@@ -455,7 +456,7 @@ def link_faces(folder: Path, size: int) -> None:
 
 
 def write_stub(folder: Path) -> str:
-    """Write an untrained network of one convolution, and return where it is."""
+    """Write an untrained network of one convolution as a checkpoint, and return its location."""
     network, architecture = build_model("conv1"), {"name": "conv1", "arguments": {}}
     for name, content in pack_checkpoint(network, architecture).items():
         storage.write_bytes(storage.join(str(folder), name), content)

@@ -1,4 +1,4 @@
-"""What a benchmark asks of memory: the most that its process held, and Ray's object store took."""
+"""Peak memory of a benchmark: of its own process, and of Ray's object store."""
 
 import os
 import threading
@@ -13,11 +13,11 @@ EVERY_SECONDS = 0.02
 
 @dataclass
 class Peaks:
-    """The most memory that was seen, in bytes.
+    """Peaks of memory in bytes.
 
     Attributes:
-        driver: Held by this process since it began.
-        object_store: Shared memory, where Ray keeps its objects, beyond what was in use before.
+        driver: Resident memory of this process since its start.
+        object_store: Shared memory, which Ray's object store uses, above what was in use before.
     """
 
     driver: int = 0
@@ -25,8 +25,8 @@ class Peaks:
 
 
 @contextmanager
-def watched() -> Iterator[Peaks]:
-    """Watch memory for a while; the peaks are complete when that is over."""
+def measured_peaks() -> Iterator[Peaks]:
+    """Measure memory during the block. The peaks are complete when it ends."""
     before, peaks, finished = _shared_bytes(), Peaks(), threading.Event()
 
     def watch() -> None:
@@ -44,11 +44,11 @@ def watched() -> Iterator[Peaks]:
 
 
 def _peak_bytes() -> int:
-    """Return the most memory that this process held: getrusage would count its parent's too."""
+    """Return this process's peak of resident memory; getrusage would include its parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _shared_bytes() -> int:
-    held = os.statvfs("/dev/shm")
-    return (held.f_blocks - held.f_bfree) * held.f_frsize
+    usage = os.statvfs("/dev/shm")
+    return (usage.f_blocks - usage.f_bfree) * usage.f_frsize

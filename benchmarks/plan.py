@@ -1,10 +1,10 @@
-"""What plan foretells beside what the jobs then take.
+"""Planned durations of jobs compared with their real durations.
 
     python benchmarks/plan.py --detector-weights face_detection_yunet_2023mar.onnx
     python benchmarks/plan.py --num-crops 40000 --coefficients costs.json
 
-The coefficients are measured on small jobs, the jobs here are several times as large; all on the
-same cores, Ray already up. It ends with code 1 where one is off by more than a fifth.
+The coefficients are measured on small jobs. The jobs here are several times as large. All run on
+the same cores, with Ray already started. The exit code is 1 if a plan is off by more than a fifth.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ def main(
     """Compare plans with runs.
 
     Args:
-        num_crops: Faces to label.
-        num_photographs: Photographs of a megapixel to label.
-        num_examples: Faces to train on, an eighth as many besides to score on.
-        num_epochs: Passes over them.
-        detector_weights: YuNet's ONNX file; without it there are no photographs.
-        coefficients: File to read; by default they are measured first.
-        output: File to write them to.
+        num_crops: Number of face crops to label.
+        num_photographs: Number of photographs of one megapixel to label.
+        num_examples: Number of examples to train on. An eighth as many more are scored.
+        num_epochs: Number of passes over the training examples.
+        detector_weights: YuNet's ONNX file. Without it, no photographs are labeled.
+        coefficients: JSON file of the coefficients to read. By default they are measured first.
+        output: JSON file to write the coefficients to.
     """
     session.connect()
     shape = ClusterShape(1, int(ray.cluster_resources()["CPU"]))
@@ -64,20 +64,21 @@ def main(
     print(costs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        off = [
-            tell("train", *run_train(folder, num_examples, num_epochs, shape, costs)),
-            tell("label, crops", *run_crops(folder, num_crops, shape, costs)),
+        errors = [
+            report("train", *run_train(folder, num_examples, num_epochs, shape, costs)),
+            report("label, crops", *run_crops(folder, num_crops, shape, costs)),
         ]
         if has_photographs:
-            told = run_photographs(folder, num_photographs, shape, costs, detector_weights)
-            off.append(tell("label, photographs", *told))
-    return int(max(off) > TOLERANCE)
+            seconds = run_photographs(folder, num_photographs, shape, costs, detector_weights)
+            errors.append(report("label, photographs", *seconds))
+    return int(max(errors) > TOLERANCE)
 
 
-def tell(job: str, planned: float, taken: float) -> float:
-    off = planned / taken - 1
-    print(f"{job}: planned {planned:.1f} s, taken {taken:.1f} s, {off:+.1%}", flush=True)
-    return abs(off)
+def report(job: str, planned: float, actual: float) -> float:
+    """Print planned and actual seconds, and return the relative error."""
+    error = planned / actual - 1
+    print(f"{job}: planned {planned:.1f} s, actual {actual:.1f} s, {error:+.1%}", flush=True)
+    return abs(error)
 
 
 def run_crops(
@@ -88,20 +89,20 @@ def run_crops(
     planned = plan_label(number, shape, costs, megapixels=None)
     output = folder / "labels"
     with quietly():
-        told = label.run(
+        result = label.run(
             LabelConfig(images=str(folder / "crops.zip"), output=str(output), detector="none")
         )
     files = [*(output / "faces").iterdir()]
     written = sum(file.stat().st_size for file in files)
     print(f"label: planned {planned.output_bytes:,} bytes, written {written:,}")
     print(f"label: planned {chunk_sizes(number)[1]} chunks, written {len(files)}")
-    return planned.seconds, told["seconds"]
+    return planned.seconds, result["seconds"]
 
 
 def run_photographs(
     folder: Path, number: int, shape: ClusterShape, costs: Coefficients, weights: str
 ) -> tuple[float, float]:
-    """Label drawn faces as large as photographs, in which the detector finds none."""
+    """Label drawn faces of the size of photographs, in which the detector finds no faces."""
     (folder / "photographs").mkdir()
     faces, _ = draw_faces(16, seed=3)
     encoded = [encode(photograph(face), "JPEG") for face in faces]
@@ -109,15 +110,15 @@ def run_photographs(
         (folder / "photographs" / f"{place:05d}.jpg").write_bytes(encoded[place % len(encoded)])
     planned = plan_label(number, shape, costs, megapixels=MEGAPIXELS, faces_per_image=0.0)
     with quietly():
-        told = label.run(
+        result = label.run(
             LabelConfig(
                 images=str(folder / "photographs"),
                 output=str(folder / "found"),
                 detector_weights=weights,
             )
         )
-    print(f"label, photographs: {told['faces']} faces in {told['images']}")
-    return planned.seconds, told["seconds"]
+    print(f"label, photographs: {result['faces']} faces in {result['images']}")
+    return planned.seconds, result["seconds"]
 
 
 def run_train(
@@ -130,10 +131,10 @@ def run_train(
     planned = plan_train(number, num_epochs, shape, costs)
     with quietly():
         ingest.run(IngestConfig(source=(str(folder / "drawn.csv"),), output=data))
-        told = train.run(
+        result = train.run(
             TrainConfig(dataset=data, output=str(folder / "run"), num_epochs=num_epochs)
         )
-    return planned.seconds, told["seconds"]
+    return planned.seconds, result["seconds"]
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""The bundled network behind FastAPI alone: what serve is measured against.
+"""A rival of serve: the bundled network behind plain FastAPI.
 
     python benchmarks/rival_fastapi.py {fastapi,own} --port 8000
 
-``fastapi`` is as people write it: a queue that fills batches, and no limits, token or detector.
-``own`` is serve's own application in its place, to tell what that costs from what Ray costs.
+``fastapi`` is what people commonly write: a queue that forms batches, without limits, token or
+detector. ``own`` runs serve's own application with the same queue, to separate the cost of the
+application from the cost of Ray.
 """
 
 import argparse
@@ -33,43 +34,43 @@ def to_crop(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("L").resize((48, 48)))
 
 
-def to_answer(predictor: Predictor, probs: np.ndarray) -> dict[str, Any]:
-    named = dict(zip(predictor.class_names, probs.tolist(), strict=True))
-    return {"emotion": max(named, key=named.__getitem__), "probabilities": named}
+def to_response(predictor: Predictor, probs: np.ndarray) -> dict[str, Any]:
+    by_class = dict(zip(predictor.class_names, probs.tolist(), strict=True))
+    return {"emotion": max(by_class, key=by_class.__getitem__), "probabilities": by_class}
 
 
 class Batches:
-    """A queue, and a task that empties it a batch at a time."""
+    """A queue of crops, and a task that classifies them in batches."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor, self.network = predictor, ThreadPoolExecutor(1)
         self.queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = asyncio.Queue()
 
     async def probs(self, crop: np.ndarray) -> np.ndarray:
-        """Return probabilities float32 (C,) of a crop, when its batch is done."""
-        answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self.queue.put_nowait((crop, answer))
-        return await answer
+        """Return the probabilities float32 (C,) of a crop when its batch is classified."""
+        result: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        self.queue.put_nowait((crop, result))
+        return await result
 
     async def work(self) -> None:
-        """Classify batches for ever."""
+        """Classify batches forever."""
         loop = asyncio.get_running_loop()
         while True:
-            batch = await self._take()
+            batch = await self._next_batch()
             crops = np.stack([crop for crop, _ in batch])
             probs = await loop.run_in_executor(self.network, self.predictor.predict_probs, crops)
-            for (_, answer), row in zip(batch, probs, strict=True):
-                if not answer.done():
-                    answer.set_result(row)
+            for (_, result), row in zip(batch, probs, strict=True):
+                if not result.done():
+                    result.set_result(row)
 
     @contextlib.asynccontextmanager
     async def running(self, _app: FastAPI) -> AsyncIterator[None]:
-        """Work beside an application."""
-        working = asyncio.create_task(self.work())
+        """Run the task for the lifetime of an application."""
+        task = asyncio.create_task(self.work())
         yield
-        working.cancel()
+        task.cancel()
 
-    async def _take(self) -> list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]:
+    async def _next_batch(self) -> list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]:
         batch = [await self.queue.get()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BATCH_WAIT_SECONDS):
@@ -79,7 +80,7 @@ class Batches:
 
 
 def serve_fastapi(port: int) -> None:
-    """FastAPI in one process, its network on as many threads as there are CPUs."""
+    """Run FastAPI in one process, with one thread of the network for each CPU."""
     torch.set_num_threads(os.cpu_count() or 1)
     batches = Batches(Predictor.load())
     batches.predictor.predict_probs(np.zeros((1, 48, 48), np.uint8))
@@ -93,13 +94,13 @@ def serve_fastapi(port: int) -> None:
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:
         crop = to_crop(await request.body())
-        return to_answer(batches.predictor, await batches.probs(crop))
+        return to_response(batches.predictor, await batches.probs(crop))
 
     uvicorn.run(app, port=port, log_level="error")
 
 
 def serve_own(port: int) -> None:
-    """Serve's own application in one process without Ray, with this file's queue."""
+    """Run serve's own application in one process without Ray, with this file's queue."""
     torch.set_num_threads(os.cpu_count() or 1)
     batches = Batches(Predictor.load())
 

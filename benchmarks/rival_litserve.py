@@ -1,8 +1,8 @@
-"""The bundled network behind LitServe (pip install litserve): what serve is measured against.
+"""A rival of serve: the bundled network behind LitServe (pip install litserve).
 
     python benchmarks/rival_litserve.py --port 8000
 
-It takes JSON with base64: of bodies, LitServe reads JSON and forms alone.
+It accepts images as base64 in JSON, because LitServe reads only JSON and forms.
 """
 
 import argparse
@@ -13,15 +13,15 @@ from typing import Any
 import litserve
 import numpy as np
 import torch
-from rival_fastapi import BATCH_WAIT_SECONDS, MAX_BATCH_SIZE, to_answer, to_crop
+from rival_fastapi import BATCH_WAIT_SECONDS, MAX_BATCH_SIZE, to_crop, to_response
 
 from fer.models.predictor import Predictor
 
 
 class Api(litserve.LitAPI):
-    """What LitServe asks of a model; its workers must be able to import it."""
+    """LitServe's interface of a model. It is at module level because workers import it."""
 
-    def setup(self, device: str) -> None:  # noqa: ARG002, D102 - LitServe's
+    def setup(self, device: str) -> None:  # noqa: ARG002, D102 - LitServe's signature
         torch.set_num_threads(1)
         self.predictor = Predictor.load(device="cpu")
         self.predictor.predict_probs(np.zeros((1, 48, 48), np.uint8))
@@ -39,7 +39,7 @@ class Api(litserve.LitAPI):
         return list(output)
 
     def encode_response(self, output: np.ndarray) -> dict[str, Any]:  # noqa: D102
-        return to_answer(self.predictor, output)
+        return to_response(self.predictor, output)
 
 
 if __name__ == "__main__":

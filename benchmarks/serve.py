@@ -1,15 +1,15 @@
-"""How fast serve answers beside the same network in plain servers, and what it costs to start.
+"""Speed of serve compared with plain servers of the same network, and its time to start.
 
     python benchmarks/serve.py crops
     python benchmarks/serve.py overload
     python benchmarks/serve.py photos photos/ --detector-weights face_detection_yunet_2023mar.onnx
 
-Servers take turns on the same cores, asked by `wrk` (https://github.com/wg/wrk, apt install wrk),
-which takes a part of them too. `fer serve` has a replica a CPU, with Serve's own proxy or with
-HAProxy (the environment in HAPROXY, below); its rivals, in files of their own, are FastAPI with
-a batch queue by hand, serve's own application with that queue, and LitServe where it is installed.
-The bare rate is the network's alone, on decoded crops. Beside each rate stands what an answer takes
-of the CPUs, by process.
+Servers take turns on the same cores. The load comes from `wrk` (https://github.com/wg/wrk, apt
+install wrk), which uses a share of the cores too. `fer serve` has one replica for each CPU, with
+Serve's own proxy or with HAProxy (environment HAPROXY below). Its rivals, in files of their own,
+are FastAPI with a hand-written batch queue, serve's own application with that queue, and LitServe
+if it is installed. The bare rate is that of the network alone on decoded crops. With each rate, the
+benchmark prints the CPU time of a response, by process.
 """
 
 import contextlib
@@ -65,14 +65,14 @@ end
 
 @dataclass(frozen=True)
 class Server:
-    """A server to be asked.
+    """A server to measure.
 
     Attributes:
-        name: What it is called.
-        command: Starts it, but for its port.
-        path: Where it takes pictures.
-        environment: What it needs besides.
-        takes_json: Whether a picture is base64 in JSON, and not the body.
+        name: Its name in the output.
+        command: Command that starts it, without the port.
+        path: Path of its predictions.
+        environment: Environment variables that it needs.
+        takes_json: Whether a request is JSON with a base64 image; otherwise the image is the body.
     """
 
     name: str
@@ -84,14 +84,14 @@ class Server:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw.
+    """Results of wrk.
 
     Attributes:
-        rate: Good answers a second.
-        p50: Milliseconds, of all answers.
-        p99: Milliseconds.
-        refused: Answers that were not good.
-        costs: What an answer takes of the CPUs, by process.
+        rate: Successful responses per second.
+        p50: Median latency in milliseconds, over all responses.
+        p99: 99th percentile of the latency in milliseconds.
+        refused: Number of responses that were not successful.
+        costs: CPU time of a response, by process.
     """
 
     rate: float
@@ -102,8 +102,8 @@ class Load:
 
     def __str__(self) -> str:
         refused = f", {self.refused} refused" if self.refused else ""
-        took = f"p50 {self.p50:6.0f} ms, p99 {self.p99:6.0f} ms{refused}"
-        return f"{self.rate:6.0f} /s, {took} (CPU ms an answer: {self.costs})"
+        latency = f"p50 {self.p50:6.0f} ms, p99 {self.p99:6.0f} ms{refused}"
+        return f"{self.rate:6.0f} /s, {latency} (CPU ms per response: {self.costs})"
 
 
 def fer_servers(*flags: str) -> list[Server]:
@@ -130,7 +130,7 @@ def rivals() -> list[Server]:
 
 @contextlib.contextmanager
 def running(server: Server) -> Iterator[tuple[str, psutil.Process]]:
-    """Start a server; once it has answered, yield its address and its process."""
+    """Start a server, wait until it is ready, and yield its address and its process."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = {**os.environ, **dict(server.environment)}
@@ -147,8 +147,8 @@ def running(server: Server) -> Iterator[tuple[str, psutil.Process]]:
     try:
         wait_until_ready(process, address)
         replicas = [size for name, size in memory(process) if "ServeReplica" in name]
-        told = f", {np.median(replicas):.0f} MiB a replica" if replicas else ""
-        print(f"{server.name}: ready after {time.perf_counter() - start:.1f} s{told}", flush=True)
+        size = f", {np.median(replicas):.0f} MiB a replica" if replicas else ""
+        print(f"{server.name}: ready after {time.perf_counter() - start:.1f} s{size}", flush=True)
         yield address, psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGINT)
@@ -161,7 +161,9 @@ def running(server: Server) -> Iterator[tuple[str, psutil.Process]]:
 def wait_until_ready(process: subprocess.Popen[bytes], address: str) -> None:
     while True:
         if process.poll() is not None:
-            raise SystemExit(f"A server ended with code {process.returncode} before it answered.")
+            raise SystemExit(
+                f"The server exited with code {process.returncode} before it was ready."
+            )
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"{address}/readyz", timeout=5).close()
             return
@@ -169,40 +171,40 @@ def wait_until_ready(process: subprocess.Popen[bytes], address: str) -> None:
 
 
 def memory(process: subprocess.Popen[bytes]) -> list[tuple[str, float]]:
-    """Return name and private memory in MiB of each process that a server started."""
-    held = []
+    """Return the name and the private memory in MiB of each process that a server started."""
+    sizes = []
     for child in psutil.Process(process.pid).children(recursive=True):
-        # Ray starts and ends workers at any time.
+        # Ray may end a worker process at any time.
         with contextlib.suppress(psutil.Error):
             name = " ".join(child.cmdline())
-            held.append((name, child.memory_full_info().uss / 2**20))
-    return held
+            sizes.append((name, child.memory_full_info().uss / 2**20))
+    return sizes
 
 
 def cpu_seconds(process: psutil.Process) -> Counter[str]:
-    """Return what a server's processes have used of the CPUs so far, by their names."""
+    """Return the CPU time that a server's processes have used so far, by their names."""
     used: Counter[str] = Counter()
-    for each in [process, *process.children(recursive=True)]:
+    for member in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
-            times = each.cpu_times()
-            used[short_name(each)] += times.user + times.system
+            times = member.cpu_times()
+            used[short_name(member)] += times.user + times.system
     return used
 
 
 def short_name(process: psutil.Process) -> str:
-    """Return an actor's class, without the method that it runs, or a program's name."""
+    """Return the class of an actor, without the method that it runs, or the program's name."""
     first = (process.cmdline() or ["?"])[0]
     name = first.split(".")[0] if first.startswith("ray::") else Path(first).name
     return name.removeprefix("ray::")
 
 
-def costs(process: psutil.Process, before: Counter[str], answers: int) -> str:
-    """Return milliseconds of the CPUs an answer, of the processes that took the most."""
+def cpu_costs(process: psutil.Process, before: Counter[str], responses: int) -> str:
+    """Return CPU milliseconds per response of the four processes that used the most."""
     used = (cpu_seconds(process) - before).most_common(4)
-    return ", ".join(f"{name} {1000 * cpu / max(1, answers):.2f}" for name, cpu in used)
+    return ", ".join(f"{name} {1000 * cpu / max(1, responses):.2f}" for name, cpu in used)
 
 
-def ask(
+def load_server(
     server: tuple[str, psutil.Process],
     path: str,
     bodies: Sequence[Path],
@@ -212,7 +214,7 @@ def ask(
     *,
     pause_ms: float | None = None,
 ) -> Load:
-    """Ask a server for some seconds, each client again when it is answered, or a pause later."""
+    """Load a server. Each client sends its next request after a response and a pause."""
     address, process = server
     pause = {} if pause_ms is None else {"PAUSE_MS": f"{pause_ms:.0f}"}
     before = cpu_seconds(process)
@@ -220,7 +222,7 @@ def ask(
         script.write(SCRIPT)
         script.flush()
         timing = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "--latency"]
-        told = subprocess.run(
+        output = subprocess.run(
             ["wrk", *timing, "-s", script.name, address + path],
             check=True,
             capture_output=True,
@@ -232,24 +234,24 @@ def ask(
                 **pause,
             },
         ).stdout
-    if broken := re.search(r"Socket errors: (.*)", told):
-        print(f"{address}: connections broke: {broken[1]}", file=sys.stderr)
-    total = int(re.search(r"(\d+) requests in", told)[1])
-    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
+    if broken := re.search(r"Socket errors: (.*)", output):
+        print(f"{address}: connections failed: {broken[1]}", file=sys.stderr)
+    total = int(re.search(r"(\d+) requests in", output)[1])
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
     bad = int(refused[1]) if refused else 0
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1]) * (1 - bad / max(1, total))
-    costing = costs(process, before, total)
-    return Load(rate, percentile(told, "50%"), percentile(told, "99%"), bad, costing)
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]) * (1 - bad / max(1, total))
+    costs = cpu_costs(process, before, total)
+    return Load(rate, percentile(output, "50%"), percentile(output, "99%"), bad, costs)
 
 
-def percentile(told: str, which: str) -> float:
-    """Return a latency in milliseconds."""
-    number, unit = re.search(rf"\s{which}\s+([\d.]+)(us|ms|s|m)\b", told).groups()
+def percentile(output: str, which: str) -> float:
+    """Return a percentile of the latency in milliseconds, read from the output of wrk."""
+    number, unit = re.search(rf"\s{which}\s+([\d.]+)(us|ms|s|m)\b", output).groups()
     return float(number) * {"us": 1e-3, "ms": 1, "s": 1e3, "m": 6e4}[unit]
 
 
 def write_bodies(folder: Path) -> tuple[Path, Path, Path]:
-    """Write a crop as JPEG, the same as JSON, and a form of 32; return all."""
+    """Write a crop as JPEG, the same crop in JSON, and a form with 32 crops; return the files."""
     crops = [encode_jpeg(image) for image in draw_faces(NUM_CROPS, seed=0)[0]]
     heads = [
         f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
@@ -264,7 +266,7 @@ def write_bodies(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def bare_rate(seconds: float = 5.0) -> float:
-    """Return crops a second of the network alone, on all CPUs."""
+    """Return crops per second of the network alone, on all CPUs."""
     torch.set_num_threads(os.cpu_count() or 1)
     predictor, images = Predictor.load(), draw_faces(NUM_CROPS, seed=0)[0]
     predictor.predict_probs(images)
@@ -276,10 +278,10 @@ def bare_rate(seconds: float = 5.0) -> float:
 
 
 def crops(seconds: int = 15) -> None:
-    """Crops, 32 a request and one a request.
+    """Measure face crops: 32 in each request, and one in each request.
 
     Args:
-        seconds: How long each server is asked each way.
+        seconds: Duration of each measurement.
     """
     form = f"multipart/form-data; boundary={BOUNDARY}"
     with tempfile.TemporaryDirectory() as name:
@@ -288,56 +290,62 @@ def crops(seconds: int = 15) -> None:
         print(f"the network alone: {bare:.0f} crops/s", flush=True)
         for server in [*fer_servers("--detector", "none"), *rivals()]:
             single = (one_json, "application/json") if server.takes_json else (one, "image/jpeg")
-            with running(server) as at:
-                ask(at, server.path, [single[0]], single[1], 8, 3)
+            with running(server) as running_server:
+                load_server(running_server, server.path, [single[0]], single[1], 8, 3)
                 if server.path == "/v1/predict":
-                    load = ask(at, server.path, [batch], form, 4, seconds)
+                    load = load_server(running_server, server.path, [batch], form, 4, seconds)
                     share = load.rate * NUM_CROPS / bare
-                    print(f"  32 a request, 4 at a time: {load}; {share:.2f} of the network alone")
-                load = ask(at, server.path, [single[0]], single[1], 64, seconds)
-                print(f"  one a request, 64 at a time: {load}", flush=True)
+                    print(f"  32 per request, 4 clients: {load}; {share:.2f} of the network alone")
+                load = load_server(running_server, server.path, [single[0]], single[1], 64, seconds)
+                print(f"  1 per request, 64 clients: {load}", flush=True)
 
 
 def overload(seconds: int = 15, times: int = 10) -> None:
-    """Crops, one a request, as many as can be answered and so many times as many.
+    """Measure overload: one crop in each request, at capacity and at a multiple of it.
 
     Args:
-        seconds: How long each server is asked each way.
-        times: Requests that come, to those that the server answered from 64 clients.
+        seconds: Duration of each measurement.
+        times: Ratio of the request rate to the rate that the server reached with 64 clients.
     """
     with tempfile.TemporaryDirectory() as name:
         one, _, _ = write_bodies(Path(name))
         for server in fer_servers("--detector", "none"):
-            with running(server) as at:
-                ask(at, server.path, [one], "image/jpeg", 8, 3)
-                load = ask(at, server.path, [one], "image/jpeg", 64, seconds)
+            with running(server) as running_server:
+                load_server(running_server, server.path, [one], "image/jpeg", 8, 3)
+                load = load_server(running_server, server.path, [one], "image/jpeg", 64, seconds)
                 print(f"  64 clients: {load}", flush=True)
                 clients = 64 * times
                 pause_ms = 1000 * clients / (times * load.rate)
-                load = ask(
-                    at, server.path, [one], "image/jpeg", clients, seconds, pause_ms=pause_ms
+                load = load_server(
+                    running_server,
+                    server.path,
+                    [one],
+                    "image/jpeg",
+                    clients,
+                    seconds,
+                    pause_ms=pause_ms,
                 )
-                print(
-                    f"  {clients} clients, each again after {pause_ms:.0f} ms: {load}", flush=True
-                )
+                print(f"  {clients} clients with pauses of {pause_ms:.0f} ms: {load}", flush=True)
 
 
 def photos(
     folder: Annotated[Path, tyro.conf.Positional], detector_weights: Path, seconds: int = 15
 ) -> None:
-    """Photographs, one a request.
+    """Measure photographs, one in each request.
 
     Args:
-        folder: JPEG files, taken in turns.
+        folder: Folder of JPEG files, which are sent in turn.
         detector_weights: YuNet's ONNX file.
-        seconds: How long a server is asked by each number of clients.
+        seconds: Duration of each measurement.
     """
     files = sorted(folder.rglob("*.jpg"))[:64]
     for server in fer_servers("--detector-weights", str(detector_weights)):
-        with running(server) as at:
+        with running(server) as running_server:
             for clients in (1, 8, 64):
-                load = ask(at, server.path, files, "image/jpeg", clients, seconds)
-                print(f"  photographs, {clients:2} at a time: {load}", flush=True)
+                load = load_server(
+                    running_server, server.path, files, "image/jpeg", clients, seconds
+                )
+                print(f"  photographs, {clients:2} clients: {load}", flush=True)
 
 
 if __name__ == "__main__":

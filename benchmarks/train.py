@@ -1,12 +1,12 @@
-"""What data-parallel training costs beside the bare loop of the same step.
+"""Speed of the train job compared with a bare training loop of the same step.
 
     python benchmarks/train.py                   # the deep network on drawn faces
     python benchmarks/train.py --model shallow
 
-The bare loop is a dozen lines of PyTorch over images that lie in memory: the same network,
-precision, augmentation, loss and optimizer, nothing else. The job does the same with one worker of
-all CPUs, and with two that share them. They take turns on the same cores; what counts is the ratio
-of the medians.
+The bare loop is a dozen lines of PyTorch over images in memory, with the same network, precision,
+augmentation, loss and optimizer, and nothing else. The job runs with one worker on all CPUs, and
+with two workers that share them. They take turns on the same cores. The result is the ratio of the
+medians.
 """
 
 import argparse
@@ -49,23 +49,23 @@ def make_dataset(folder: Path) -> str:
 
 
 def bare_loop(config: TrainConfig) -> float:
-    """Return images a second of one epoch after a warm-up of two steps."""
+    """Return images per second over one epoch, after two warm-up steps."""
     examples = open_dataset(config.dataset).read_split("train")
     images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
     model = build_model(config.model).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(), config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
-    loss_of = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(labels)).split(BATCH_SIZE)
-    for step, chosen in enumerate([*order[:2], *order]):
+    for step, rows in enumerate([*order[:2], *order]):
         if step == 2:
             start = time.perf_counter()
-        batch = Augmentation.draw(len(chosen), generator).apply(standardize(images[chosen]))
+        batch = Augmentation.draw(len(rows), generator).apply(standardize(images[rows]))
         with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(CPU)):
             logits = model(batch.contiguous(memory_format=torch.channels_last))
-        loss = loss_of(logits.float(), labels[chosen])
+        loss = criterion(logits.float(), labels[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -74,7 +74,7 @@ def bare_loop(config: TrainConfig) -> float:
 
 
 def job(config: TrainConfig) -> float:
-    """Return images a second of the second epoch of two."""
+    """Run two epochs and return images per second in the second."""
     with contextlib.redirect_stderr(io.StringIO()):
         train.run(config)
     lines = (Path(config.output) / "metrics.jsonl").read_text().splitlines()
@@ -93,11 +93,12 @@ def measure_speed(data: str, model: str, folder: Path, repeats: int) -> None:
     for name, rate in medians.items():
         ratio = rate / medians["bare loop"]
         print(f"{model}, {name:9} {rate:6.0f} images/s; {ratio:.2f} of the bare loop")
-    print(f"2 workers of half the CPUs are {medians['2 workers'] / medians['1 worker']:.2f} of one")
+    ratio = medians["2 workers"] / medians["1 worker"]
+    print(f"2 workers on half the CPUs each: {ratio:.2f} of 1 worker")
 
 
-def measure_waiting(data: str, model: str) -> None:
-    """Print what making batches takes of an epoch, and a checkpoint's time and size."""
+def measure_overhead(data: str, model: str) -> None:
+    """Print the share of an epoch that making batches takes, and a checkpoint's time and size."""
     config = TrainConfig(dataset=data, output="unused", model=model, num_epochs=1)
     opened = open_dataset(data)
     run = Run.create(build_recipe(config, CPU), build_architecture(config, opened), CPU)
@@ -105,7 +106,7 @@ def measure_waiting(data: str, model: str) -> None:
     start = time.perf_counter()
     num_batches = sum(1 for _ in batches.train_batches(epoch=0))
     batches_seconds = time.perf_counter() - start
-    (metrics,) = run.epochs(run.network, batches, advance=lambda _step, _said: None)
+    (metrics,) = run.epochs(run.network, batches, advance=lambda _step, _details: None)
     epoch_seconds = num_batches * BATCH_SIZE / metrics["images_per_second"]
     print(f"{model}, making batches: {batches_seconds / epoch_seconds:.2%} of an epoch")
     start = time.perf_counter()
@@ -125,7 +126,7 @@ def main() -> None:
         data = make_dataset(folder)
         measure_speed(data, arguments.model, folder, arguments.repeats)
         ray.shutdown()
-        measure_waiting(data, arguments.model)
+        measure_overhead(data, arguments.model)
 
 
 if __name__ == "__main__":
