@@ -5,7 +5,7 @@ import pytest
 from ray_jobs.__main__ import main, spread_repeatable
 
 
-def test_values_after_one_flag_are_as_those_after_several():
+def test_one_flag_with_several_values_equals_repeated_flags():
     once = ["evaluate", "--checkpoint", "a", "b", "--split", "val"]
     assert spread_repeatable(once) == [
         *("evaluate", "--checkpoint", "a", "--checkpoint", "b", "--split", "val"),
@@ -53,7 +53,7 @@ def test_misuse_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
 
 
 @pytest.mark.parametrize("arguments", ["", "train", "nothing", "train --datset a --output b"])
-def test_what_is_not_understood_names_the_flag(arguments, capsys):
+def test_unknown_jobs_and_flags_exit_with_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments.split())
     assert caught.value.code == 2
@@ -67,7 +67,7 @@ def test_relative_locations_of_a_submitted_job_are_refused(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("address", ["http://head:8265", "ray://head:10001"])
-def test_an_address_that_takes_submitted_jobs(monkeypatch, capsys, tmp_path, address):
+def test_rejects_an_address_for_submitted_jobs(monkeypatch, capsys, tmp_path, address):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
