@@ -467,9 +467,9 @@ class DemoConfig:
 
     output: Location = "demo"
     """Folder where all results of the demo are written."""
-    num_faces: int = 2000
+    num_faces: int = 1000
     """Number of faces to draw, at least 100."""
-    num_epochs: int = 6
+    num_epochs: int = 3
     """Number of passes over the training split for each network, at least 1."""
     seed: int = 0
     """Random seed of the drawn faces and of training, from 0 to 4294967295."""
