@@ -1,11 +1,13 @@
 """Drawn faces, and checkpoints that were never trained: what most tests start from."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from plates import draw_plates, plate_detector
 
 from fer import storage
 from fer.checkpoint import pack_checkpoint
@@ -65,6 +67,38 @@ def real_photographs():
     if not folder.exists():
         pytest.skip("no photographs lie beside the project")
     return folder
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A photograph of three faces, and the detector that finds them.
+
+    Attributes:
+        weights: The detector's, an ONNX file.
+        file: The photograph, a JPEG file of 500 by 375 pixels.
+        width: Some of the faces are wider, and some narrower, in pixels.
+    """
+
+    weights: bytes
+    file: bytes
+    width: float
+
+
+THREE = ((90, 100, 44, 54, 0), (300, 130, 56, 56, 25), (440, 300, 34, 40, -30))
+"""Plates that stand for three faces: see ``draw_plates``."""
+
+
+@pytest.fixture(scope="session", params=["plates", "yunet"])
+def crowd(request):
+    """Three plates and a network that finds such; where they are at hand, people and YuNet."""
+    if request.param == "yunet":
+        weights = request.getfixturevalue("yunet")
+        folder = request.getfixturevalue("real_photographs")
+        file = folder / "dlib" / "examples_faces_2008_002506.jpg"
+        return Crowd(weights, file.read_bytes(), width=85)
+    buffer = io.BytesIO()
+    Image.fromarray(draw_plates((500, 375), THREE)).save(buffer, "JPEG", quality=95)
+    return Crowd(plate_detector(), buffer.getvalue(), width=40)
 
 
 @pytest.fixture(scope="session")

@@ -337,7 +337,7 @@ def lying(photograph):
     """A JPEG file that lies on its side, and says so in EXIF."""
     buffer, exif = io.BytesIO(), Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    with Image.open(photograph) as image:
+    with Image.open(io.BytesIO(photograph)) as image:
         image.rotate(90, expand=True).save(buffer, "JPEG", exif=exif)
     return {"name": "lying.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()}
 
@@ -357,15 +357,14 @@ def drawn(page, points):
     )
 
 
-def test_boxes_lie_on_the_faces_of_a_photograph(
-    open_page, browser, predictor, yunet, real_photographs
-):
-    photograph = lying(real_photographs / "dlib" / "examples_faces_2008_002506.jpg")
-    with serving(build_api(Answerer(predictor, yunet), Limits())) as url:
+def test_boxes_lie_on_the_faces_of_a_photograph(open_page, browser, predictor, crowd):
+    photograph = lying(crowd.file)
+    with serving(build_api(Answerer(predictor, crowd.weights), Limits())) as url:
         page = open_page(url)
         with page.expect_response("**/v1/predict*") as answered:
             upload(page, photograph)
         faces = answered.value.json()["results"][0]["faces"]
+        assert len(faces) == 3
         expect(page.locator(".face")).to_have_count(len(faces))
         expect(articles(page)).to_contain_text("500 × 375")
         expect(articles(page)).to_contain_text(f"{len(faces)} faces: ")
