@@ -39,7 +39,6 @@ from fer.models import Layers
 from fer.precision import has_fast_bfloat16
 from fer.predictor import resolve_checkpoint
 from fer.recipe import Recipe, seed_of_epoch, steps_per_epoch
-from fer.reports import figures
 from fer.run import METRICS, Run
 from fer.targets import NO_VOTES
 from ray_jobs import cluster, locations, outputs, streaming
@@ -431,6 +430,8 @@ def _finish(config: TrainConfig, result: Result) -> None:
         raise JobError(_told_where(result.return_value, result, config))
     if not result.best_checkpoints:
         raise JobError("Training ended before an epoch did: nothing was kept.")
+    from fer.reports import figures  # noqa: PLC0415 - every worker would wait for its plots
+
     kept = _best(result, config)
     epochs = from_json_lines(storage.read_bytes(storage.join(config.output, METRICS)))
     curves = figures.training_curves(epochs)
