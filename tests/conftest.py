@@ -1,5 +1,6 @@
 """Drawn faces, and checkpoints that were never trained: what most tests start from."""
 
+import gc
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,13 @@ from fer import storage
 from fer.checkpoint import pack_checkpoint
 from fer.drawings import draw_faces
 from fer.models import build_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_for_good():
+    """A job that fails collects garbage: not that of all that tests import, time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def test_a_network_comes_back_as_it_was(tmp_path, save_network):
 def test_a_committee_averages_by_weight(tmp_path, save_network, faces):
     images = faces[0]
     save_network(tmp_path / "a", seed=1)
-    save_network(tmp_path / "b", "deep", seed=2)
+    save_network(tmp_path / "b", "conv1", seed=2)
     committee = {"members": ["a", "b"], "weights": [3, 1], "class_names": EMOTIONS}
     (tmp_path / "config.json").write_text(json.dumps(committee))
     a, b, both = (

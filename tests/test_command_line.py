@@ -95,6 +95,6 @@ def test_relative_locations_of_a_submitted_job_are_refused(monkeypatch, capsys):
 def test_an_address_that_takes_submitted_jobs(monkeypatch, capsys, tmp_path, address):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", address)
-    assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
+    assert main(["demo", "--output", str(tmp_path / "demo"), "--num-faces", "100"]) == 2
     told = capsys.readouterr().err
     assert f"RAY_ADDRESS is {address}, which takes jobs that are submitted" in told

@@ -24,7 +24,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.tensor(draw_faces(1024, seed=5)[0])
+    return torch.tensor(draw_faces(256, seed=5)[0])
 
 
 @pytest.fixture(scope="module")

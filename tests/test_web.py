@@ -391,7 +391,7 @@ def test_the_webcam_is_asked_about_a_frame_at_a_time(open_page, site):
     track = page.evaluate_handle("document.querySelector('video').srcObject.getTracks()[0]")
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("#webcam")).to_be_hidden()
-    assert track.evaluate("track => track.readyState") == "ended"
+    page.wait_for_function("track => track.readyState === 'ended'", arg=track)
     asked = log.count(1)
     page.wait_for_timeout(300)
     assert log.count(1) == asked

@@ -80,7 +80,13 @@ def fer(cluster, capfd):
 @pytest.fixture(scope="session")
 def cluster(s3_server):
     """A cluster of four logical CPUs, whose processes know the S3 server."""
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+    os.environ |= {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        # A process less for each training: no node of this cluster is preempted.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        # As jobs have it on clusters of their own: the next task need not wait for a new process.
+        "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    }
     ray.init(
         address="local",
         num_cpus=4,
@@ -231,9 +237,9 @@ def dataset(cluster, sources, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checkpoint(save_network, tmp_path_factory):
-    """An untrained shallow network."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "shallow"
-    save_network(folder)
+    """An untrained network of two convolutions."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "conv2"
+    save_network(folder, "conv2")
     return folder
 
 

@@ -37,7 +37,7 @@ def test_onnx_answers_as_the_checkpoint_does(fer, checkpoint, tmp_path):
 
 def test_a_committee_is_one_file(fer, save_network, tmp_path):
     for name, seed, normalisation in (("0", 1, "per_image"), ("1", 2, "equalized")):
-        save_network(tmp_path / "both" / name, seed=seed, normalisation=normalisation)
+        save_network(tmp_path / "both" / name, "conv1", seed=seed, normalisation=normalisation)
     (tmp_path / "both" / "config.json").write_text('{"members": ["0", "1"], "weights": [3, 1]}')
     output = tmp_path / "exported"
     fer("export", "--checkpoint", tmp_path / "both", "--output", output)
