@@ -16,6 +16,14 @@ from fer.drawings import draw_faces
 from fer.models import build_model
 
 
+def pytest_collection_modifyitems(items):
+    """Run a file's tests in one process, and all that share the cluster in another."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            name = "cluster" if "jobs" in item.path.parts else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _imported_for_good():
     """A job that fails collects garbage: not that of all that tests import, time and again."""

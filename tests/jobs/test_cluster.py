@@ -16,7 +16,7 @@ from fer import listings, storage
 from fer.drawings import draw_faces
 
 # Clusters of their own, which take some ten seconds each to come up.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes"), pytest.mark.timeout(400)]
 
 NUM_IMAGES = 400
 

@@ -11,7 +11,7 @@ import pytest
 from fer.drawings import draw_faces
 
 # Clusters of their own, whose processes are patched before they start.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 LETHAL = b"lethal"
 SITE = """

@@ -8,7 +8,7 @@ from fer.drawings import draw_faces
 from fer.plan import Coefficients, Shape, plan_label
 from ray_jobs.plan import DEFAULTS
 
-NUM_IMAGES = 600
+NUM_IMAGES = 300
 
 
 @pytest.fixture
