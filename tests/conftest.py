@@ -16,6 +16,7 @@ from fer.drawings import draw_faces
 from fer.models import build_model
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Run a file's tests in one process, and all that share the cluster in another."""
     for item in items:

@@ -2,11 +2,12 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,11 +174,18 @@ def weed_command(folder, ports):
 
 
 def free_ports(number):
+    """Return ports below those that Linux gives out by itself, which are free now."""
+    ports = []
     with ExitStack() as cleanup:
-        sockets = [cleanup.enter_context(closing(socket.socket())) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(ports) < number:
+            probe, port = (
+                cleanup.enter_context(closing(socket.socket())),
+                random.randint(10_000, 32_000),
+            )
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 def wait_for_bucket(server, folder):
