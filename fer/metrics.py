@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, log_loss
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
@@ -100,6 +99,9 @@ def score(labels: np.ndarray, probs: np.ndarray, class_names: Sequence[str]) -> 
         probs: float (N, C), rows that sum to 1.
         class_names: C names.
     """
+    # Training's workers use the rest of this module, and would wait for it.
+    from sklearn.metrics import confusion_matrix, log_loss  # noqa: PLC0415
+
     columns = range(len(class_names))
     preds = probs.argmax(axis=1)
     confusion = confusion_matrix(labels, preds, labels=columns)

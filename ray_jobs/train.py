@@ -32,7 +32,6 @@ from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError
 from fer.models import checkpoint
 from fer.models.layers import Layers
-from fer.reports import figures
 from fer.training.history import from_json_lines
 from fer.training.recipe import seed_of_epoch, steps_per_epoch
 from fer.training.run import METRICS
@@ -301,6 +300,8 @@ def _finish(config: TrainConfig, result: Result) -> None:
         raise JobError(_with_best_epoch(result.return_value, config, result))
     if not result.best_checkpoints:
         raise JobError("Training ended before the first epoch did; there is no checkpoint.")
+    from fer.reports import figures  # noqa: PLC0415 - Ray Train's controller needs no matplotlib
+
     best = _best_checkpoint(config, result)
     epochs = from_json_lines(storage.read_bytes(storage.join(config.output, METRICS)))
     curves = figures.plot_training_curves(epochs)

@@ -1,16 +1,35 @@
 """Fixtures that most tests use: drawn faces and untrained checkpoints."""
 
+import gc
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from plates import draw_plates, plate_detector
 
 from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.models.checkpoint import pack_checkpoint
 from fer.models.convnet import build_model
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Run a file's tests in one process, and all that share the cluster in another."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            name = "cluster" if "jobs" in item.path.parts else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_for_good():
+    """A job that fails collects garbage: not that of all that tests import, time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +84,38 @@ def real_photographs():
     if not folder.exists():
         pytest.skip("the photographs are not next to the project")
     return folder
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A photograph of three faces, and the detector that finds them.
+
+    Attributes:
+        weights: The detector's, an ONNX file.
+        file: The photograph, a JPEG file of 500 by 375 pixels.
+        width: Some of the faces are wider, and some narrower, in pixels.
+    """
+
+    weights: bytes
+    file: bytes
+    width: float
+
+
+THREE = ((90, 100, 44, 54, 0), (300, 130, 56, 56, 25), (440, 300, 34, 40, -30))
+"""Plates that stand for three faces: see ``draw_plates``."""
+
+
+@pytest.fixture(scope="session", params=["plates", "yunet"])
+def crowd(request):
+    """Three plates and a network that finds such; where they are at hand, people and YuNet."""
+    if request.param == "yunet":
+        weights = request.getfixturevalue("yunet")
+        folder = request.getfixturevalue("real_photographs")
+        file = folder / "dlib" / "examples_faces_2008_002506.jpg"
+        return Crowd(weights, file.read_bytes(), width=85)
+    buffer = io.BytesIO()
+    Image.fromarray(draw_plates((500, 375), THREE)).save(buffer, "JPEG", quality=95)
+    return Crowd(plate_detector(), buffer.getvalue(), width=40)
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,6 @@ def test_relative_locations_of_a_submitted_job_are_refused(monkeypatch, capsys):
 def test_rejects_an_address_for_submitted_jobs(monkeypatch, capsys, tmp_path, address):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", address)
-    assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
+    assert main(["demo", "--output", str(tmp_path / "demo"), "--num-faces", "100"]) == 2
     error = capsys.readouterr().err
     assert f"RAY_ADDRESS must be a node's HOST:PORT, such as HOST:6379, but is {address}" in error

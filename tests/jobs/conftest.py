@@ -2,11 +2,12 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,13 @@ def fer(cluster, capfd):
 @pytest.fixture(scope="session")
 def cluster(s3_server):
     """A cluster of four logical CPUs, whose processes know the S3 server."""
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+    os.environ |= {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        # A process less for each training: no node of this cluster is preempted.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        # As jobs have it on clusters of their own: the next task need not wait for a new process.
+        "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    }
     ray.init(
         address="local",
         num_cpus=4,
@@ -167,11 +174,18 @@ def weed_command(folder, ports):
 
 
 def free_ports(number):
+    """Return ports below those that Linux gives out by itself, which are free now."""
+    ports = []
     with ExitStack() as cleanup:
-        sockets = [cleanup.enter_context(closing(socket.socket())) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(ports) < number:
+            probe, port = (
+                cleanup.enter_context(closing(socket.socket())),
+                random.randint(10_000, 32_000),
+            )
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 def wait_for_bucket(server, folder):
@@ -231,9 +245,9 @@ def dataset(cluster, sources, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checkpoint(save_network, tmp_path_factory):
-    """An untrained shallow network."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "shallow"
-    save_network(folder)
+    """An untrained network of two convolutions."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "conv2"
+    save_network(folder, "conv2")
     return folder
 
 

@@ -14,19 +14,19 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def demo(cluster, tmp_path_factory):
     output = tmp_path_factory.mktemp("demo") / "demo"
-    assert main(["demo", "--output", str(output), "--num-faces", "200", "--num-epochs", "1"]) == 0
+    assert main(["demo", "--output", str(output), "--num-faces", "100", "--num-epochs", "1"]) == 0
     return output
 
 
 def test_dataset(demo):
     examples = pq.read_table(demo / "dataset" / "examples")
-    assert len(examples) == 200
+    assert len(examples) == 100
     assert set(examples["split"].to_pylist()) == {"train", "val", "test"}
 
 
 def test_labels_have_one_row_an_image(demo):
     labels = pq.read_table(demo / "labels" / "faces")
-    assert len(labels) == len(set(labels["image"].to_pylist())) == 200
+    assert len(labels) == len(set(labels["image"].to_pylist())) == 100
     assert set(labels["status"].to_pylist()) == {"ok"}
 
 

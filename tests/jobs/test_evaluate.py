@@ -19,8 +19,8 @@ from ray_jobs.config import EvaluateConfig
 @pytest.fixture(scope="module")
 def networks(save_network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
-    save_network(folder / "a", "shallow", seed=1)
-    save_network(folder / "b", "deep", seed=2)
+    save_network(folder / "a", "conv1", seed=1)
+    save_network(folder / "b", "conv2", seed=2)
     return folder / "a", folder / "b"
 
 
@@ -46,7 +46,7 @@ def test_predictions_of_every_example_are_the_predictor_s(report, dataset, netwo
     rows = {(row["checkpoint"], row["source"]): row for row in table.to_pylist()}
     predictors = [Predictor.load(str(folder), engine="float32") for folder in networks]
     a, b = (predictor.predict_probs(val.images, tta=True) for predictor in predictors)
-    for name, probs in (("shallow-a", a), ("deep-b", b), ("ensemble", (a + b) / 2)):
+    for name, probs in (("conv1-a", a), ("conv2-b", b), ("ensemble", (a + b) / 2)):
         found = [rows[name, source] for source in val.sources]
         np.testing.assert_allclose([row["probabilities"] for row in found], probs, atol=1e-5)
         assert [row["label"] for row in found] == val.labels.tolist()

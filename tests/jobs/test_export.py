@@ -38,7 +38,7 @@ def test_onnx_answers_as_the_checkpoint_does(fer, checkpoint, tmp_path):
 
 def test_an_ensemble_is_one_file(fer, save_network, tmp_path):
     for name, seed, preprocessing in (("0", 1, "standardize"), ("1", 2, "equalize")):
-        save_network(tmp_path / "both" / name, seed=seed, preprocessing=preprocessing)
+        save_network(tmp_path / "both" / name, "conv1", seed=seed, preprocessing=preprocessing)
     (tmp_path / "both" / "config.json").write_text('{"members": ["0", "1"], "weights": [3, 1]}')
     output = tmp_path / "exported"
     fer("export", "--checkpoint", tmp_path / "both", "--output", output)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import tarfile
 import zipfile
 
 import numpy as np
@@ -14,6 +16,9 @@ from PIL import Image
 from fer import Predictor
 from fer.labels.schema import LABEL_SCHEMA, STATUSES
 from fer.models.checkpoint import read_config
+from fer.vision.detector import detector_id
+from ray_jobs import label as label_job
+from ray_jobs.config import LabelConfig
 
 
 @pytest.fixture(scope="module")
@@ -43,75 +48,27 @@ def rows_of(output):
     return {row["image"]: row for row in table.to_pylist()}
 
 
-def test_every_image_has_a_row(fer, photographs, checkpoint, faces, tmp_path):
-    run = label(fer, photographs, checkpoint, tmp_path / "labels")
-    assert (run.result["images"], run.result["faces"], run.result["failed"]) == (9, 6, 3)
-    rows = rows_of(tmp_path / "labels")
-    assert len(rows) == 9
-    probs = Predictor.load(str(checkpoint), engine="float32").predict_probs(faces[0][:6])
-    for number in range(6):
-        row = rows[f"{photographs}/a/{number}.png"]
-        np.testing.assert_allclose(row["probabilities"], probs[number], atol=5e-3)
-        assert (row["face"], row["status"], row["error"]) == (0, "ok", None)
-        assert (row["width"], row["height"], row["box"]) == (48, 48, None)
-        assert row["confidence"] == pytest.approx(max(row["probabilities"]))
-        assert row["size_bytes"] == (photographs / "a" / f"{number}.png").stat().st_size
-        assert (row["model"], row["detector"]) == (read_config(str(checkpoint)).id, "none")
-    bad = {
-        name: rows[f"{photographs}/{name}"] for name in ("a/b/broken.jpg", "empty.png", "bomb.png")
-    }
-    assert [row["status"] for row in bad.values()] == ["unreadable", "unreadable", "too_large"]
-    assert all(row["error"] and row["emotion"] is None for row in bad.values())
-
-
-def test_summary(fer, photographs, checkpoint, tmp_path):
-    label(fer, photographs, checkpoint, tmp_path / "labels")
-    summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
-    assert summary["statuses"] == {
-        **dict.fromkeys(STATUSES, 0),
-        "ok": 6,
-        "unreadable": 2,
-        "too_large": 1,
-    }
-    assert sum(summary["emotions"].values()) == 6
-    assert summary["ignored_files"] == 1
-    assert (tmp_path / "labels" / "emotions.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_an_unsure_network_abstains(fer, photographs, checkpoint, tmp_path):
-    run = label(fer, photographs, checkpoint, tmp_path / "labels", "--min-confidence", "1")
-    rows = rows_of(tmp_path / "labels")
-    assert run.result["faces"] == 6
-    uncertain = [row for row in rows.values() if row["status"] == "uncertain"]
-    assert len(uncertain) == 6
-    assert all(row["emotion"] is None and len(row["probabilities"]) == 7 for row in uncertain)
-
-
-def test_limit_and_a_single_image(fer, photographs, checkpoint, tmp_path):
-    assert label(fer, photographs, checkpoint, tmp_path / "a", "--limit", "4").result["images"] == 4
-    image = photographs / "a" / "3.png"
-    assert label(fer, image, checkpoint, tmp_path / "b").result["images"] == 1
-    assert set(rows_of(tmp_path / "b")) == {str(image)}
-
-
-def test_an_archive_with_a_bad_member(fer, checkpoint, sources, tmp_path):
-    archive = tmp_path / "faces.zip"
-    archive.write_bytes((sources / "faces.zip").read_bytes())
-    with zipfile.ZipFile(archive, "a") as opened:
-        opened.writestr("train/happy/broken.png", b"junk")
-        opened.writestr("../climbs.png", b"junk")
-    run = label(fer, archive, checkpoint, tmp_path / "labels")
-    assert (run.result["images"], run.result["failed"]) == (282, 2)
-    rows = rows_of(tmp_path / "labels")
-    assert len(rows) == 282
-    assert rows[f"{archive}!/../climbs.png"]["error"] == (
-        "climbs.png has a path that leads out of its archive."
-    )
-
-
-def test_a_cut_archive_keeps_what_came_before(fer, checkpoint, tmp_path, faces, png):
-    import tarfile
-
+@pytest.fixture(scope="module")
+def everything(photographs, faces, png, tmp_path_factory):
+    """The photographs, those of phones, an archive with bad members, and one that is cut short."""
+    folder = tmp_path_factory.mktemp("everything")
+    shutil.copytree(photographs, folder, dirs_exist_ok=True)
+    phone = folder / "phone"
+    phone.mkdir()
+    # HEIC and AVIF by their names and by others, good and cut short.
+    for name, kind in {
+        "a.heic": "HEIF",
+        "b.jpg": "HEIF",
+        "c.avif": "AVIF",
+        "d.heic": "JPEG",
+    }.items():
+        Image.fromarray(faces[0][0]).save(phone / name, kind)
+    (phone / "cut.heic").write_bytes((phone / "a.heic").read_bytes()[:-20])
+    with zipfile.ZipFile(folder / "faces.zip", "w") as archive:
+        for number in range(10):
+            archive.writestr(f"train/happy/{number}.png", png(faces[0][number]))
+        archive.writestr("train/happy/broken.png", b"junk")
+        archive.writestr("../climbs.png", b"junk")
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=0) as archive:
         for number in range(20):
@@ -119,41 +76,117 @@ def test_a_cut_archive_keeps_what_came_before(fer, checkpoint, tmp_path, faces, 
             info = tarfile.TarInfo(f"{number}.png")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    (tmp_path / "cut.tar.gz").write_bytes(whole.getvalue()[:30_000])
-    run = label(fer, tmp_path / "cut.tar.gz", checkpoint, tmp_path / "labels")
-    assert run.result["faces"] >= 5
-    assert run.result["failed"] == 1
-    (bad,) = [row for row in rows_of(tmp_path / "labels").values() if row["status"] != "ok"]
-    assert (bad["image"], bad["status"]) == (f"{tmp_path}/cut.tar.gz", "unreadable")
+    (folder / "cut.tar.gz").write_bytes(whole.getvalue()[:30_000])
+    return folder
 
 
-def test_the_report_shows_faces_failures_and_what_took_longest(
-    fer, photographs, checkpoint, tmp_path
-):
-    run = label(fer, photographs, checkpoint, tmp_path / "labels")
-    page = (tmp_path / "labels" / "report.html").read_text()
-    assert run.result["report"] == f"{tmp_path}/labels/report.html"
-    assert 4 <= page.count("data:image/jpeg;base64,") <= 6
-    assert "Apparent expressions of 6 faces" in page
+@pytest.fixture(scope="module")
+def labeled(cluster, everything, checkpoint, tmp_path_factory):
+    """The labels of all that, and what the command line said."""
+    output = tmp_path_factory.mktemp("labeled") / "labels"
+    flags = {"images": str(everything), "detector": "none", "checkpoint": str(checkpoint)}
+    return output, label_job.run(LabelConfig(output=str(output), **flags))
+
+
+def below(rows, folder):
+    """Return the rows of what lies in a folder or an archive, by its name there."""
+    return {name.removeprefix(folder): row for name, row in rows.items() if name.startswith(folder)}
+
+
+def test_every_image_has_a_row(labeled, everything, checkpoint, faces):
+    output, result = labeled
+    rows = rows_of(output)
+    # Some members of the archive that is cut short can be read, and then it has a row of its own.
+    whole = len(below(rows, f"{everything}/cut.tar.gz!/"))
+    assert len(rows) == result["images"] == 9 + 5 + 12 + whole + 1
+    assert (result["faces"], result["failed"]) == (6 + 4 + 10 + whole, 3 + 1 + 2 + 1)
+    probs = Predictor.load(str(checkpoint), engine="float32").predict_probs(faces[0][:6])
+    for number in range(6):
+        row = rows[f"{everything}/a/{number}.png"]
+        np.testing.assert_allclose(row["probabilities"], probs[number], atol=5e-3)
+        assert (row["face"], row["status"], row["error"]) == (0, "ok", None)
+        assert (row["width"], row["height"], row["box"]) == (48, 48, None)
+        assert row["confidence"] == pytest.approx(max(row["probabilities"]))
+        assert row["size_bytes"] == (everything / "a" / f"{number}.png").stat().st_size
+        assert (row["model"], row["detector"]) == (read_config(str(checkpoint)).id, "none")
+    bad = {
+        name: rows[f"{everything}/{name}"] for name in ("a/b/broken.jpg", "empty.png", "bomb.png")
+    }
+    assert [row["status"] for row in bad.values()] == ["unreadable", "unreadable", "too_large"]
+    assert all(row["error"] and row["emotion"] is None for row in bad.values())
+
+
+def test_an_archive_with_a_bad_member(labeled, everything):
+    rows = below(rows_of(labeled[0]), f"{everything}/faces.zip!/")
+    assert len(rows) == 12
+    assert {name for name, row in rows.items() if row["status"] != "ok"} == {
+        *("train/happy/broken.png", "../climbs.png"),
+    }
+    assert rows["../climbs.png"]["error"] == (
+        "climbs.png has a path that leads out of its archive."
+    )
+
+
+def test_a_cut_archive_keeps_what_came_before(labeled, everything):
+    rows = below(rows_of(labeled[0]), f"{everything}/cut.tar.gz")
+    assert len(rows) >= 5 + 1
+    (bad,) = [name for name, row in rows.items() if row["status"] != "ok"]
+    assert (bad, rows[bad]["status"]) == ("", "unreadable")
+
+
+def test_photographs_of_phones(labeled, everything):
+    rows = below(rows_of(labeled[0]), f"{everything}/phone/")
+    assert {name: row["status"] for name, row in rows.items()} == {
+        **dict.fromkeys(("a.heic", "b.jpg", "c.avif", "d.heic"), "ok"),
+        "cut.heic": "unreadable",
+    }
+
+
+def test_summary(labeled):
+    output, result = labeled
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["statuses"] == {
+        **dict.fromkeys(STATUSES, 0),
+        "ok": result["faces"],
+        "unreadable": 6,
+        "too_large": 1,
+    }
+    assert sum(summary["emotions"].values()) == result["faces"]
+    assert summary["ignored_files"] == 1
+    assert (output / "emotions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_shows_faces_failures_and_what_took_longest(labeled, everything):
+    output, result = labeled
+    page = (output / "report.html").read_text()
+    assert result["report"] == f"{output}/report.html"
+    assert page.count("data:image/jpeg;base64,") >= 4
+    assert f"Apparent expressions of {result['faces']} faces" in page
     assert "the image has more than 89,478,485 pixels" in page.lower()
-    assert f"{photographs}/a/0.png" in page
+    assert f"{everything}/a/" in page
 
 
-def test_every_face_of_a_photograph_has_a_row(
-    fer, yunet, real_photographs, checkpoint, png, tmp_path
-):
-    crowd = (real_photographs / "dlib" / "examples_faces_2008_002506.jpg").read_bytes()
+def test_a_single_image_of_which_the_network_is_unsure(fer, photographs, checkpoint, tmp_path):
+    image = photographs / "a" / "3.png"
+    run = label(fer, image, checkpoint, tmp_path / "labels", "--min-confidence", "1")
+    assert (run.result["images"], run.result["faces"]) == (1, 1)
+    ((location, row),) = rows_of(tmp_path / "labels").items()
+    assert (location, row["status"], row["emotion"]) == (str(image), "uncertain", None)
+    assert len(row["probabilities"]) == 7
+
+
+def test_every_face_of_a_photograph_has_a_row(fer, crowd, checkpoint, png, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
-    (images / "crowd.jpg").write_bytes(crowd)
+    (images / "crowd.jpg").write_bytes(crowd.file)
     (images / "wall.png").write_bytes(png(np.full((300, 400), 128, np.uint8)))
     sideways = io.BytesIO()
-    with Image.open(io.BytesIO(crowd)) as image:
+    with Image.open(io.BytesIO(crowd.file)) as image:
         exif = Image.Exif()
         exif[0x0112] = 6  # the camera was turned: the right side of the pixels is the top
         image.transpose(Image.Transpose.ROTATE_90).save(sideways, "JPEG", quality=95, exif=exif)
     (images / "sideways.jpg").write_bytes(sideways.getvalue())
-    (tmp_path / "yunet.onnx").write_bytes(yunet)
+    (tmp_path / "yunet.onnx").write_bytes(crowd.weights)
     flags = ("--detector-weights", tmp_path / "yunet.onnx", "--checkpoint", checkpoint)
     run = fer("label", "--images", images, "--output", tmp_path / "labels", *flags)
     assert (run.result["images"], run.result["faces"], run.result["failed"]) == (3, 6, 0)
@@ -165,7 +198,7 @@ def test_every_face_of_a_photograph_has_a_row(
     upright, turned = by_image["crowd.jpg"], by_image["sideways.jpg"]
     assert [row["face"] for row in upright] == [row["face"] for row in turned] == [0, 1, 2]
     for one, other in zip(upright, turned, strict=True):
-        assert one["detector"] == "yunet-2023mar"
+        assert one["detector"] == detector_id(crowd.weights)
         assert (one["width"], one["height"]) == (other["width"], other["height"]) == (500, 375)
         assert one["detection_score"] > 0.7
         for side in ("x", "y", "width", "height"):
@@ -191,29 +224,6 @@ def test_what_is_refused(fer, photographs, sources, checkpoint, tmp_path):
     run = label(fer, tmp_path / "empty", checkpoint, output)
     assert (run.code, run.sentence) == (1, f"No image was found in {tmp_path}/empty.")
     assert not (output / "summary.json").exists()
-
-
-@pytest.fixture
-def phone_photographs(faces, tmp_path):
-    """HEIC and AVIF by their names and by others, good and cut short."""
-    folder = tmp_path / "phone"
-    folder.mkdir()
-    for name, kind in {
-        "a.heic": "HEIF",
-        "b.jpg": "HEIF",
-        "c.avif": "AVIF",
-        "d.heic": "JPEG",
-    }.items():
-        Image.fromarray(faces[0][0]).save(folder / name, kind)
-    (folder / "cut.heic").write_bytes((folder / "a.heic").read_bytes()[:-20])
-    return folder
-
-
-def test_photographs_of_phones(fer, phone_photographs, checkpoint, tmp_path):
-    run = label(fer, phone_photographs, checkpoint, tmp_path / "labels")
-    assert (run.result["images"], run.result["faces"], run.result["failed"]) == (5, 4, 1)
-    rows = rows_of(tmp_path / "labels")
-    assert rows[f"{phone_photographs}/cut.heic"]["status"] == "unreadable"
 
 
 def test_a_manifest_and_the_failures_of_its_labels(
@@ -254,44 +264,53 @@ def test_a_manifest_and_the_failures_of_its_labels(
     assert set(rows_of(tmp_path / "again")) == {f"{tmp_path}/none.png"}
 
 
-def test_globs_choose_files_and_members(fer, photographs, checkpoint, sources, tmp_path):
+def test_globs_and_formats_are_those_of_the_run_that_goes_on(
+    fer, photographs, checkpoint, save_network, sources, tmp_path
+):
     output = tmp_path / "labels"
     flags = ("--include", "*.png", "*.jpg", "--exclude", "bomb.png", "b/", "--limit", "5")
-    run = label(fer, photographs, checkpoint, output, *flags)
+    kinds = ("--format", "csv", "jsonl")
+    run = label(fer, photographs, checkpoint, output, *flags, *kinds)
     assert (run.result["images"], run.result["failed"]) == (5, 1)
     some = {"empty.png", *(f"a/{number}.png" for number in range(4))}
     assert set(rows_of(output)) == {f"{photographs}/{name}" for name in some}
     assert json.loads((output / "summary.json").read_text())["ignored_files"] == 0
-    (output / "summary.json").unlink()
-    next((output / "faces").iterdir()).unlink()
-    same = (*flags, "--resume")
-    assert label(fer, photographs, checkpoint, output, *same).result["images"] == 5
-    (output / "summary.json").unlink()
-    run = label(fer, photographs, checkpoint, output, *same[3:])
-    assert (run.code, "was started with --include " in run.sentence) == (2, True)
-    happy = ("--include", "val/happy/", "--exclude", "*.jpg")
-    run = label(fer, sources / "faces.zip", checkpoint, tmp_path / "happy", *happy)
-    assert run.result["images"] > 0
-    assert all("!/val/happy/" in image for image in rows_of(tmp_path / "happy"))
-    run = label(fer, photographs, checkpoint, tmp_path / "none", "--include", "*.tiff")
-    assert (run.code, run.sentence.endswith("that matches the globs.")) == (1, True)
-
-
-def test_other_formats_say_the_same(fer, photographs, checkpoint, tmp_path):
-    output = tmp_path / "labels"
-    flags = ("--format", "csv", "jsonl")
-    label(fer, photographs, checkpoint, output, *flags)
     rows, names = rows_of(output), {file.stem for file in (output / "faces").iterdir()}
     (output / "summary.json").unlink()
     lost = names.pop()
     (output / "faces" / f"{lost}.parquet").unlink()
     (output / "csv" / f"{lost}.csv").write_text("cut sho")
     (output / "jsonl" / "vain.jsonl").touch()
-    assert label(fer, photographs, checkpoint, output, *flags, "--resume").result["images"] == 9
+    for other, sentence in (
+        ((checkpoint, *flags[3:], *kinds), "was started with --include "),
+        (
+            (checkpoint, *flags, *kinds, "--min-confidence", "0.9"),
+            "0.0 (now 0.9); ",
+        ),
+        ((tmp_path / "other", *flags, *kinds), "was started with another model (conv2-"),
+    ):
+        save_network(tmp_path / "other", "conv2", seed=8)
+        run = label(fer, photographs, other[0], output, *other[1:], "--resume")
+        assert (run.code, sentence in run.sentence) == (2, True)
+    same = (*flags, *kinds, "--resume")
+    assert label(fer, photographs, checkpoint, output, *same).result["images"] == 5
+    assert set(rows_of(output)) == set(rows)
     for kind in ("csv", "jsonl"):
         assert {file.name for file in (output / kind).iterdir()} == {
             f"{name}.{kind}" for name in (*names, lost)
         }
+    check_formats(output, rows)
+    happy = ("--include", "val/happy/", "--exclude", "*.jpg", "--overwrite")
+    run = label(fer, sources / "faces.zip", checkpoint, output, *happy)
+    assert run.result["images"] > 0
+    assert all("!/val/happy/" in image for image in rows_of(output))
+    assert not (output / "csv").exists()
+    run = label(fer, photographs, checkpoint, tmp_path / "none", "--include", "*.tiff")
+    assert (run.code, run.sentence.endswith("matches --include and --exclude.")) == (1, True)
+
+
+def check_formats(output, rows):
+    """Other formats say what the rows say."""
     table = pd.concat(map(pd.read_csv, (output / "csv").iterdir())).set_index("image")
     texts = [file.read_text() for file in (output / "jsonl").iterdir()]
     lines = {line["image"]: line for line in map(json.loads, "".join(texts).splitlines())}
@@ -302,8 +321,6 @@ def test_other_formats_say_the_same(fer, photographs, checkpoint, tmp_path):
             named = f"probability_{row['emotion']}"
             assert table[named][image] == pytest.approx(row["confidence"])
             assert lines[image]["probabilities"][row["emotion"]] == table[named][image]
-    assert label(fer, photographs, checkpoint, output, "--overwrite").result["images"] == 9
-    assert not (output / "csv").exists()
 
 
 def test_manifests_in_a_bucket(fer, s3, checkpoint, faces, png, tmp_path):

@@ -8,7 +8,7 @@ from fer.cost_model import ClusterShape, Coefficients, plan_label
 from fer.data.synthetic import draw_faces
 from ray_jobs.plan import DEFAULTS
 
-NUM_IMAGES = 600
+NUM_IMAGES = 300
 
 
 @pytest.fixture

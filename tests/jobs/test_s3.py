@@ -61,7 +61,7 @@ def png_of(sources):
 def test_train_and_evaluate_on_a_bucket(fer, bucket):
     data, network = f"{bucket}/runs/data", f"{bucket}/runs/shallow"
     fer("ingest", "--source", f"{bucket}/in/fer2013.csv", "--output", data)
-    train = ("--model", "shallow", "--num-epochs", "1", "--batch-size", "32")
+    train = ("--model", "conv2", "--num-epochs", "1", "--batch-size", "32")
     run = fer("train", "--dataset", data, *train, "--output", network)
     assert run.result["best_epoch"] == 1
     assert {
@@ -102,6 +102,8 @@ def test_a_store_that_refuses(
     fer, bucket, monkeypatch, fresh_client, tmp_path, name, value, sentence
 ):
     monkeypatch.setenv(name, value)
+    # An address where nobody is is asked again each time.
+    monkeypatch.setattr("fer.storage.s3.MAX_ATTEMPTS", 2)
     run = fer("ingest", "--source", f"{bucket}/in/fer2013.csv", "--output", tmp_path / "data")
     assert run.code == 2
     assert run.sentence.startswith("s3://open can't be used: ")
@@ -118,15 +120,15 @@ def test_a_key_that_may_only_read(fer, bucket, monkeypatch, fresh_client, source
 
 @pytest.mark.parametrize("kind", ["refuse", "reset", "truncate"])
 def test_a_store_that_fails_one_time_in_five_loses_nothing(faults, s3, kind):
-    contents = {f"faults/{kind}/{number}": bytes([number]) * 50_000 for number in range(40)}
+    contents = {f"faults/{kind}/{number}": bytes([number]) * 50_000 for number in range(20)}
     for key, content in contents.items():
         s3.put_object(Bucket="open", Key=key, Body=content)
     faults.append(Fault(r"^(GET|HEAD) ", kind, share=0.2))
     entries = [*listing.walk(f"s3://open/faults/{kind}")]
-    assert len(entries) == 40
+    assert len(entries) == 20
     for entry in entries:
         assert storage.read_bytes(entry.location) == contents[f"faults/{kind}/{entry.name}"]
-    assert faults[0].hits > 5
+    assert faults[0].hits > 3
 
 
 def test_writes_are_repeated_too(faults):

@@ -25,8 +25,8 @@ from ray_jobs.serve import Replica, app, bind, read_token
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, save_network):
-    folder = tmp_path_factory.mktemp("serve") / "deep"
-    save_network(folder, "deep")
+    folder = tmp_path_factory.mktemp("serve") / "conv2"
+    save_network(folder, "conv2")
     return str(folder)
 
 
@@ -75,44 +75,35 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered(address, c
     assert ask(address, crops[:1]).status_code == 200
 
 
-def test_faces_of_many_requests_fill_the_same_batches(address, checkpoint, faces):
+@pytest.fixture(scope="module")
+def recording(address, checkpoint):
+    """A replica that tells what batches its network gets: one process for both tests."""
+
     class Recording(Replica):
-        async def run(self, crops):
-            sizes, predict_probs = [], self.service.predictor.predict_probs
-
-            def record(batch):
-                sizes.append(len(batch))
-                return predict_probs(batch)
-
-            self.service.predictor.predict_probs = record
-            singles = await asyncio.gather(*(self._classify(crops[n : n + 1]) for n in range(16)))
-            many = await self._classify(crops[:20])
-            return sizes, np.concatenate(singles), many
-
-    config = {"checkpoint": checkpoint, "detector": "none", "max_batch_size": 8}
-    replica = serve.deployment(Recording, max_ongoing_requests=8)
-    bound = replica.bind({**config, "batch_wait_ms": 200.0}, None, None)
-    handle = serve.run(bound, name="recording", route_prefix=None)
-    sizes, singles, many = handle.run.remote(faces[0]).result()
-    serve.delete("recording")
-    assert sorted(sizes) == [4, 8, 8, 8, 8]
-    expected = Predictor.load(checkpoint).predict_probs(faces[0][:20])
-    np.testing.assert_allclose(singles, expected[:16], atol=1e-3)
-    np.testing.assert_allclose(many, expected, atol=1e-3)
-
-
-def test_what_comes_while_the_network_works_is_its_next_batch(address, checkpoint, faces):
-    class Trickle(Replica):
-        async def run(self, crops):
+        def record(self, seconds, **settings):
+            Replica.__init__(self, {**self.config, **settings}, None, None)
             sizes, predict_probs = [], self.service.predictor.predict_probs
 
             def predict_slowly(batch):
                 sizes.append(len(batch))
-                time.sleep(2.0)
+                time.sleep(seconds)
                 return predict_probs(batch)
 
             self.service.predictor.predict_probs = predict_slowly
-            waiting = []
+            return sizes
+
+        def __init__(self, config):
+            self.config = config
+            super().__init__(config, None, None)
+
+        async def fill(self, crops):
+            sizes = self.record(seconds=0, batch_wait_ms=200.0)
+            singles = await asyncio.gather(*(self._classify(crops[n : n + 1]) for n in range(16)))
+            many = await self._classify(crops[:20])
+            return sizes, np.concatenate(singles), many
+
+        async def trickle(self, crops):
+            sizes, waiting = self.record(seconds=1.0), []
             for number in range(8):
                 waiting.append(asyncio.create_task(self._classify(crops[number : number + 1])))
                 await asyncio.sleep(0.05)
@@ -120,10 +111,21 @@ def test_what_comes_while_the_network_works_is_its_next_batch(address, checkpoin
             return sizes
 
     config = {"checkpoint": checkpoint, "detector": "none", "max_batch_size": 8}
-    replica = serve.deployment(Trickle, max_ongoing_requests=8).bind(config, None, None)
-    handle = serve.run(replica, name="trickle", route_prefix=None)
-    sizes = handle.run.remote(faces[0]).result()
-    serve.delete("trickle")
+    replica = serve.deployment(Recording, max_ongoing_requests=8).bind(config)
+    yield serve.run(replica, name="recording", route_prefix=None)
+    serve.delete("recording")
+
+
+def test_faces_of_many_requests_fill_the_same_batches(recording, checkpoint, faces):
+    sizes, singles, many = recording.fill.remote(faces[0]).result()
+    assert sorted(sizes) == [4, 8, 8, 8, 8]
+    expected = Predictor.load(checkpoint).predict_probs(faces[0][:20])
+    np.testing.assert_allclose(singles, expected[:16], atol=1e-3)
+    np.testing.assert_allclose(many, expected, atol=1e-3)
+
+
+def test_what_comes_while_the_network_works_is_its_next_batch(recording, faces):
+    sizes = recording.trickle.remote(faces[0]).result()
     # Serve asks for its health meanwhile.
     assert 7 in sizes
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,20 @@ from fer.data.dataset import open_dataset
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def submit(cluster):
-    """Submit a job as the README does, and wait for it."""
+@pytest.fixture(scope="module")
+def submitted(cluster, sources, tmp_path_factory):
+    """What two jobs ended with that were submitted as the README does, one with a mistake."""
     address = f"http://{ray.get_runtime_context().worker.node.address_info['webui_url']}"
+    output = tmp_path_factory.mktemp("submitted") / "data"
+    ingests = {
+        "good": ("--source", sources / "fer2013.csv", "--output", output),
+        "bad": ("--source", "fer2013.csv", "--output", "/tmp/data"),
+    }
+    command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "-m", "ray_jobs"]
 
-    def run(*arguments):
-        command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "-m", "ray_jobs"]
+    def run(flags):
         return subprocess.run(
-            [*command, *map(str, arguments)],
+            [*command, "ingest", *map(str, flags)],
             cwd=ROOT,
             env={**os.environ, "RAY_ADDRESS": address},
             check=False,
@@ -29,12 +35,12 @@ def submit(cluster):
             text=True,
         )
 
-    return run
+    with ThreadPoolExecutor(2) as at_once:
+        return output, dict(zip(ingests, at_once.map(run, ingests.values()), strict=True))
 
 
-def test_a_submitted_job_ends_with_its_result(submit, sources, dataset, tmp_path):
-    output = tmp_path / "data"
-    done = submit("ingest", "--source", sources / "fer2013.csv", "--output", output)
+def test_a_submitted_job_ends_with_its_result(submitted, dataset):
+    output, done = submitted[0], submitted[1]["good"]
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert json.loads(line.removeprefix("RESULT "))["examples"] == 280
@@ -42,7 +48,7 @@ def test_a_submitted_job_ends_with_its_result(submit, sources, dataset, tmp_path
     assert open_dataset(str(output)).summary["fingerprint"] == fingerprint
 
 
-def test_a_submitted_job_that_fails_says_why(submit):
-    done = submit("ingest", "--source", "fer2013.csv", "--output", "/tmp/data")
+def test_a_submitted_job_that_fails_says_why(submitted):
+    done = submitted[1]["bad"]
     assert done.returncode == 1
     assert "fer: --source fer2013.csv is relative" in done.stdout + done.stderr

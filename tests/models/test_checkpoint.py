@@ -29,7 +29,7 @@ def test_loads_the_network_that_was_saved(tmp_path, save_network):
 def test_an_ensemble_averages_its_members_by_weight(tmp_path, save_network, faces):
     images = faces[0]
     save_network(tmp_path / "a", seed=1)
-    save_network(tmp_path / "b", "deep", seed=2)
+    save_network(tmp_path / "b", "conv1", seed=2)
     ensemble = {"members": ["a", "b"], "weights": [3, 1], "class_names": EMOTIONS}
     (tmp_path / "config.json").write_text(json.dumps(ensemble))
     a, b, both = (

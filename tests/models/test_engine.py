@@ -23,7 +23,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.tensor(draw_faces(1024, seed=5)[0])
+    return torch.tensor(draw_faces(256, seed=5)[0])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,11 @@ def test_a_compiled_engine_agrees_with_the_network_in_float32(network, images, e
 
 
 def check_agreement(probs, expected):
-    assert (probs.argmax(dim=1) == expected.argmax(dim=1)).float().mean() >= 0.995
+    first, second = expected.topk(2, dim=1).values.unbind(dim=1)
+    # Which of two that are as likely comes first is a matter of rounding.
+    clear = first - second > 0.02
+    assert clear.float().mean() > 0.9
+    assert (probs.argmax(dim=1) == expected.argmax(dim=1))[clear].all()
     assert (probs - expected).abs().mean() < 0.005
 
 

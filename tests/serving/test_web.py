@@ -335,7 +335,7 @@ def rotated(photograph):
     """Return a JPEG file stored sideways, with its orientation in EXIF."""
     buffer, exif = io.BytesIO(), Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    with Image.open(photograph) as image:
+    with Image.open(io.BytesIO(photograph)) as image:
         image.rotate(90, expand=True).save(buffer, "JPEG", exif=exif)
     return {"name": "rotated.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()}
 
@@ -355,15 +355,14 @@ def drawn(page, points):
     )
 
 
-def test_boxes_lie_on_the_faces_of_a_photograph(
-    open_page, browser, predictor, yunet, real_photographs
-):
-    photograph = rotated(real_photographs / "dlib" / "examples_faces_2008_002506.jpg")
-    with serving(build_api(InferenceService(predictor, yunet), Limits())) as url:
+def test_boxes_lie_on_the_faces_of_a_photograph(open_page, browser, predictor, crowd):
+    photograph = rotated(crowd.file)
+    with serving(build_api(InferenceService(predictor, crowd.weights), Limits())) as url:
         page = open_page(url)
         with page.expect_response("**/v1/predict*") as answered:
             upload(page, photograph)
         faces = answered.value.json()["results"][0]["faces"]
+        assert len(faces) == 3
         expect(page.locator(".face")).to_have_count(len(faces))
         expect(articles(page)).to_contain_text("500 × 375")
         expect(articles(page)).to_contain_text(f"{len(faces)} faces: ")
@@ -390,7 +389,7 @@ def test_the_webcam_sends_one_frame_at_a_time(open_page, site):
     track = page.evaluate_handle("document.querySelector('video').srcObject.getTracks()[0]")
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("#webcam")).to_be_hidden()
-    assert track.evaluate("track => track.readyState") == "ended"
+    page.wait_for_function("track => track.readyState === 'ended'", arg=track)
     asked = log.count(1)
     page.wait_for_timeout(300)
     assert log.count(1) == asked

@@ -1,4 +1,4 @@
-"""Detection and cropping of faces. Tests that need YuNet's weights skip without them."""
+"""Photographs to faces: plates that stand for them, and people where YuNet is at hand."""
 
 import math
 from xml.etree import ElementTree
@@ -6,11 +6,12 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
+from plates import boxes_of, draw_plates, plate_detector
 
 from fer.errors import InputError
 from fer.vision import faces
 from fer.vision.decode import Photo, decode_photo
-from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
+from fer.vision.detector import MIN_SCORE, FaceDetector, detector_id, load_detector_weights
 
 
 def blob(image, x, y, value, radius):
@@ -108,14 +109,71 @@ def test_detects_every_annotated_face(yunet, real_photographs):
     assert (missed, extra) == (0, 0)
 
 
-def test_boxes_are_in_pixels_of_the_original(yunet, real_photographs):
-    file = (real_photographs / "dlib" / "examples_faces_2008_002506.jpg").read_bytes()
-    photo = decode_photo(file)
+def test_boxes_are_in_pixels_of_the_original(crowd):
+    photo = decode_photo(crowd.file)
     large = cv2.resize(photo.pixels, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
     shrunk = cv2.resize(large, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    detector = FaceDetector(yunet)
+    detector = FaceDetector(crowd.weights)
     small = [face.box for face in detector.detect(photo)]
     big = detector.detect(Photo(shrunk, large.shape[1], large.shape[0]))
     assert all(overlap(face.box / 6, box) > 0.8 for face, box in zip(big, small, strict=True))
-    floor = FaceDetector(yunet, min_face_size=6 * 85)
+    floor = FaceDetector(crowd.weights, min_face_size=6 * crowd.width)
     assert 0 < len(floor.detect(Photo(shrunk, large.shape[1], large.shape[0]))) < len(big)
+
+
+# Center, size and tilt of the eyes in a photograph of 3000 by 2100 pixels, from left to right.
+PLATES = (
+    *((240, 1800, 180, 225, 0), (405, 405, 330, 330, -35), (1050, 1200, 285, 315, 30)),
+    *((1950, 1725, 300, 300, 0), (1875, 420, 90, 110, 10), (2850, 300, 255, 285, -10)),
+)
+
+
+@pytest.fixture(scope="module")
+def plates():
+    """A photograph of which half the pixels are at hand, as of a large JPEG file."""
+    pixels = draw_plates((3000, 2100), PLATES[::-1])
+    halved = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return Photo(halved, 3000, 2100)
+
+
+def test_faces_come_from_left_to_right_with_their_boxes_and_scores(plates):
+    found = FaceDetector(plate_detector()).detect(plates)
+    np.testing.assert_allclose([face.box for face in found], boxes_of(PLATES), atol=5)
+    assert {face.box.dtype for face in found} == {np.dtype(np.float32)}
+    assert all(MIN_SCORE < face.score <= 1 for face in found)
+
+
+def test_faces_that_are_too_narrow_are_left_out(plates):
+    found = FaceDetector(plate_detector(), min_face_size=270).detect(plates)
+    wide = [plate for plate in PLATES if plate[2] > 270]
+    assert len(wide) == 3
+    np.testing.assert_allclose([face.box for face in found], boxes_of(wide), atol=5)
+
+
+def test_crops_are_cut_where_the_detector_sees_eyes(plates):
+    for face, plate in zip(FaceDetector(plate_detector()).detect(plates), PLATES, strict=True):
+        width, side = plate[2], faces.CROP_TO_BOX * max(plate[2:4])
+        right = place_of(face.crop, lambda crop: crop > 120)
+        left = place_of(face.crop, lambda crop: crop < 50)
+        # Level, and a quarter of the plate's width to each side of the middle.
+        assert left[0] - right[0] == pytest.approx(width / 2 / side, abs=0.03)
+        assert right[1] == pytest.approx(left[1], abs=0.03)
+        assert (right[1] + left[1]) / 2 == pytest.approx(faces.EYES_BELOW_TOP, abs=0.02)
+
+
+def test_a_photograph_without_faces_has_none():
+    empty = Photo(np.full((300, 400, 3), 90, np.uint8), 400, 300)
+    assert FaceDetector(plate_detector()).detect(empty) == []
+
+
+def test_thumbnails_show_the_boxes_that_were_found(plates):
+    for face in FaceDetector(plate_detector()).detect(plates):
+        view = cv2.imdecode(
+            np.frombuffer(faces.draw_thumbnail(plates, face), np.uint8), cv2.IMREAD_COLOR
+        )
+        blue = (view[..., 0].astype(int) - view[..., 2] > 60) & (view[..., 1] > 60)
+        rows, columns = blue.nonzero()
+        # The longer side of the box is half of the view.
+        half = 64 * face.box[2:] / face.box[2:].max()
+        assert np.ptp(columns) == pytest.approx(half[0], abs=5)
+        assert np.ptp(rows) == pytest.approx(half[1], abs=5)

@@ -14,7 +14,12 @@ from ray_jobs.pipeline.classify import Classifier, Inference, classify
 
 def test_classifying_processes_keep_the_memory_of_a_batch(cluster, checkpoint):
     # Defined inside the function: Ray would import a module-level class from this file.
-    class Reporting(Classifier):
+    class Reporting:
+        batch_size = Classifier.batch_size
+
+        def __init__(self, **_):
+            pass
+
         def __call__(self, images):
             thresholds = [os.environ.get("MALLOC_TRIM_THRESHOLD_")] * len(images)
             return images.append_column("threshold", pa.array(thresholds))
@@ -34,5 +39,5 @@ def test_rejects_a_gpu_that_torch_cannot_use(checkpoint, monkeypatch):
 
 def test_rejects_a_network_that_was_overwritten_during_the_job(checkpoint):
     actual = read_id(str(checkpoint))
-    with pytest.raises(JobError, match=f"was shallow-0 when the job began, but is {actual} now"):
-        Classifier([str(checkpoint)], ["shallow-0"])
+    with pytest.raises(JobError, match=f"was conv2-0 when the job began, but is {actual} now"):
+        Classifier([str(checkpoint)], ["conv2-0"])

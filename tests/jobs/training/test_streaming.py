@@ -8,7 +8,7 @@ import pytest
 
 from fer.data.dataset import open_dataset
 
-FAST = ("--model", "shallow", "--num-epochs", "3", "--batch-size", "32", "--lr", "0.02")
+FAST = ("--model", "conv2", "--num-epochs", "3", "--batch-size", "32", "--lr", "0.02")
 STREAMED = ("--memory-limit", "0")
 
 
