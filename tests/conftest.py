@@ -3,26 +3,35 @@
 import gc
 import io
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
 from PIL import Image
 from plates import draw_plates, plate_detector
+from xdist.scheduler import LoadScopeScheduling
 
 from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.models.checkpoint import pack_checkpoint
 from fer.models.convnet import build_model
 
+OWN_CLUSTERS = {"test_session.py", "test_survival.py", "test_isolation.py"}
+"""Files of job tests that start clusters of their own, beside the shared one."""
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Run a file's tests in one process, and all that share the cluster in another."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            name = "cluster" if "jobs" in item.path.parts else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(name))
+
+class _FilesAndClusters(LoadScopeScheduling):
+    """Runs each file's tests in one process, and all tests of the shared cluster in one."""
+
+    def _split_scope(self, nodeid):
+        file = PurePosixPath(nodeid.split("::")[0])
+        if "jobs" not in file.parts:
+            return str(file)
+        return "own clusters" if file.name in OWN_CLUSTERS else "shared cluster"
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _FilesAndClusters(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from fault_proxy import Fault, fault_proxy
 from nodes import ENVIRONMENT
 
 # Several trainings each, of which the first of a kind is the undisturbed one.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FLAGS = ("--model", "conv2", "--num-epochs", "8", "--batch-size", "32", "--lr", "0.02")
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

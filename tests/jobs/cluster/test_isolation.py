@@ -11,7 +11,7 @@ import pytest
 from fer.data.synthetic import draw_faces
 
 # Each test starts its own cluster, because its processes are patched before they start.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.slow
 
 POISON = b"poison"
 SITE = """
