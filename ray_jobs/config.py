@@ -9,9 +9,17 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fer.errors import InputError
+from ray_jobs.flag_help import with_help
 
 Location = Annotated[str, tyro.conf.arg(metavar="LOCATION")]
 """A path or URI. ``locations.resolve`` makes it absolute before a job begins."""
+
+OptionalLocation = Annotated[str | None, tyro.conf.arg(metavar="LOCATION")]
+"""A location that need not be given."""
+
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+
+OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 
 Locations = Annotated[tuple[Location, ...], tyro.conf.UseAppendAction]
 """One or more locations. ``--source a b`` and ``--source a --source b`` mean the same."""
@@ -32,6 +40,7 @@ BUNDLED = "bundled"
 """The checkpoint that the package ships, usable wherever a checkpoint's location is."""
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
     """Turn FER2013 and image archives into a dataset of Parquet files."""
@@ -49,7 +58,7 @@ class IngestConfig:
     """Class names in the order of their labels, to replace FER2013's seven classes. Other names of
     a class follow an equals sign: --classes surprise=1 fear=2 disgust=3 reads the folders 1, 2 and
     3 as these classes."""
-    votes: Location | None = None
+    votes: OptionalLocation = None
     """Path or URI of the FER+ votes (fer2013new.csv) for the rows of FER2013's CSV file. By default
     no votes are stored."""
     max_reject_fraction: float = 0.05
@@ -62,6 +71,7 @@ class IngestConfig:
         _require_fraction(self, "max_reject_fraction")
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train a network on a dataset, data-parallel on any number of workers."""
@@ -76,7 +86,7 @@ class TrainConfig:
     num_workers: str = "1"
     """Number of worker processes that share each batch: N, or MIN:MAX to use as many as the cluster
     has room for."""
-    cpus_per_worker: int | None = None
+    cpus_per_worker: OptionalInt = None
     """CPUs and threads of each worker, at least 1. By default the workers share the CPUs of the
     cluster evenly."""
     use_gpu: bool = False
@@ -110,7 +120,7 @@ class TrainConfig:
     votes_weight: float = 0.0
     """Share of each target that comes from the FER+ votes instead of the label, from 0 to 1. Above
     0, the dataset must hold votes (ingest --votes)."""
-    teacher: Location | None = None
+    teacher: OptionalLocation = None
     """Folder, URI or shipped name of a checkpoint, perhaps an ensemble, whose predictions for the
     training images become a share of the targets. It runs once before the first step, or in every
     epoch if the dataset is streamed. By default there is no teacher."""
@@ -133,16 +143,16 @@ class TrainConfig:
     at it, and float32 elsewhere."""
     select_by: Literal["val_macro_f1", "val_accuracy"] = "val_macro_f1"
     """Score on the val split by which the best epoch is chosen."""
-    patience: int | None = None
+    patience: OptionalInt = None
     """Stop after this many epochs without a better score on the val split, at least 1. By default
     all epochs are trained."""
     seed: int = 0
     """Random seed of the initial weights, the order of the examples and the augmentation, from 0 to
     4294967295."""
-    from_checkpoint: Location | None = None
+    from_checkpoint: OptionalLocation = None
     """Folder, URI or shipped name of a checkpoint whose weights training starts from. By default
     training starts from random weights."""
-    mlflow_uri: str | None = None
+    mlflow_uri: OptionalText = None
     """URI of the MLflow tracking server that receives the flags and the metrics of every epoch. By
     default nothing is sent to MLflow."""
     resume: bool = False
@@ -182,6 +192,7 @@ class TrainConfig:
         return int(low), int(high or low)
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
     """Search hyperparameters, or compare variants of one choice, over many short training runs."""
@@ -205,7 +216,7 @@ class TuneConfig:
     """How a search chooses the values of the next trial: at random, or by Optuna."""
     num_epochs: int = 12
     """Largest number of passes over the training split in a trial, at least 1."""
-    max_concurrent_trials: int | None = None
+    max_concurrent_trials: OptionalInt = None
     """Largest number of trials that run at the same time, at least 1. By default as many run as the
     cluster has room for."""
     cpus_per_trial: float = 1.0
@@ -229,6 +240,7 @@ class TuneConfig:
         _forbid_together(self, "resume", "overwrite")
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Score checkpoints on a dataset and write a report with the paper's tables and figures."""
@@ -263,6 +275,7 @@ class EvaluateConfig:
             )
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
     """Label images: write a table of faces and the emotions that they appear to express."""
@@ -279,7 +292,7 @@ class LabelConfig:
     detector: Literal["yunet", "none"] = "yunet"
     """How faces are found: yunet detects the faces of photographs; none takes each image as one
     face that is cropped as in FER2013."""
-    detector_weights: Location | None = None
+    detector_weights: OptionalLocation = None
     """Path or URI of YuNet's ONNX file. By default the file of OpenCV's model zoo is used, which is
     downloaded once."""
     min_face_size: float = 16.0
@@ -301,7 +314,7 @@ class LabelConfig:
     exclude: Globs = ()
     """Leave out the images and whole archives that match one of these globs, in the syntax of
     .gitignore. By default nothing is left out."""
-    limit: int | None = None
+    limit: OptionalInt = None
     """Label only the first N images of --images, and the first N of each archive in it, after
     --include and --exclude. By default all are labeled."""
     format: Annotated[tuple[Literal["csv", "jsonl"], ...], tyro.conf.UseAppendAction] = ()
@@ -324,6 +337,7 @@ class LabelConfig:
         _forbid_together(self, "resume", "update", "overwrite")
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """Serve a checkpoint over HTTP, as an API and a page to try it, until the job is stopped."""
@@ -333,7 +347,7 @@ class ServeConfig:
     detector: Literal["yunet", "none"] = "yunet"
     """How faces are found: yunet detects the faces of photographs; none takes each image as one
     face that is cropped as in FER2013."""
-    detector_weights: Location | None = None
+    detector_weights: OptionalLocation = None
     """Path or URI of YuNet's ONNX file. By default the file of OpenCV's model zoo is used, which is
     downloaded once."""
     min_face_size: float = 16.0
@@ -387,6 +401,7 @@ class ServeConfig:
         _require_at_least(self, 0, "gpus_per_replica", "min_face_size", "batch_wait_ms")
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """Export a checkpoint to an ONNX file and compare its predictions with the checkpoint's."""
@@ -399,6 +414,7 @@ class ExportConfig:
     """Replace the export that --output already holds."""
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
     """Predict the time, cost, requests and output size of a job before it runs."""
@@ -441,10 +457,10 @@ class PlanConfig:
     for the job."""
     calibrate: bool = False
     """First measure the coefficients of the plan on this machine, which takes some minutes."""
-    coefficients: Location | None = None
+    coefficients: OptionalLocation = None
     """Path or URI of the JSON file from which the coefficients of the plan are read, or to which
     --calibrate writes them. By default the coefficients that fer-on-ray ships are read."""
-    detector_weights: Location | None = None
+    detector_weights: OptionalLocation = None
     """Path or URI of YuNet's ONNX file, which --calibrate runs. By default the file of OpenCV's
     model zoo is used, which is downloaded once."""
     use_gpu: bool = False
@@ -461,6 +477,7 @@ class PlanConfig:
         _require_at_least(self, 0, "gpus_per_node")
 
 
+@with_help
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """Run ingest, train, evaluate and label on drawn faces, in minutes."""

@@ -5,7 +5,6 @@
 A test compares the page with the flags, so that neither changes alone.
 """
 
-import ast
 import dataclasses
 import inspect
 import typing
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs import config
+from ray_jobs.flag_help import help_texts, without_help
 from ray_jobs.jobs import MODULES
 
 PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
@@ -36,32 +36,18 @@ def page() -> str:
 
 def _section(job: type, name: str) -> str:
     hints = typing.get_type_hints(job, include_extras=True)
-    help_texts = _help_texts(job)
+    texts = help_texts(job)
     rows = [
-        f"| {_flag(field, hints[field.name])} | {_default(field)} | {help_texts[field.name]} |"
-        for field in dataclasses.fields(job)
+        f"| {_flag(name, without_help(hints[name]))} | {_default(field)} | {_escape(texts[name])} |"
+        for name, field in job.__dataclass_fields__.items()
     ]
     what = inspect.cleandoc(job.__doc__ or "")
     table = "\n".join(["| flag | default | |", "|---|---|---|", *rows])
     return f"\n## {name}\n\n{what}\n\n{table}\n"
 
 
-def _help_texts(job: type) -> dict[str, str]:
-    """Return the docstring below each field, as one line."""
-    (definition,) = ast.parse(inspect.getsource(job)).body
-    assert isinstance(definition, ast.ClassDef)
-    texts = {}
-    for node, following in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(node, ast.AnnAssign) and isinstance(following, ast.Expr):
-            assert isinstance(node.target, ast.Name)
-            assert isinstance(following.value, ast.Constant)
-            text = " ".join(inspect.cleandoc(following.value.value).split())
-            texts[node.target.id] = text.replace("|", "\\|")
-    return texts
-
-
-def _flag(field: dataclasses.Field[Any], hint: Any) -> str:  # noqa: ANN401
-    flag = field.name.replace("_", "-")
+def _flag(name: str, hint: Any) -> str:  # noqa: ANN401
+    flag = name.replace("_", "-")
     if hint is bool:
         return f"`--{flag}`, `--no-{flag}`"
     return f"`--{flag} {_value(hint)}`"
@@ -69,7 +55,7 @@ def _flag(field: dataclasses.Field[Any], hint: Any) -> str:  # noqa: ANN401
 
 def _value(hint: Any) -> str:  # noqa: ANN401
     """Return how a flag's value is written: ``LOCATION``, ``INT``, ``{yunet,none}``."""
-    if hint in (config.Location, config.Location | None):
+    if hint in (config.Location, config.OptionalLocation):
         return "LOCATION"
     if typing.get_origin(hint) is typing.Annotated:
         return _value(typing.get_args(hint)[0])
@@ -81,6 +67,10 @@ def _value(hint: Any) -> str:  # noqa: ANN401
     if options:
         return _value(options[0])
     return {int: "INT", float: "FLOAT", str: "TEXT"}[hint]
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -11,7 +11,8 @@ from fer import storage
 from fer.errors import InputError
 from fer.models.shipped import SHIPPED
 from ray_jobs.cluster import internals
-from ray_jobs.config import Location, Locations
+from ray_jobs.config import Location, Locations, OptionalLocation
+from ray_jobs.flag_help import without_help
 
 Config = TypeVar("Config")
 
@@ -19,8 +20,10 @@ Config = TypeVar("Config")
 def location_flags(config: object) -> dict[str, Any]:
     """Return the flags of a configuration that hold locations, except those that are None."""
     hints = typing.get_type_hints(type(config), include_extras=True)
-    kinds = (Location, Location | None, Locations)
-    values = {name: getattr(config, name) for name, hint in hints.items() if hint in kinds}
+    kinds = (Location, OptionalLocation, Locations)
+    values = {
+        name: getattr(config, name) for name, hint in hints.items() if without_help(hint) in kinds
+    }
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -103,7 +103,7 @@ def test_what_is_no_checkpoint_or_no_ensemble(fer, dataset, networks, tmp_path):
     run = fer(*arguments, "--checkpoint", tmp_path)
     assert (run.code, "is not a checkpoint" in run.sentence) == (2, True)
     run = fer(*arguments, "--checkpoint", networks[0], "--ensemble")
-    assert (run.code, "expected two or more" in run.sentence) == (2, True)
+    assert (run.code, "--ensemble averages several checkpoints" in run.sentence) == (2, True)
 
 
 def test_weights_that_are_damaged_are_one_sentence(fer, dataset, save_network, tmp_path):

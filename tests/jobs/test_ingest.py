@@ -150,7 +150,7 @@ def test_too_many_rejects_leave_no_dataset(fer, tmp_path):
     run = fer(*arguments)
     assert run.code == 1
     assert run.sentence == (
-        "1 of 19 were rejected, more than --max-reject-fraction 0.05 allows: has … pixels: "
+        "1 of 19 examples were rejected, more than --max-reject-fraction 0.05 allows: has … pixels: "
         f"expected … (1); see {tmp_path}/data/rejects."
     )
     assert not (tmp_path / "data" / "summary.json").exists()
@@ -193,7 +193,7 @@ def test_votes_of_other_rows_are_refused(fer, sources, drawn, tmp_path):
     votes = write_votes(tmp_path / "votes.csv", drawn)
     content = votes.read_text()
     votes.write_text(content + content.splitlines()[-1] + "\n")
-    assert "votes are 281 and the CSV file has 280 rows" in sentence(votes)
+    assert "--votes has 281 rows and the CSV file has 280" in sentence(votes)
     votes.write_text(content.replace("PublicTest", "PrivateTest"))
     assert "is val in the CSV file and test in the votes" in sentence(votes)
     votes.write_text(content)
@@ -223,7 +223,7 @@ def test_a_source_that_is_part_of_another(fer, tmp_path, part):
     (tmp_path / "faces" / "inner.zip").write_bytes(b"")
     sources = (tmp_path / "faces", f"{tmp_path}/faces{part}")
     run = fer("ingest", "--source", *sources, "--output", tmp_path / "data")
-    told = f"--source {sources[1]} is part of --source {sources[0]}: name it once."
+    told = f"--source {sources[1]} is part of --source {sources[0]}; give only one of them."
     assert (run.code, run.sentence) == (2, told)
 
 
@@ -232,7 +232,7 @@ def test_a_source_without_examples(fer, tmp_path):
     (tmp_path / "faces" / "README.md").write_text("Nothing here.")
     run = fer("ingest", "--source", tmp_path / "faces", "--output", tmp_path / "data")
     assert run.code == 1
-    assert run.sentence == f"No example was found in {tmp_path}/faces."
+    assert run.sentence == f"No example was found in {tmp_path}/faces; check --source."
     assert not (tmp_path / "data" / "summary.json").exists()
 
 

@@ -211,7 +211,7 @@ def test_what_is_refused(fer, photographs, sources, checkpoint, tmp_path):
     run = label(fer, tmp_path / "none", checkpoint, output)
     assert (run.code, "does not exist" in run.sentence) == (2, True)
     run = label(fer, sources / "fer2013.csv", checkpoint, output)
-    assert (run.code, "`fer ingest` reads these" in run.sentence) == (2, True)
+    assert (run.code, "which `fer ingest` reads" in run.sentence) == (2, True)
     run = label(fer, photographs, checkpoint, output, "--include", "*.png", "--exclude", "[")
     assert (run.code, "--exclude '[' is not a valid glob" in run.sentence) == (2, True)
     run = label(fer, photographs, photographs, output)

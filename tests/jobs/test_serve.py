@@ -178,7 +178,7 @@ def test_what_is_deployed_needs_a_token_or_the_words_that_it_does_not(monkeypatc
     app({"detector": "none", "allow_anonymous": "true"})
     with pytest.raises(InputError, match="args of ray_jobs.serve:app: max_images: Input should be"):
         app({"detector": "none", "max_images": "many"})
-    with pytest.raises(InputError, match="args of ray_jobs.serve:app: max_batch is none"):
+    with pytest.raises(InputError, match="args of ray_jobs.serve:app: max_batch is unknown"):
         app({"detector": "none", "max_batch": 3})
     monkeypatch.setenv("FER_API_TOKEN", "secret")
     app({"detector": "none"})

@@ -51,4 +51,4 @@ def test_a_submitted_job_ends_with_its_result(submitted, dataset):
 def test_a_submitted_job_that_fails_says_why(submitted):
     done = submitted[1]["bad"]
     assert done.returncode == 1
-    assert "fer: --source fer2013.csv is relative" in done.stdout + done.stderr
+    assert "fer: --source fer2013.csv is a relative path" in done.stdout + done.stderr

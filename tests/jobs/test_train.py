@@ -172,7 +172,10 @@ def test_what_can_t_begin_replaces_nothing(fer, trained, dataset):
 def test_a_batch_larger_than_the_data(fer, dataset, tmp_path):
     output = ("--output", tmp_path / "run")
     run = fer("train", "--dataset", dataset, *output, "--batch-size", "999")
-    assert (run.code, "--batch-size 999 is more than the 168" in run.sentence) == (2, True)
+    assert (
+        run.code,
+        "--batch-size 999 is larger than the 168 training examples" in run.sentence,
+    ) == (2, True)
 
 
 def test_nothing_to_resume(fer, dataset, tmp_path):
@@ -184,7 +187,7 @@ def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
     start = ("--from-checkpoint", trained["1"][0])
     command = ("train", "--dataset", dataset, "--output", tmp_path / "run")
     run = fer(*command, *start, "--model", "deep")
-    assert (run.code, "has the --model conv2, not deep: give the same" in run.sentence) == (
+    assert (run.code, "was trained with --model conv2, not deep; use the same" in run.sentence) == (
         2,
         True,
     )
@@ -226,7 +229,7 @@ def test_a_teacher_of_other_classes(fer, trained, other_dataset, tmp_path):
     data = other_dataset(class_names=["joyful", "sad"], counts=counts)
     command = ("train", "--dataset", data, "--output", tmp_path / "run", "--batch-size", "16")
     run = fer(*command, "--teacher", trained["1"][0])
-    assert (run.code, "expected joyful, sad: use a checkpoint" in run.sentence) == (2, True)
+    assert (run.code, "expected joyful, sad; choose a checkpoint" in run.sentence) == (2, True)
 
 
 @pytest.mark.slow
@@ -366,7 +369,8 @@ def test_a_failure_that_lasts_is_told_in_a_sentence():
     with pytest.raises(JobError) as told, train._explained_failures():
         raise failure
     assert str(told.value) == (
-        "Training failed: OSError: No space left on device; see to that, and --resume it."
+        "Training failed: OSError: No space left on device; fix the cause and continue with "
+        "--resume."
     )
 
 
