@@ -484,7 +484,7 @@ class DemoConfig:
 
     output: Location = "demo"
     """Folder where all results of the demo are written."""
-    num_faces: int = 1000
+    num_faces: int = 640
     """Number of faces to draw, at least 100."""
     num_epochs: int = 3
     """Number of passes over the training split for each network, at least 1."""

@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import sys
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from typing_extensions import Doc
@@ -21,8 +23,7 @@ def with_help(config: type[Config]) -> type[Config]:
 
 def help_texts(config: type) -> dict[str, str]:
     """Return the docstring below each field of a class, as one line."""
-    (definition,) = ast.parse(inspect.getsource(config)).body
-    assert isinstance(definition, ast.ClassDef)
+    definition = _class_definitions(config.__module__)[config.__name__]
     texts = {}
     for node, following in zip(definition.body, definition.body[1:], strict=False):
         match node, following:
@@ -32,6 +33,13 @@ def help_texts(config: type) -> dict[str, str]:
             ):
                 texts[name] = " ".join(text.split())
     return texts
+
+
+@lru_cache(maxsize=1)
+def _class_definitions(module: str) -> dict[str, ast.ClassDef]:
+    """Parse a module once for all of its classes."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def without_help(hint: Any) -> Any:  # noqa: ANN401 - any type

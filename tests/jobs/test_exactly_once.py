@@ -70,6 +70,7 @@ def undisturbed(cluster, collection, checkpoint):
     return output
 
 
+@pytest.mark.slow
 def test_every_image_is_listed_and_labeled_once(undisturbed):
     rows = rows_of(undisturbed)
     assert len(rows) == len({row["image"] for row in rows}) == 421

@@ -150,8 +150,8 @@ def test_too_many_rejects_leave_no_dataset(fer, tmp_path):
     run = fer(*arguments)
     assert run.code == 1
     assert run.sentence == (
-        "1 of 19 examples were rejected, more than --max-reject-fraction 0.05 allows: has … pixels: "
-        f"expected … (1); see {tmp_path}/data/rejects."
+        "1 of 19 examples were rejected, more than --max-reject-fraction 0.05 allows: has … "
+        f"pixels: expected … (1); see {tmp_path}/data/rejects."
     )
     assert not (tmp_path / "data" / "summary.json").exists()
     assert fer(*arguments, "--max-reject-fraction", "0.1").result["rejects"] == 1

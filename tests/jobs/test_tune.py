@@ -62,7 +62,8 @@ def test_the_page_opens_from_disk(compared):
     assert not re.search(r'(src|href)="(https?:)?//', page)
 
 
-@pytest.mark.parametrize("search", ["random", pytest.param("optuna", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("search", ["random", "optuna"])
 def test_a_search_varies_what_the_paper_tuned(fer, dataset, tmp_path, search):
     arguments = ("tune", "--dataset", dataset, "--output", tmp_path / "study", *SMALL)
     run = fer(*arguments, "--num-samples", "2", "--search", search)

@@ -16,6 +16,7 @@ def history(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_each_pass_yields_every_example_once_in_a_new_order(dataset):
     from ray_jobs.training.streaming import train_examples
 
