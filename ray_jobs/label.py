@@ -161,8 +161,9 @@ def _reopen(output: str) -> None:
 
 
 def _no_image(config: LabelConfig) -> str:
-    matching = " matches --include and --exclude" if config.include or config.exclude else ""
-    return f"No image in {config.images}{matching or ' was found'}."
+    if config.include or config.exclude:
+        return f"No image in {config.images} matches --include and --exclude."
+    return f"No image was found in {config.images}."
 
 
 def _label_worklist(

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import onnxruntime
+import pytest
 
 from fer import Predictor
 from fer.data.synthetic import draw_faces
@@ -36,6 +37,7 @@ def test_onnx_answers_as_the_checkpoint_does(fer, checkpoint, tmp_path):
     assert (run.code, "already holds a result" in run.sentence) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_one_file(fer, save_network, tmp_path):
     for name, seed, preprocessing in (("0", 1, "standardize"), ("1", 2, "equalize")):
         save_network(tmp_path / "both" / name, "conv1", seed=seed, preprocessing=preprocessing)

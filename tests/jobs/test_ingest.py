@@ -198,7 +198,7 @@ def test_votes_of_other_rows_are_refused(fer, sources, drawn, tmp_path):
     assert "is val in the CSV file and test in the votes" in sentence(votes)
     votes.write_text(content)
     assert "belong to the rows of FER2013's CSV file" in sentence(votes, sources / "faces.zip")
-    assert "expected that file" in sentence(votes, sources)
+    assert "give that file" in sentence(votes, sources)
 
 
 @pytest.mark.parametrize(

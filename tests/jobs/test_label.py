@@ -323,6 +323,7 @@ def check_formats(output, rows):
             assert lines[image]["probabilities"][row["emotion"]] == table[named][image]
 
 
+@pytest.mark.slow
 def test_manifests_in_a_bucket(fer, s3, checkpoint, faces, png, tmp_path):
     s3.put_object(Bucket="open", Key="lists/a b#%.png", Body=png(faces[0][0]))
     named = [["s3://open/lists/a b#%.png", "s3://open/lists/none.png"], ["../a b#%.png"]]

@@ -234,6 +234,7 @@ NAMES = (
 )
 
 
+@pytest.mark.slow
 def test_odd_names_from_a_store_that_often_fails(label, upload, faults, tmp_path):
     """A fifth of the requests fail in one way or another, and one object is refused for good."""
     upload("open", [f"odd/{name}" for name in NAMES])

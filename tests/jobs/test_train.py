@@ -183,6 +183,7 @@ def test_nothing_to_resume(fer, dataset, tmp_path):
     assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
     start = ("--from-checkpoint", trained["1"][0])
     command = ("train", "--dataset", dataset, "--output", tmp_path / "run")
@@ -375,6 +376,7 @@ def test_a_failure_that_lasts_is_told_in_a_sentence():
     )
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes(fer, dataset, tmp_path):
     arguments = ("train", "--dataset", dataset, "--output", tmp_path / "run", *FAST, "--lr", "1e30")
     run = fer(*arguments)

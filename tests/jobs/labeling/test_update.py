@@ -119,6 +119,7 @@ def _fail(*_):
     raise JobError("The machine was lost.")
 
 
+@pytest.mark.slow
 def test_images_that_could_not_be_fetched_are_tried_again(label, folder, drawings, tmp_path):
     hidden = folder / "a" / "00.png"
     hidden.unlink()
