@@ -16,7 +16,8 @@ from fer.data.emotions import (
     split_from_sha256,
     split_from_usage,
 )
-from fer.data.sources import SourceItem, csv_columns, fetch_image
+from fer.data.sources import SourceItem, fetch_image
+from fer.data.tables import csv_columns
 from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image
 
 NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE

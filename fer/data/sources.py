@@ -4,7 +4,6 @@ A source is read sequentially into items: encoded images and blocks of CSV rows.
 of the time, so it is a separate step that a cluster can run in parallel: see ``fer.data.parsing``.
 """
 
-import csv
 import gzip
 import posixpath
 import tarfile
@@ -16,16 +15,10 @@ from itertools import islice
 from typing import IO, Literal, cast
 
 from fer import storage
+from fer.data.tables import TableError, read_csv_blocks
 from fer.errors import InputError, JobError
 from fer.storage import listing
 from fer.vision.decode import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, ImageError
-
-CSV_BLOCK_BYTES = 2**18
-"""Size of a block of CSV rows, some 28 rows of FER2013. The block stays in the CPU's cache, and the
-arrays that parse it are small enough for the allocator to reuse their memory."""
-
-MAX_ROW_BYTES = 2**16
-"""Reading of a CSV file ends at a longer row. A row of 2,304 pixels has at most 9,300 bytes."""
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
@@ -128,11 +121,6 @@ def _is_supported(name: str) -> bool:
 
 def _is_image(name: str) -> bool:
     return posixpath.splitext(name.lower())[1] in IMAGE_SUFFIXES
-
-
-def is_csv(name: str) -> bool:
-    """Return whether a file name is that of a CSV file, compressed or not."""
-    return name.lower().removesuffix(".gz").endswith(".csv")
 
 
 def is_archive(name: str) -> bool:
@@ -356,32 +344,15 @@ def _read_gzip(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
 
 
 def _read_csv(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
-    """Yield a CSV file in blocks of whole rows, each with the header before it."""
+    """Yield a CSV file in blocks of rows."""
     if not origin.with_tables:
         yield origin.ignore()
         return
-    header = stream.readline(MAX_ROW_BYTES)
-    if not {"emotion", "pixels"} <= set(columns := csv_columns(header)):
-        names = ", ".join(columns)[:100]
-        yield origin.reject(
-            f"has the columns {names!r}: expected emotion, pixels and perhaps Usage"
-        )
-        return
-    header, row, rest = header.rstrip(b"\r\n") + b"\n", 1, b""
-    while block := stream.read(CSV_BLOCK_BYTES):
-        # The block ends within a row, whose beginning is kept for the next block.
-        rows, _, rest = (rest + block).rpartition(b"\n")
-        if len(rest) > MAX_ROW_BYTES:
-            yield origin.reject(
-                f"row {row} is longer than {MAX_ROW_BYTES:,} bytes: the rows from there on are "
-                "not read"
-            )
-            return
-        if rows:
-            yield origin.rows(header + rows, row)
-            row += rows.count(b"\n") + 1
-    if rest:
-        yield origin.rows(header + rest, row)
+    try:
+        for block in read_csv_blocks(stream):
+            yield origin.rows(*block)
+    except TableError as error:
+        yield origin.reject(str(error))
 
 
 _READERS: tuple[
@@ -394,13 +365,6 @@ _READERS: tuple[
 )
 """Reader for each kind of file by the end of its name. The first match counts: ``.tar.gz`` is a tar
 archive, any other ``.gz`` a single compressed file."""
-
-
-def csv_columns(header: bytes) -> dict[str, int]:
-    """Return the position of each column of a CSV file by its name in lower case."""
-    text = header.decode("utf-8-sig", errors="replace").strip()
-    names = [name.strip().lower() for name in next(csv.reader([text]), [])]
-    return {name: index for index, name in enumerate(names)}
 
 
 def _error_text(error: Exception) -> str:

@@ -15,7 +15,8 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from fer import storage
-from fer.data.sources import MAX_ROW_BYTES, MEMBER_SEPARATOR, SourceItem, is_archive, is_csv
+from fer.data.sources import MEMBER_SEPARATOR, SourceItem, is_archive
+from fer.data.tables import MAX_ROW_BYTES, is_csv
 from fer.errors import InputError
 from fer.storage import listing
 
