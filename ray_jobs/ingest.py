@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 
 from fer import storage
 from fer.data import dataset
-from fer.data.dataset import SAMPLES_PER_CLASS, DatasetTally
 from fer.data.emotions import FER2013_CLASSES, SPLITS, ClassList
 from fer.data.ferplus import Votes, read_votes
 from fer.data.parsing import (
@@ -32,6 +31,7 @@ from fer.data.parsing import (
     parse_item,
 )
 from fer.data.sources import SourceItem, check_source
+from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally
 from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
@@ -79,14 +79,14 @@ def run(config: IngestConfig) -> dict[str, Any]:
         check_source(source)
     _check_no_overlap(config.source)
     votes = _read_votes(config)
-    output = OUTPUT.reserve(config, started=started)
-    session.connect()
-    session.require_resources([{"CPU": 1}], "Tasks")
-    output.begin()
-    with session.unwrap_errors():
-        tally = _ingest(config, classes, votes)
-    _check_tally(tally, config, votes)
-    summary = _finish(tally, config, classes, output)
+    with OUTPUT.reserve(config, started=started) as output:
+        session.connect()
+        session.require_resources([{"CPU": 1}], "Tasks")
+        output.begin()
+        with session.unwrap_errors():
+            tally = _ingest(config, classes, votes)
+        _check_tally(tally, config, votes)
+        summary = _finish(tally, config, classes, output)
     return {
         "output": config.output,
         "examples": tally.num_examples,

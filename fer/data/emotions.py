@@ -31,26 +31,13 @@ _EMOTION_ALIASES = {
     "fear": ("fearful", "afraid", "scared"),
     "happy": ("happiness", "joy"),
     "sad": ("sadness",),
-    "surprise": ("surprised",),
+    "surprise": ("surprised", "suprise"),
     "neutral": ("neutrality",),
 }
 _CANONICAL = {
     name: emotion for emotion, aliases in _EMOTION_ALIASES.items() for name in (emotion, *aliases)
 }
 
-_SPLIT_ALIASES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "publictest": "val",
-    "test": "test",
-    "testing": "test",
-    "privatetest": "test",
-}
-_FILE_NAME_SPLIT = re.compile(r"(training|publictest|privatetest)[_\-. ]", re.IGNORECASE)
 _NUMBERED_NAME = re.compile(r"([0-9]{1,3})[\s_\-.]+([a-z]+)")
 
 
@@ -146,31 +133,6 @@ class ClassList:
 
 FER2013_CLASSES = ClassList.parse(EMOTIONS)
 """The classes of FER2013 with their usual aliases."""
-
-
-def split_from_usage(usage: str) -> str | None:
-    """Return the split for a value of FER2013's ``Usage`` column (``PublicTest`` is ``val``)."""
-    return _SPLIT_ALIASES.get(usage.strip().lower())
-
-
-def split_from_file_name(path: str) -> str | None:
-    """Return the split that a file's name starts with (``PublicTest_10116449.jpg``), or None."""
-    match = _FILE_NAME_SPLIT.match(PurePosixPath(path).name)
-    return _SPLIT_ALIASES[match[1].lower()] if match else None
-
-
-def split_from_folders(path: str) -> str | None:
-    """Return the split that the folder closest to the file names, or None."""
-    return _first(_SPLIT_ALIASES.get(folder.strip().lower()) for folder in _folders(path))
-
-
-def split_from_sha256(sha256: bytes) -> str:
-    """Derive a split from an image's digest: about 80 % train, 10 % val, 10 % test.
-
-    The same pixels always get the same split, so duplicates never end up in different splits.
-    """
-    fraction = int.from_bytes(sha256[:4], "big") / 2**32
-    return "train" if fraction < 0.8 else "val" if fraction < 0.9 else "test"
 
 
 def _folders(path: str) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fer import storage
-from fer.data.emotions import split_from_usage
+from fer.data.splits import split_from_usage
 from fer.errors import InputError
 
 VOTE_COLUMNS = (

@@ -9,14 +9,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fer.data.emotions import (
-    ClassList,
+from fer.data.emotions import ClassList
+from fer.data.sources import SourceItem, fetch_image
+from fer.data.splits import (
     split_from_file_name,
     split_from_folders,
     split_from_sha256,
     split_from_usage,
 )
-from fer.data.sources import SourceItem, fetch_image
 from fer.data.tables import csv_columns
 from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image
 

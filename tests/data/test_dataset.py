@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from fer.data.dataset import DatasetTally, compare_with_official, open_dataset
+from fer.data.dataset import compare_with_official, open_dataset
 from fer.data.emotions import EMOTIONS, OFFICIAL_COUNTS
+from fer.data.tally import DatasetTally
 from fer.errors import InputError
 
 

@@ -7,6 +7,8 @@ from fer.data.emotions import (
     FER2013_CLASSES,
     OFFICIAL_COUNTS,
     ClassList,
+)
+from fer.data.splits import (
     split_from_file_name,
     split_from_folders,
     split_from_sha256,
