@@ -53,7 +53,7 @@ def delete_all_except(location: str, folders: tuple[str, ...], names: set[str]) 
         folders: Names of the folders to clean.
         names: Paths of the files to keep, relative to ``location``.
     """
-    for folder in folders:
+    for folder in set(folders) & listing.child_names(location):
         for entry in listing.walk(storage.join(location, folder)):
             if f"{folder}/{entry.name}" not in names:
                 storage.delete(entry.location)

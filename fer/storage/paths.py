@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 from pyarrow.lib import ArrowInvalid
 
 from fer.errors import InputError, StoreError
-from fer.storage import s3
+from fer.storage import local, s3
 
 READ_AHEAD_BYTES = 4 * 2**20
 """Bytes that a buffered reader requests at once: enough to hide an object store's latency."""
@@ -39,18 +39,20 @@ def resolve(location: str) -> str:
     """Normalize a location that a user typed.
 
     A local path becomes absolute and ``~`` is expanded. The prefix ``file://`` and slashes at the
-    end are removed.
+    end are removed. Bytes of a local path that are not valid UTF-8 become escapes: see
+    ``fer.storage.local``.
 
     Raises:
         InputError: ``pyarrow.fs`` cannot open the scheme, or the bucket cannot be listed.
     """
     if location.startswith("file://"):
-        location = urllib.parse.unquote(urllib.parse.urlsplit(location).path)
+        _, _, quoted = location.removeprefix("file://").partition("/")
+        location = os.fsdecode(b"/" + urllib.parse.unquote_to_bytes(os.fsencode(quoted)))
     if is_uri(location):
         location = location.rstrip("/")
         filesystem(location)
         return location
-    return str(Path(location).expanduser().absolute())
+    return local.location_of(str(Path(location).expanduser().absolute()))
 
 
 def join(location: str, *parts: str) -> str:
@@ -73,7 +75,7 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
         InputError: The scheme is unknown, or the bucket cannot be listed.
     """
     if not (match := _SCHEME.match(location)):
-        return pafs.LocalFileSystem(), location
+        return local.READER if local.has_escapes(location) else pafs.LocalFileSystem(), location
     authority, _, path = location[match.end() :].partition("/")
     opened, root = _open_store(match[1].lower(), authority)
     # The key is used verbatim: a URI parser would cut it at '#' and decode its '%'.

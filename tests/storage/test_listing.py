@@ -1,11 +1,12 @@
 import os
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from fer import storage
-from fer.storage import listing
+from fer.storage import listing, local
 
 
 def test_walk_is_in_order_and_skips_hidden_files(tmp_path):
@@ -27,33 +28,95 @@ def test_an_etag_changes_with_the_file(tmp_path):
     assert listing.describe(str(path)).etag != before
 
 
-def test_walk_lists_names_that_are_not_utf8_and_unreadable_folders(tmp_path):
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open" / "x.png").write_bytes(b"x")
-    Path(tmp_path, os.fsdecode(b"caf\xe9.png")).write_bytes(b"y")
-    (tmp_path / "closed").mkdir(mode=0)
+KEYS = (
+    *("a-b.jpg", "a.jpg", "a/1.jpg", "a/a.JPG", "a/b/2.jpg", "a/b.jpg", "a/b-c/3.jpg", "a0.jpg"),
+    *("A.jpg", "Z/1.jpg", "é.jpg", "e\u0301.jpg", "日本/語.jpg", "😀.jpg", "\uffee.jpg"),
+    *("new\nline/a.jpg", "tab\t.jpg", "s3:/x.jpg", "50%.jpg", "back\\slash.jpg", "hey!/x.jpg"),
+)
+"""Names of files in folders, and pairs whose order depends on whether a folder ends in a slash."""
+
+
+def make_files(root, names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode("utf-8", "surrogateescape"))
+
+
+def test_walk_is_in_the_order_of_keys(tmp_path):
+    make_files(tmp_path, KEYS)
     names = [entry.name for entry in listing.walk(str(tmp_path))]
-    # Root can read every folder.
-    closed = [] if os.getuid() == 0 else ["closed"]
-    assert names == ["caf\ufffd.png", *closed, "open/x.png"]
+    assert names == sorted(KEYS, key=str.encode)
+
+
+NOT_UTF8 = (
+    b"j\xe4nner/x.jpg",
+    b"m\xfcde.jpg",
+    b"\xff\xfe/\xe4/y.JPG",
+    b"a\\xe4.jpg",
+    b"\xe4\\xe4.jpg",
+)
+"""Names in Latin-1, and names that look like their escapes."""
+
+
+def test_names_that_are_not_utf8_are_listed_and_read(tmp_path):
+    make_files(tmp_path, map(os.fsdecode, NOT_UTF8))
+    entries = [*listing.walk(str(tmp_path))]
+    assert {entry.name for entry in entries} == {
+        *("j\\xe4nner/x.jpg", "m\\xfcde.jpg", "\\xff\\xfe/\\xe4/y.JPG"),
+        *("a\\x5cxe4.jpg", "\\xe4\\x5cxe4.jpg"),
+    }
+    assert {storage.read_bytes(entry.location) for entry in entries} == {*NOT_UTF8}
+    for entry in entries:
+        assert entry.location.encode().decode() == entry.location
+        assert entry.size_bytes == len(storage.read_bytes(entry.location))
+        assert listing.describe(entry.location).etag == entry.etag
+    folder = storage.resolve(str(tmp_path / os.fsdecode(b"j\xe4nner")))
+    assert storage.is_folder(folder)
+    assert [entry.location for entry in listing.child_files(folder)] == [f"{folder}/x.jpg"]
+    assert listing.child_names(folder) == {"x.jpg"}
+    with storage.open_seekable(f"{folder}/x.jpg") as file:
+        assert file.seek(9) == 9
+        assert file.read() == b"x.jpg"[2:]
     with pytest.raises(FileNotFoundError):
-        storage.read_bytes(str(tmp_path / names[0]))
+        storage.read_bytes(f"{folder}/y.jpg")
 
 
-def test_walk_lists_an_unreadable_subfolder_as_a_file(tmp_path, monkeypatch):
-    (tmp_path / "lost+found").mkdir()
-    (tmp_path / "x.png").write_bytes(b"x")
+@given(st.binary(min_size=1, max_size=9))
+@example(b"\\x5cxe4\\xe4\xe4")
+def test_locations_stand_for_one_path_each(name):
+    location = local.location_of(os.fsdecode(name))
+    assert location.encode().decode() == location
+    assert os.fsencode(local.path_of(location)) == name
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [(PermissionError, "is a folder that may not be read"), (FileNotFoundError, "is gone since")],
+)
+def test_a_subfolder_that_can_not_be_listed_is_an_entry(tmp_path, monkeypatch, error, problem):
+    make_files(tmp_path, ("a.png", "b/c/x.png", "d.png"))
     scandir = os.scandir
 
     def refuse(path):
-        if str(path).endswith("lost+found"):
-            raise PermissionError(13, "Permission denied", path)
+        if str(path).endswith("c"):
+            raise error(path)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert [entry.name for entry in listing.walk(str(tmp_path))] == ["x.png", "lost+found"]
-    with pytest.raises(PermissionError):
-        list(listing.walk(str(tmp_path / "lost+found")))
+    first, folder, last = listing.walk(str(tmp_path))
+    assert (first.name, last.name) == ("a.png", "d.png")
+    assert (folder.location, folder.name) == (f"{tmp_path}/b/c/", "b/c/")
+    assert problem in folder.problem
+    with pytest.raises(error):
+        list(listing.walk(str(tmp_path / "b" / "c")))
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_an_entry(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    for entries in (listing.walk(str(tmp_path)), listing.child_files(str(tmp_path))):
+        (entry,) = entries
+        assert (entry.name, entry.problem) == ("x.jpg", "is neither a regular file nor a folder")
 
 
 def test_walk_does_not_follow_a_link_to_its_own_parent(tmp_path):
@@ -79,8 +142,12 @@ def test_files_next_to_a_broken_link_are_listed(tmp_path):
     (tmp_path / "x.png").write_bytes(b"x")
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     (tmp_path / "nowhere").symlink_to(tmp_path / "none")
-    assert [entry.name for entry in listing.walk(str(tmp_path))] == ["itself", "x.png"]
-    assert [entry.name for entry in listing.child_files(str(tmp_path))] == ["itself", "x.png"]
+    # Nobody knows what the links stood for. Reading them says what is wrong.
+    names = ["itself", "nowhere", "x.png"]
+    assert [entry.name for entry in listing.walk(str(tmp_path))] == names
+    assert [entry.name for entry in listing.child_files(str(tmp_path))] == names
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(f"{tmp_path}/nowhere")
 
 
 def test_walk_skips_a_file_deleted_during_the_listing(tmp_path, monkeypatch):

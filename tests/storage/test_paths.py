@@ -13,6 +13,9 @@ def test_resolve(tmp_path, monkeypatch):
     assert storage.resolve("a/b/") == str(tmp_path / "a" / "b")
     assert storage.resolve("~/c") == str(tmp_path / "home" / "c")
     assert storage.resolve("file:///x%20y/") == "/x y"
+    assert storage.resolve("file://localhost/%231/a#b?c%.png") == "/#1/a#b?c%.png"
+    # Names that are not valid UTF-8: see fer.storage.local.
+    assert storage.resolve("file:///j%E4nner") == storage.resolve("/j\udce4nner") == "/j\\xe4nner"
 
 
 def test_rejects_an_unknown_scheme():
