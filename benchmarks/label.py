@@ -44,8 +44,8 @@ from fer import storage
 from fer.data.sources import fetch_image, read_items
 from fer.data.synthetic import draw_faces
 from fer.labels.files import read_tally
+from fer.models.architectures import build_model
 from fer.models.checkpoint import load_checkpoint, pack_checkpoint
-from fer.models.convnet import build_model
 from fer.models.engine import EngineName
 from fer.models.predictor import Predictor
 from fer.storage import listing

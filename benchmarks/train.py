@@ -24,7 +24,7 @@ from torch import nn
 
 from fer.data.dataset import open_dataset
 from fer.data.synthetic import Faces, draw_faces, to_csv
-from fer.models.convnet import build_model
+from fer.models.architectures import build_model
 from fer.models.precision import has_fast_bfloat16
 from fer.models.transforms import Augmentation, standardize
 from fer.training.batches import InMemoryBatches

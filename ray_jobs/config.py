@@ -28,9 +28,14 @@ Globs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 """Any number of patterns of names."""
 
 Model = Literal[
-    "shallow", "deep", "conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "conv8"
+    Literal["shallow", "deep"],
+    Literal["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "conv8"],
+    Literal["resnet4-w32", "resnet6-w32", "resnet8-w32", "resnet10-w32"],
+    Literal["resnet12-w32", "resnet14-w32", "resnet16-w32", "resnet18-w32"],
+    Literal["resnet4-w48", "resnet6-w48", "resnet8-w48", "resnet10-w48"],
+    Literal["resnet12-w48", "resnet14-w48", "resnet16-w48", "resnet18-w48"],
 ]
-"""The keys of ``fer.models.convnet.MODELS``, repeated here because that module imports torch."""
+"""``fer.models.architectures.MODELS``, repeated here because that module imports torch."""
 
 Study = Literal[
     "search", "paper", "recipe", "votes", "depth", "pooling", "batch-norm", "activation", "loss"
@@ -64,6 +69,9 @@ class IngestConfig:
     max_reject_fraction: float = 0.05
     """Largest fraction of rejected examples, from 0 to 1, with which the job still succeeds."""
     overwrite: bool = False
+    all_files: bool = False
+    """Also open files whose names do not end like those of images, and read those whose content is
+    an image. Tables and archives still need their endings."""
     """Replace the dataset that --output already holds."""
 
     def __post_init__(self) -> None:
@@ -82,7 +90,8 @@ class TrainConfig:
     """Folder or URI where the checkpoint is written."""
     model: Model = "deep"
     """Network to train: deep and shallow are the paper's networks of four and two convolutions;
-    conv1 to conv8 are plain networks of one to eight convolutions."""
+    conv1 to conv8 are plain networks of one to eight convolutions; resnet4 to resnet18 are residual
+    networks of one to eight blocks, whose first stage has 32 (w32) or 48 (w48) filters."""
     num_workers: str = "1"
     """Number of worker processes that share each batch: N, or MIN:MAX to use as many as the cluster
     has room for."""
@@ -103,15 +112,22 @@ class TrainConfig:
     weight_decay: float = 5e-4
     """Weight of the L2 penalty on the network's weights, at least 0."""
     dropout: float = 0.25
-    """Fraction of activations that are dropped after each block, at least 0 and below 1."""
+    """Fraction of activations that are dropped, at least 0 and below 1: before the last layer of
+    residual networks, after each block of the others."""
     batch_norm: bool = True
     """Use batch normalization after each convolution and each hidden layer."""
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] = "relu"
     """Activation function after each convolution and each hidden layer."""
     pooling: Literal["max", "fractional"] = "max"
     """How feature maps are downsampled: 2x2 max pooling (max) or fractional max pooling
-    (fractional)."""
+    warmup_fraction: float = 0.3
+    """Share of all steps in which the learning rate rises to --lr, at least 0 and below 1. After
+    them it falls to 0."""
+    (fractional). Residual networks downsample by strides, and ignore max."""
     first_kernel: int = 3
+    gradient_clip: float = 5.0
+    """Largest norm of the gradient in a step, at least 0. A larger gradient is scaled down. 0 turns
+    this off."""
     """Side of the first convolution's filters in pixels, an odd number from 1 to 47."""
     loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
     """Loss function that training minimizes."""
@@ -137,7 +153,24 @@ class TrainConfig:
     """What is done to the pixels of each image: scale them to mean 0 and standard deviation 1
     (standardize), or also equalize the histogram of gray levels first (equalize)."""
     augment: bool = True
-    """Mirror, rotate, zoom and shift the training images at random."""
+    """Change the training images at random: mirror, rotate, zoom, shift, erase and mix them, as the
+    flags of these parts say. --no-augment turns all of them off."""
+    mirror: bool = True
+    """Mirror half of the training images."""
+    max_rotation: float = 15.0
+    """Largest random rotation of a training image to either side, from 0 to 180 degrees."""
+    max_zoom: float = 0.1
+    """Largest random change of a training image's scale, as a fraction of its size, at least 0 and
+    below 1."""
+    max_shift: float = 0.1
+    """Largest random shift of a training image in each direction, as a fraction of its side, from 0
+    to 1."""
+    erase_fraction: float = 0.0
+    """Share of the training images of which a random rectangle with sides of 6 to 20 pixels is
+    erased, from 0 to 1."""
+    mixup: float = 0.0
+    """Mix each training image and its target with another one's: alpha of the Beta distribution
+    from which the other's share is drawn, at least 0. 0 turns this off; 0.2 is common."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network's computations. auto uses bfloat16 where the processor is fast
     at it, and float32 elsewhere."""
@@ -161,7 +194,7 @@ class TrainConfig:
     """Replace the checkpoint or the training run that --output already holds."""
 
     def __post_init__(self) -> None:
-        _require_at_least(self, 0, "memory_limit", "weight_decay")
+        _require_at_least(self, 0, "memory_limit", "weight_decay", "gradient_clip", "mixup")
         _require_at_least(self, 1, "num_epochs", "patience", "cpus_per_worker")
         _require_at_least(self, 2, "batch_size")
         _require_above_zero(self, "lr")
@@ -177,7 +210,12 @@ class TrainConfig:
         _require(1 <= low <= high, "--num-workers", expected, self.num_workers)
         # Batch normalization needs two examples in each worker.
         if 2 * high > self.batch_size:
+        _require_fraction(self, "max_shift", "erase_fraction")
             raise InputError(
+        _require_fraction_below_one(self, "warmup_fraction", "max_zoom")
+        is_angle = 0 <= self.max_rotation <= 180
+        _require(is_angle, "--max-rotation", "from 0 to 180", self.max_rotation)
+        _require_poolable(self.model, "--pooling fractional", self.pooling == "fractional")
                 f"--num-workers allows {high} workers, which need a --batch-size of at least "
                 f"{2 * high}, two examples for each, but it is {self.batch_size}; use fewer "
                 "workers or a larger batch."
@@ -207,8 +245,9 @@ class TuneConfig:
     changes one part of training at a time. The others compare the variants of the choice that they
     are named after, all else equal."""
     model: Model = "deep"
-    """Network to train in each trial. --study depth and --study paper choose their own networks and
-    ignore this flag."""
+    """Network to train in each trial. --study paper chooses its own networks and ignores this flag.
+    --study depth takes only the family from it: the residual networks of its width, or else the
+    plain networks."""
     num_samples: int = 16
     """Number of trials of --study search and --study paper, at least 1. A comparison runs one trial
     for each variant."""
@@ -245,6 +284,7 @@ class TuneConfig:
 class EvaluateConfig:
     """Score checkpoints on a dataset and write a report with the paper's tables and figures."""
 
+        _require_poolable(self.model, "--study pooling", self.study == "pooling")
     dataset: Location
     """Folder or URI of the dataset to score on."""
     checkpoint: Locations
@@ -327,6 +367,9 @@ class LabelConfig:
     update: bool = False
     """List the images again and add to the finished labels that --output holds: label only the
     images that are new or have changed."""
+    all_files: bool = False
+    """Also open files whose names do not end like those of images, and label those whose content is
+    an image. --limit counts all that are opened. Archives still need their endings."""
     overwrite: bool = False
     """Replace the labels that --output already holds."""
 
@@ -558,3 +601,11 @@ def _forbid_together(config: Any, *names: str) -> None:  # noqa: ANN401 - any jo
     if len(chosen) > 1:
         *others, last = chosen
         raise InputError(f"{', '.join(others)} and {last} cannot be combined; give one of them.")
+def _require_poolable(model: str, flag: str, is_chosen: bool) -> None:
+    if is_chosen and model.startswith("resnet"):
+        raise InputError(
+            f"{flag} needs a --model that pools, but {model} downsamples by strides; choose "
+            "shallow, deep or a conv network, or leave the flag out."
+        )
+
+

@@ -13,8 +13,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from fer import storage
 from fer.data.synthetic import draw_faces
+from fer.models.architectures import build_model
 from fer.models.checkpoint import pack_checkpoint
-from fer.models.convnet import build_model
 
 OWN_CLUSTERS = {"test_session.py", "test_survival.py", "test_isolation.py"}
 """Files of job tests that start clusters of their own, beside the shared one."""

@@ -20,6 +20,20 @@ def test_one_flag_with_several_values_equals_repeated_flags():
         ("train --dataset a --output b --num-workers 3:2", "--num-workers must be N or MIN:MAX"),
         ("train --dataset a --output b --num-workers x", "--num-workers must be N or MIN:MAX"),
         ("train --dataset a --output b --lr -1", "--lr must be above 0, but is -1."),
+        ("train --dataset a --output b --warmup-fraction 1", "at least 0 and below 1, but is 1."),
+        ("train --dataset a --output b --gradient-clip -1", "at least 0, but is -1."),
+        ("train --dataset a --output b --max-rotation 200", "from 0 to 180, but is 200."),
+        ("train --dataset a --output b --max-zoom 1", "--max-zoom must be at least 0 and below 1"),
+        ("train --dataset a --output b --erase-fraction 2", "from 0 to 1, but is 2."),
+        ("train --dataset a --output b --mixup -1", "--mixup must be at least 0, but is -1."),
+        (
+            "train --dataset a --output b --model resnet10-w32 --pooling fractional",
+            "--pooling fractional needs a --model that pools, but resnet10-w32 downsamples by",
+        ),
+        (
+            "tune --dataset a --output b --model resnet10-w32 --study pooling",
+            "--study pooling needs a --model that pools, but resnet10-w32 downsamples by strides",
+        ),
         (
             "train --dataset a --output b --resume --overwrite",
             "--resume and --overwrite cannot be combined; give one of them.",

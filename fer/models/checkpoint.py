@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fer import storage
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.models.convnet import MODELS, build_model, count_parameters
+from fer.models.architectures import MODELS, build_model, count_parameters
 from fer.models.shipped import SHIPPED
 from fer.models.transforms import PREPROCESSING
 from fer.vision.decode import IMAGE_SIZE
@@ -41,7 +41,7 @@ class CheckpointConfig:
 
     Attributes:
         id: Name of the architecture and the first 12 digits of the weights' SHA-256.
-        architecture: ``name``, a key of ``MODELS``, and ``arguments``, those of ``build_model``.
+        architecture: ``name``, one of ``MODELS``, and ``arguments``, those of ``build_model``.
         class_names: Name of each logit's class.
         image_size: Side of the square input in pixels.
         preprocessing: How a uint8 image becomes the network's input, a key of ``PREPROCESSING``.

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 from torch import Tensor, nn
 
-from fer.data.emotions import EMOTIONS
-from fer.errors import InputError
 from fer.models.layers import ACTIVATIONS, Dropout, Layers, build_pooling, pooled_size
 from fer.vision.decode import IMAGE_SIZE
 
@@ -57,12 +54,12 @@ def _plain_architecture(depth: int) -> Architecture:
 
 _TWO = (Convolution(64), Convolution(128, kernel_size=5))
 
-MODELS = {
+PLAIN_NETWORKS = {
     "shallow": Architecture(_TWO, hidden=(256,)),
     "deep": Architecture((*_TWO, Convolution(512), Convolution(512)), hidden=(256, 512)),
     **{f"conv{depth}": _plain_architecture(depth) for depth in range(1, 9)},
 }
-"""Architectures by name.
+"""Architectures of the networks without shortcuts, by name.
 
 ``shallow`` (4,927,111 parameters) and ``deep`` (4,474,759 parameters) are the networks of the
 paper's sections 4.2 and 4.3. ``conv1`` to ``conv8`` are plain networks of one to eight
@@ -101,31 +98,6 @@ class ConvNet(nn.Module):
         """Map standardized images (B, 1, 48, 48) float to logits (B, num_classes) float."""
         logits: Tensor = self.output(self.hidden(self.convolutions(images)))
         return logits
-
-
-def build_model(
-    name: str,
-    num_classes: int = len(EMOTIONS),
-    **layers: Any,  # noqa: ANN401
-) -> ConvNet:
-    """Build a network with random weights, drawn from torch's global generator.
-
-    Args:
-        name: A key of ``MODELS``.
-        num_classes: Number of logits.
-        layers: Fields of ``Layers`` that differ from their defaults.
-
-    Raises:
-        InputError: ``name`` is not a key of ``MODELS``.
-    """
-    if name not in MODELS:
-        raise InputError(f"Unknown model {name!r}; choose one of {', '.join(MODELS)}.")
-    return ConvNet(MODELS[name], num_classes, Layers(**layers))
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _convolution(channels: int, convolution: Convolution, layers: Layers) -> nn.Sequential:

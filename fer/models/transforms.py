@@ -7,16 +7,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-MAX_ROTATION_DEGREES = 15.0
-MAX_SHIFT = 0.1
-"""As a fraction of the image's side."""
+from fer.vision.decode import IMAGE_SIZE
 
-MAX_ZOOM = 0.1
-"""As a fraction of the image's size."""
+ERASED_SIDES = (6, 20)
+"""Shortest and longest side of an erased rectangle in pixels."""
 
 
 def standardize(images: Tensor) -> Tensor:
@@ -61,44 +60,141 @@ PREPROCESSING: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
+class AugmentationSettings:
+    """How strongly images are augmented; 0 turns a part off.
+
+    Attributes:
+        mirror: Whether half of the images are mirrored.
+        max_rotation: Largest rotation to either side in degrees.
+        max_zoom: Largest change of scale, as a fraction of the image's size.
+        max_shift: Largest shift in each direction, as a fraction of the image's side.
+        erase_fraction: Share of the images of which a rectangle is erased (Zhong et al. 2017, arXiv
+            1708.04896).
+        mixup: Parameter alpha of the Beta distribution from which the share of an image's partner
+            is drawn (Zhang et al. 2017, arXiv 1710.09412).
+    """
+
+    mirror: bool = True
+    max_rotation: float = 15.0
+    max_zoom: float = 0.1
+    max_shift: float = 0.1
+    erase_fraction: float = 0.0
+    mixup: float = 0.0
+
+
+@dataclass(frozen=True)
 class Augmentation:
-    """A random affine transform for each image of a batch.
+    """Random transforms for each image of a batch.
 
     The transforms are drawn for the global batch from a shared seed and then sliced. An image thus
     gets the same transform on whichever worker it lands.
 
     Attributes:
         matrices: float32 (B, 2, 3), maps from output to input coordinates in [-1, 1], x before y.
+        boxes: int64 (B, 4), the erased rectangle as left, top, right and bottom in pixels, right
+            and bottom excluded; zeros where nothing is erased. None without erasing.
+        partners: int64 (B,), index in the global batch of the image to mix with. None without
+            mixup.
+        partner_shares: float32 (B,), share of the partner in the mixture. None without mixup.
     """
 
     matrices: Tensor
+    boxes: Tensor | None = None
+    partners: Tensor | None = None
+    partner_shares: Tensor | None = None
 
     @classmethod
-    def draw(cls, batch_size: int, generator: torch.Generator) -> "Augmentation":
-        """Draw a rotation, a zoom and a shift for each image, and mirror half of the images."""
-        rotation, zoom, shift_x, shift_y = torch.rand(4, batch_size, generator=generator) * 2 - 1
-        mirror = torch.randint(0, 2, (batch_size,), generator=generator) * 2.0 - 1
-        angle = rotation * math.radians(MAX_ROTATION_DEGREES)
-        scale = 1 + zoom * MAX_ZOOM
-        cos, sin = scale * angle.cos(), scale * angle.sin()
-        # Coordinates run from -1 to 1, so a shift by 0.1 of the side is a shift by 0.2.
-        shift = 2 * MAX_SHIFT * torch.stack([shift_x, shift_y])
-        rows = [
-            torch.stack([mirror * cos, -sin, shift[0]]),
-            torch.stack([mirror * sin, cos, shift[1]]),
-        ]
-        return cls(torch.stack(rows).permute(2, 0, 1).contiguous())
+    def draw(
+        cls,
+        batch_size: int,
+        generator: torch.Generator,
+        settings: AugmentationSettings | None = None,
+    ) -> "Augmentation":
+        """Draw the transforms of each image of a batch, of the default strength or another."""
+        settings = settings or AugmentationSettings()
+        matrices = _draw_matrices(batch_size, generator, settings)
+        boxes = _draw_boxes(batch_size, generator, settings) if settings.erase_fraction else None
+        if not settings.mixup:
+            return cls(matrices, boxes)
+        partners = torch.randperm(batch_size, generator=generator)
+        return cls(matrices, boxes, partners, _draw_shares(batch_size, generator, settings.mixup))
 
     def __getitem__(self, index: slice) -> "Augmentation":
         """Return the transforms of a slice of the batch."""
-        return Augmentation(self.matrices[index])
+        others = (self.boxes, self.partners, self.partner_shares)
+        return Augmentation(
+            self.matrices[index], *(None if part is None else part[index] for part in others)
+        )
 
-    def apply(self, images: Tensor) -> Tensor:
-        """Transform preprocessed images (B, 1, 48, 48); pixels from outside repeat the border."""
+    def apply(self, images: Tensor, partners: Tensor | None = None) -> Tensor:
+        """Transform preprocessed images; pixels from outside repeat the border.
+
+        Images are mixed, then moved, then a rectangle becomes 0, the mean of a standardized image.
+
+        Args:
+            images: float (B, 1, 48, 48).
+            partners: float (B, 1, 48, 48), the image to mix each one with; None without mixup.
+        """
+        if partners is not None:
+            images = images.lerp(partners, self.shares_on(images.device).reshape(-1, 1, 1, 1))
         grid = F.affine_grid(
             self.matrices.to(images.device), list(images.shape), align_corners=False
         )
-        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        return moved if self.boxes is None else _erase(moved, self.boxes.to(images.device))
+
+    def shares_on(self, device: torch.device) -> Tensor:
+        """Return the partners' shares, float32 (B,), on a device."""
+        assert self.partner_shares is not None
+        return self.partner_shares.to(device)
+
+
+def _draw_matrices(
+    batch_size: int, generator: torch.Generator, settings: AugmentationSettings
+) -> Tensor:
+    """Draw a rotation, a zoom and a shift for each image, and mirror half of the images."""
+    rotation, zoom, shift_x, shift_y = torch.rand(4, batch_size, generator=generator) * 2 - 1
+    mirrored = torch.randint(0, 2, (batch_size,), generator=generator)
+    side = 1 - 2.0 * mirrored * settings.mirror
+    angle = rotation * math.radians(settings.max_rotation)
+    scale = 1 + zoom * settings.max_zoom
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    # Coordinates run from -1 to 1, so a shift by 0.1 of the side is a shift by 0.2.
+    shift = 2 * settings.max_shift * torch.stack([shift_x, shift_y])
+    rows = [
+        torch.stack([side * cos, -sin, shift[0]]),
+        torch.stack([side * sin, cos, shift[1]]),
+    ]
+    return torch.stack(rows).permute(2, 0, 1).contiguous()
+
+
+def _draw_boxes(
+    batch_size: int, generator: torch.Generator, settings: AugmentationSettings
+) -> Tensor:
+    """Draw the rectangle (left, top, right, bottom) that each image loses; zeros for the others."""
+    shortest, longest = ERASED_SIDES
+    sizes = torch.randint(shortest, longest + 1, (batch_size, 2), generator=generator)
+    places = torch.rand(batch_size, 2, generator=generator)
+    starts = (places * (IMAGE_SIZE + 1 - sizes)).long()
+    is_erased = torch.rand(batch_size, 1, generator=generator) < settings.erase_fraction
+    return torch.cat([starts, starts + sizes], dim=1) * is_erased
+
+
+def _draw_shares(batch_size: int, generator: torch.Generator, alpha: float) -> Tensor:
+    """Draw the share of each image's partner from the distribution Beta(alpha, alpha)."""
+    # torch's own Beta distribution takes no generator.
+    seed = int(torch.randint(2**62, (), generator=generator))
+    shares = np.random.default_rng(seed).beta(alpha, alpha, batch_size)
+    return torch.tensor(shares, dtype=torch.float32)
+
+
+def _erase(images: Tensor, boxes: Tensor) -> Tensor:
+    """Set a rectangle (left, top, right, bottom) of each image (B, 1, 48, 48) to 0."""
+    left, top, right, bottom = boxes.reshape(-1, 4, 1, 1, 1).unbind(dim=1)
+    pixels = torch.arange(IMAGE_SIZE, device=images.device)
+    rows, columns = pixels.reshape(1, 1, -1, 1), pixels.reshape(1, 1, 1, -1)
+    is_inside = (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
+    return images.masked_fill(is_inside, 0.0)
 
 
 def mirror(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from fer.models.convnet import count_parameters
+from fer.models.architectures import count_parameters
 from fer.reports.figures import COLORS, TEXT_COLOR, to_png
 from fer.vision.decode import IMAGE_SIZE
 

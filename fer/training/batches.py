@@ -41,7 +41,8 @@ class Batch:
         images: uint8 (b, 48, 48).
         labels: int64 (b,).
         targets: float32 (b, C), the probabilities to learn; a row sums to its example's weight.
-        augmentation: Transform of each image, or None without augmentation.
+        augmentation: Transforms of each image, or None without augmentation.
+        partners: The example that each one is mixed with, or None without mixup.
         global_size: Number of examples in the global batch.
         step: Index of the global batch, counted from 0 at the start of the first epoch.
     """
@@ -50,8 +51,31 @@ class Batch:
     labels: Tensor
     targets: Tensor
     augmentation: Augmentation | None
+    partners: "DeviceExamples | None"
     global_size: int
     step: int
+
+    def view(self, preprocess: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the images as a network sees them, preprocessed and augmented.
+
+        Args:
+            preprocess: A value of ``PREPROCESSING``.
+
+        Returns:
+            float32 (b, 1, 48, 48).
+        """
+        images = preprocess(self.images)
+        if self.augmentation is None:
+            return images
+        partners = preprocess(self.partners.images) if self.partners else None
+        return self.augmentation.apply(images, partners)
+
+    def mixed_targets(self) -> Tensor:
+        """Return the targets of the images that ``view`` returns, float32 (b, C)."""
+        if self.augmentation is None or self.partners is None:
+            return self.targets
+        shares = self.augmentation.shares_on(self.targets.device).unsqueeze(1)
+        return self.targets.lerp(self.partners.targets, shares)
 
 
 @dataclass(frozen=True)
@@ -181,17 +205,23 @@ class InMemoryBatches:
         for index in range(num_steps):
             indices = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
             # Drawn for the global batch so that it does not depend on the number of workers.
-            augmentation = Augmentation.draw(len(indices), generator) if recipe.augment else None
-            share = slice(self.rank, None, self.world_size)
-            batch = examples[indices[share].to(examples.images.device)]
-            yield Batch(
-                batch.images,
-                batch.labels,
-                batch.targets,
-                augmentation[share] if augmentation else None,
-                len(indices),
-                epoch * num_steps + index,
+            augmentation = (
+                Augmentation.draw(len(indices), generator, recipe.augmentation)
+                if recipe.augmentation
+                else None
             )
+            yield self._batch(indices, augmentation, epoch * num_steps + index)
+
+    def _batch(self, indices: Tensor, augmentation: Augmentation | None, step: int) -> Batch:
+        """Return this worker's share of the global batch of the examples at some indices."""
+        share, device = slice(self.rank, None, self.world_size), self.train_examples.images.device
+        own = self.train_examples[indices[share].to(device)]
+        augmentation, partners = augmentation[share] if augmentation else None, None
+        if augmentation and augmentation.partners is not None:
+            partners = self.train_examples[indices[augmentation.partners].to(device)]
+        return Batch(
+            own.images, own.labels, own.targets, augmentation, partners, len(indices), step
+        )
 
     def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's share of ``val`` in batches."""

@@ -12,9 +12,6 @@ from fer.training.batches import Batch, DeviceExamples
 from fer.training.losses import LOSSES, cross_entropy_sum
 from fer.training.recipe import Recipe, learning_rate
 
-GRADIENT_CLIP = 5.0
-"""Largest allowed norm of the gradient over all parameters."""
-
 TEMPERATURES = 2.0 ** torch.linspace(-2, 2, 81)
 """Candidate temperatures, from 1/4 to 4 in steps of 3.5 %; the one in the middle is 1."""
 
@@ -84,17 +81,16 @@ def train_epoch(
     for batch in batches:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(batch.step, num_steps, recipe)
-        images = preprocess(batch.images)
-        if batch.augmentation:
-            images = batch.augmentation.apply(images)
+        images = batch.view(preprocess)
         with autocast(images.device, enabled=recipe.bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last))
-        loss = LOSSES[recipe.loss](logits.float(), batch.targets)
+        loss = LOSSES[recipe.loss](logits.float(), batch.mixed_targets())
         optimizer.zero_grad(set_to_none=True)
         # The workers' gradients are averaged, but their shares of the batch may differ in size.
         # Scaling each worker's sum makes the average the gradient of the global batch's mean loss.
         (loss * (world_size / batch.global_size)).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
+        if recipe.gradient_clip:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
         optimizer.step()
         if average is not None:
             average.update_parameters(model)

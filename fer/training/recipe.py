@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-WARM_UP_FRACTION = 0.3
-"""Fraction of all steps in which the learning rate rises (Smith & Topin 2017, arXiv 1708.07120)."""
+from fer.models.transforms import AugmentationSettings
 
 
 @dataclass(frozen=True)
@@ -15,6 +14,9 @@ class Recipe:
         num_epochs: Passes over the training split.
         batch_size: Examples per step, over all workers.
         lr: Highest learning rate.
+        warmup_fraction: Share of all steps in which the learning rate rises (Smith & Topin 2017,
+            arXiv 1708.07120), in [0, 1).
+        gradient_clip: Largest norm of the gradient over all parameters; 0 disables clipping.
         weight_decay: Factor of the squared weights in the loss.
         loss: A key of ``LOSSES``.
         label_smoothing: Share of the target that is spread evenly over the classes, in [0, 1).
@@ -25,7 +27,7 @@ class Recipe:
             examples equally, 1 weights all classes equally.
         ema_decay: Decay per step of the exponential moving average of the weights; 0 disables it.
         preprocessing: A key of ``PREPROCESSING``.
-        augment: Whether images are mirrored, rotated, zoomed and shifted at random.
+        augmentation: How strongly images are augmented, or None.
         seed: Seed of the initial weights, the order of the examples and the augmentation.
         bfloat16: Whether convolutions and matrix products compute in bfloat16.
     """
@@ -33,6 +35,8 @@ class Recipe:
     num_epochs: int
     batch_size: int
     lr: float
+    warmup_fraction: float
+    gradient_clip: float
     weight_decay: float
     loss: str
     label_smoothing: float
@@ -42,7 +46,7 @@ class Recipe:
     class_balance: float
     ema_decay: float
     preprocessing: str
-    augment: bool
+    augmentation: AugmentationSettings | None
     seed: int
     bfloat16: bool
 
@@ -68,11 +72,7 @@ def learning_rate(step: int, num_steps: int, recipe: Recipe) -> float:
     It rises linearly from 1/25 of ``recipe.lr`` to ``recipe.lr``, then falls to 0 along half a
     cosine.
     """
-    progress = (step + 1) / num_steps
-    if progress < WARM_UP_FRACTION:
-        return recipe.lr * (1 + 24 * progress / WARM_UP_FRACTION) / 25
-    return (
-        recipe.lr
-        * (1 + math.cos(math.pi * (progress - WARM_UP_FRACTION) / (1 - WARM_UP_FRACTION)))
-        / 2
-    )
+    progress, warmup = (step + 1) / num_steps, recipe.warmup_fraction
+    if progress < warmup:
+        return recipe.lr * (1 + 24 * progress / warmup) / 25
+    return recipe.lr * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2

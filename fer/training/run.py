@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from fer.errors import JobError
 from fer.metrics import scores_from_confusion
+from fer.models.architectures import Network, build_model
 from fer.models.checkpoint import load_checkpoint, pack_training, unpack_training
-from fer.models.convnet import ConvNet, build_model
 from fer.storage.paths import join, read_bytes
 from fer.training.batches import BatchSource
 from fer.training.history import from_json_lines, to_json_lines
@@ -52,7 +52,7 @@ class Run:
     """
 
     recipe: Recipe
-    network: ConvNet
+    network: Network
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     rank: int = 0

@@ -112,16 +112,18 @@ class StreamedBatches:
             yield self._batch(examples_from_table(table), epoch * num_steps + index, generator)
 
     def _batch(self, examples: Examples, step: int, generator: torch.Generator) -> Batch:
-        targets = self.target_builder.build(examples)
-        moves = Augmentation.draw(len(examples), generator) if self.recipe.augment else None
-        return Batch(
+        own = DeviceExamples(
             torch.tensor(examples.images).to(self.device),
             torch.tensor(examples.labels).to(self.device),
-            targets.to(self.device),
-            moves,
-            self.recipe.batch_size,
-            step,
+            self.target_builder.build(examples).to(self.device),
         )
+        augmentation, partners = None, None
+        if self.recipe.augmentation:
+            augmentation = Augmentation.draw(len(own), generator, self.recipe.augmentation)
+            if augmentation.partners is not None:
+                partners = own[augmentation.partners.to(self.device)]
+        batch_size = self.recipe.batch_size
+        return Batch(own.images, own.labels, own.targets, augmentation, partners, batch_size, step)
 
     def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's share of ``val``, in batches read from its share of the files."""

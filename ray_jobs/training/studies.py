@@ -9,6 +9,8 @@ from ray_jobs.config import TrainConfig, TuneConfig
 CHANGES: dict[str, dict[str, Any]] = {
     "none": {},
     "no augmentation": {"augment": False},
+    "erasing": {"erase_fraction": 0.5},
+    "mixup": {"mixup": 0.2},
     "no smoothing": {"label_smoothing": 0.0},
     "no average": {"ema_decay": 0.0},
     "no weight decay": {"weight_decay": 0.0},
@@ -31,6 +33,9 @@ VARIANTS: dict[str, tuple[str, tuple[Any, ...]]] = {
 """Studies that compare the values of one flag: the flag of ``train``, or ``change`` for a name in
 ``CHANGES``, and its values. The other studies search."""
 
+RESIDUAL_DEPTHS = range(4, 20, 2)
+"""Layers with weights of residual networks of one to eight blocks."""
+
 
 def is_comparison(config: TuneConfig) -> bool:
     """Tell whether a study compares fixed variants, rather than searching."""
@@ -39,7 +44,7 @@ def is_comparison(config: TuneConfig) -> bool:
 
 def num_trials(config: TuneConfig) -> int:
     """Return how many trials a study has."""
-    return len(VARIANTS[config.study][1]) if is_comparison(config) else config.num_samples
+    return len(_variants(config)[1]) if is_comparison(config) else config.num_samples
 
 
 def param_space(config: TuneConfig) -> dict[str, Any]:
@@ -49,7 +54,7 @@ def param_space(config: TuneConfig) -> dict[str, Any]:
     hyperparameter within the range in which training still converges.
     """
     if is_comparison(config):
-        flag, values = VARIANTS[config.study]
+        flag, values = _variants(config)
         return {flag: tune.grid_search(list(values))}
     both = {"model": tune.choice(["shallow", "deep"])} if config.study == "paper" else {}
     return {
@@ -60,6 +65,14 @@ def param_space(config: TuneConfig) -> dict[str, Any]:
         "weight_decay": tune.loguniform(1e-5, 1e-2),
         "dropout": tune.uniform(0.0, 0.5),
     }
+
+
+def _variants(config: TuneConfig) -> tuple[str, tuple[Any, ...]]:
+    """Return the flag that a comparison varies and its values."""
+    family, _, width = config.model.partition("-")
+    if config.study == "depth" and family.startswith("resnet"):
+        return "model", tuple(f"resnet{depth}-{width}" for depth in RESIDUAL_DEPTHS)
+    return VARIANTS[config.study]
 
 
 def trial_config(config: TuneConfig, varied: dict[str, Any]) -> TrainConfig:

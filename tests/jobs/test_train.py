@@ -18,8 +18,8 @@ from ray.train import WorkerGroupError
 from fer import Predictor
 from fer.data.dataset import open_dataset
 from fer.errors import InputError, JobError
+from fer.models.architectures import build_model, count_parameters
 from fer.models.checkpoint import read_config
-from fer.models.convnet import build_model, count_parameters
 from ray_jobs import train
 from ray_jobs.cluster import autoscaling
 from ray_jobs.config import TrainConfig

@@ -15,6 +15,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from fer import Predictor
+from fer.models.architectures import MODELS
 from fer.models.checkpoint import read_config
 from ray_jobs import tune
 from ray_jobs.__main__ import main
@@ -117,6 +118,21 @@ def test_trials_are_compared_where_they_are_in_their_own_schedules():
     assert tell(short, 2, 4, 0.6) == TrialScheduler.CONTINUE
     assert tell(long, 2, 12, 0.2) == TrialScheduler.CONTINUE
     assert tell(long, 5, 12, 0.5) == TrialScheduler.STOP
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("deep", [f"conv{depth}" for depth in range(1, 9)]),
+        ("resnet10-w32", [f"resnet{depth}-w32" for depth in range(4, 20, 2)]),
+        ("resnet18-w48", [f"resnet{depth}-w48" for depth in range(4, 20, 2)]),
+    ],
+)
+def test_the_study_of_depth_stays_in_the_family_of_the_model(model, names):
+    study = TuneConfig(dataset="d", output="o", study="depth", model=model)
+    assert studies.param_space(study) == {"model": {"grid_search": names}}
+    assert studies.num_trials(study) == 8
+    assert set(names) <= set(MODELS)
 
 
 @pytest.mark.parametrize("change", studies.CHANGES)

@@ -1,13 +1,9 @@
-from typing import get_args
-
 import pytest
 import torch
 from torch import nn
 
-from fer.errors import InputError
-from fer.models.convnet import MODELS, build_model, count_parameters
+from fer.models.architectures import build_model, count_parameters
 from fer.models.layers import ACTIVATIONS, Dropout
-from ray_jobs.config import Model
 
 STATISTICS = "eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)"
 FLATTEN = "Flatten(start_dim=1, end_dim=-1)"
@@ -75,21 +71,6 @@ def test_plain_networks_have_their_number_of_convolutions_and_end_in_small_maps(
     assert (len(convolutions), len(pools)) == (depth, min(depth, 4))
     assert model.convolutions(torch.zeros(1, 1, 48, 48)).shape[2] == 48 // 2 ** min(depth, 4)
     assert 1_700_000 < count_parameters(model) < 7_200_000
-
-
-def test_the_command_line_offers_every_model():
-    assert get_args(Model) == tuple(MODELS)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_one_logit_per_class(name):
-    model = build_model(name, num_classes=5).eval()
-    assert model(torch.zeros(2, 1, 48, 48)).shape == (2, 5)
-
-
-def test_rejects_unknown_names():
-    with pytest.raises(InputError, match="choose one of shallow, deep"):
-        build_model("wide")
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fer.data.synthetic import draw_faces
+from fer.models.architectures import MODELS, build_model
 from fer.models.checkpoint import load_checkpoint
-from fer.models.convnet import MODELS, build_model
 from fer.models.engine import Engine, choose_engine, fold_batch_norm
 from fer.models.transforms import standardize
 

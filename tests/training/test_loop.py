@@ -10,11 +10,11 @@ from torch import nn
 
 from fer.data.dataset import Examples
 from fer.errors import InputError
-from fer.models.convnet import build_model
+from fer.models.architectures import build_model
 from fer.models.predictor import Predictor
+from fer.models.transforms import PREPROCESSING, AugmentationSettings
 from fer.training.batches import DeviceExamples, InMemoryBatches
 from fer.training.loop import (
-    GRADIENT_CLIP,
     best_temperature,
     build_average,
     build_optimizer,
@@ -31,6 +31,8 @@ RECIPE = Recipe(
     num_epochs=2,
     batch_size=16,
     lr=0.02,
+    warmup_fraction=0.3,
+    gradient_clip=5.0,
     weight_decay=5e-4,
     loss="cross_entropy",
     label_smoothing=0.1,
@@ -40,7 +42,7 @@ RECIPE = Recipe(
     class_balance=0.0,
     ema_decay=0.0,
     preprocessing="standardize",
-    augment=True,
+    augmentation=AugmentationSettings(),
     seed=0,
     bfloat16=False,
 )
@@ -98,34 +100,70 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero():
     assert rates[-1] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.5])
+def test_the_share_of_steps_in_which_the_learning_rate_rises(share):
+    recipe = replace(RECIPE, warmup_fraction=share)
+    rates = [learning_rate(step, 200, recipe) for step in range(200)]
+    assert rates.index(max(rates)) == pytest.approx(200 * share, abs=1)
+    assert max(rates) == pytest.approx(recipe.lr, rel=1e-3)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_mixup_mixes_images_and_targets_by_the_same_shares(examples):
+    recipe = replace(RECIPE, augmentation=AugmentationSettings(mixup=0.4))
+    for batch in training_batches(examples, recipe, 0):
+        shares, own = batch.augmentation.partner_shares, batch.targets
+        expected = own * (1 - shares[:, None]) + batch.partners.targets * shares[:, None]
+        torch.testing.assert_close(batch.mixed_targets(), expected)
+        standardize = PREPROCESSING["standardize"]
+        still = replace(batch.augmentation, matrices=torch.eye(2, 3).repeat(16, 1, 1))
+        view = replace(batch, augmentation=still).view(standardize)
+        weights = shares[:, None, None, None]
+        mixture = (1 - weights) * standardize(batch.images)
+        mixture += weights * standardize(batch.partners.images)
+        torch.testing.assert_close(view, mixture, rtol=0, atol=1e-4)
+    plain = next(training_batches(examples, RECIPE, 0))
+    assert plain.partners is None
+    assert plain.mixed_targets() is plain.targets
+
+
 def small_network():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 16), nn.ReLU(), nn.Linear(16, 7))
 
 
-def gradients_of_first_step(network, examples, rank, world_size):
-    optimizer = build_optimizer(network, RECIPE)
-    batches = training_batches(examples, RECIPE, 0, rank, world_size)
-    next(train_epoch(network, batches, optimizer, RECIPE, 6, world_size))
+def gradients_of_first_step(network, examples, recipe, rank=0, world_size=1):
+    optimizer = build_optimizer(network, recipe)
+    batches = training_batches(examples, recipe, 0, rank, world_size)
+    next(train_epoch(network, batches, optimizer, recipe, 6, world_size))
     return [parameter.grad.clone() for parameter in network.parameters()]
 
 
-def test_averaged_gradients_of_three_workers_equal_those_of_one(examples, monkeypatch):
+@pytest.mark.parametrize(
+    "augmentation",
+    [AugmentationSettings(), AugmentationSettings(erase_fraction=0.5, mixup=0.4)],
+    ids=["moved", "erased and mixed"],
+)
+def test_averaged_gradients_of_three_workers_equal_those_of_one(examples, augmentation):
     """The 3 workers have unequal shares of 16 examples."""
-    monkeypatch.setattr("fer.training.loop.GRADIENT_CLIP", 1e9)
-    alone = gradients_of_first_step(small_network(), examples, 0, 1)
-    parts = [gradients_of_first_step(small_network(), examples, rank, 3) for rank in range(3)]
+    recipe = replace(RECIPE, gradient_clip=0.0, augmentation=augmentation)
+    alone = gradients_of_first_step(small_network(), examples, recipe)
+    parts = [
+        gradients_of_first_step(small_network(), examples, recipe, rank, 3) for rank in range(3)
+    ]
     for expected, *shared in zip(alone, *parts, strict=True):
         torch.testing.assert_close(torch.stack(shared).mean(dim=0), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_are_clipped(examples):
+@pytest.mark.parametrize("limit", [0.0, 0.5, 5.0])
+def test_gradients_are_clipped_unless_the_limit_is_0(examples, limit):
     network = small_network()
     with torch.no_grad():
         network[1].weight.mul_(1000)
-    gradients = gradients_of_first_step(network, examples, 0, 1)
-    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-    assert norm <= GRADIENT_CLIP * 1.001
+    recipe = replace(RECIPE, gradient_clip=limit)
+    gradients = gradients_of_first_step(network, examples, recipe)
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+    assert norm == pytest.approx(limit, rel=1e-3) if limit else norm > 50
 
 
 def test_weight_decay_applies_to_weights_only():
@@ -136,7 +174,7 @@ def test_weight_decay_applies_to_weights_only():
 
 
 def test_training_overfits_a_few_faces(examples):
-    recipe = replace(RECIPE, num_epochs=40, augment=False)
+    recipe = replace(RECIPE, num_epochs=40, augmentation=None)
     network = small_network()
     optimizer = build_optimizer(network, recipe)
     for epoch in range(recipe.num_epochs):
