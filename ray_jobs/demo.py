@@ -21,7 +21,7 @@ from ray_jobs import jobs
 from ray_jobs.cluster import session
 from ray_jobs.config import DemoConfig, EvaluateConfig, IngestConfig, LabelConfig, TrainConfig
 from ray_jobs.pipeline import locations
-from ray_jobs.pipeline.outputs import OutputSpec
+from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 
 TABLE, ARCHIVE, DATASET, REPORT, LABELS = "fer2013.csv", "faces.zip", "dataset", "report", "labels"
 NETWORKS = ("shallow", "deep")
@@ -65,7 +65,11 @@ def run(config: DemoConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     config = locations.resolve(config)
-    output = OUTPUT.reserve(config, started=started)
+    with OUTPUT.reserve(config, started=started) as output:
+        return _demonstrate(config, output)
+
+
+def _demonstrate(config: DemoConfig, output: Reservation) -> dict[str, Any]:
     output.begin()
     _print(WELCOME.format(output=config.output))
     _print(f"1/5 Drawing {config.num_faces:,} faces")

@@ -84,13 +84,13 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     data = open_dataset(config.dataset)
     data.check_split(config.split)
     checkpoints = _check_checkpoints(config, data)
-    output = OUTPUT.reserve(config, started=started)
-    session.connect()
-    session.require_resources([{"CPU": 1}], "Tasks")
-    output.begin()
-    with session.unwrap_errors():
-        predictions = _predict(config, data, checkpoints)
-    result = _report(config, data, checkpoints, _concatenate(predictions))
+    with OUTPUT.reserve(config, started=started) as output:
+        session.connect()
+        session.require_resources([{"CPU": 1}], "Tasks")
+        output.begin()
+        with session.unwrap_errors():
+            predictions = _predict(config, data, checkpoints)
+        result = _report(config, data, checkpoints, _concatenate(predictions))
     return {**result, "seconds": round(output.elapsed_seconds, 2)}
 
 

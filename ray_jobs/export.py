@@ -7,11 +7,11 @@ from typing import Any
 from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.models import onnx
-from fer.models.checkpoint import load_checkpoint
+from fer.models.checkpoint import Checkpoint, load_checkpoint
 from fer.models.predictor import Predictor
 from ray_jobs.config import ExportConfig
 from ray_jobs.pipeline import locations
-from ray_jobs.pipeline.outputs import OutputSpec
+from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 
 MODEL = "model.onnx"
 
@@ -35,7 +35,11 @@ def run(config: ExportConfig) -> dict[str, Any]:
     config = locations.resolve(config)
     checkpoint = load_checkpoint(config.checkpoint)
     onnx.require_onnx()
-    output = OUTPUT.reserve(config, started=started)
+    with OUTPUT.reserve(config, started=started) as output:
+        return _export(config, checkpoint, output)
+
+
+def _export(config: ExportConfig, checkpoint: Checkpoint, output: Reservation) -> dict[str, Any]:
     output.begin()
     file = onnx.to_onnx(checkpoint)
     faces, _ = draw_faces(NUM_CHECKED, seed=0)

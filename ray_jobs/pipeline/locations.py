@@ -61,6 +61,24 @@ def explain_refusals(config: object) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def refuse_unwritable(output: str) -> Iterator[None]:
+    """Turn a failure to write to an output, before a job begins, into a refusal of that output.
+
+    Raises:
+        InputError: The output can't be written to.
+        StoreError: Its bucket can no longer be listed.
+    """
+    try:
+        yield
+    except OSError as error:
+        storage.check_store(output)
+        raise InputError(
+            f"{output} can't be written to: {storage.describe_error(error)}; repair it, or choose "
+            "another --output."
+        ) from error
+
+
 def _resolve(location: str, field: str) -> str:
     if location in SHIPPED:
         return location
@@ -70,4 +88,10 @@ def _resolve(location: str, field: str) -> str:
             f"--{field.replace('_', '-')} {location} is a relative path, but Ray deletes the "
             "working folder of a submitted job. Give an absolute path or a URI that all nodes see."
         )
-    return storage.resolve(location)
+    resolved = storage.resolve(location)
+    if field not in ("images", "source") and not storage.is_plain(resolved):
+        raise InputError(
+            f"--{field.replace('_', '-')} {resolved} has a name that is not valid UTF-8, or looks "
+            "like an escape of one; rename it, or choose another location."
+        )
+    return resolved

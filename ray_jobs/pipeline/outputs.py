@@ -4,13 +4,15 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fer import storage
 from fer.errors import InputError
 from fer.storage import listing
-from ray_jobs.pipeline import locations
+from ray_jobs import jobs
+from ray_jobs.pipeline import leases, locations
 
 JOB = "job.json"
 """The flags of the job that started an output. Where this file exists, the folder is fer's own."""
@@ -43,13 +45,14 @@ class OutputSpec:
         """Tell whether an output holds a complete result."""
         return storage.exists(storage.join(output, self.completed_by))
 
+    @contextmanager
     def reserve(
         self,
         config: Any,  # noqa: ANN401 - any job's
         fingerprints: Mapping[str, str] | None = None,
         started: float | None = None,
-    ) -> "Reservation":
-        """Check that a job may write to its output, and leave everything there untouched.
+    ) -> Iterator["Reservation"]:
+        """Hold an output while a job writes it, and leave everything there untouched.
 
         Args:
             config: The job's configuration, with ``output``, ``overwrite`` and perhaps ``resume``
@@ -58,14 +61,33 @@ class OutputSpec:
             started: When the job was asked for, by ``time.monotonic``; now by default.
 
         Raises:
-            InputError: The output holds a result, a run, or files that fer did not create; or the
-                run in it cannot be resumed with these flags and inputs.
+            InputError: The output holds a result, a run, or files that fer did not create; the run
+                in it cannot be resumed with these flags and inputs; or another job writes it.
         """
         fingerprints, started = fingerprints or {}, started or time.monotonic()
-        if getattr(config, "resume", False) or getattr(config, "update", False):
+        reservation = self._check(config, fingerprints, started)
+        if reservation.is_resumed and reservation.is_complete:
+            # Nothing is to be written, perhaps nothing may be.
+            yield reservation
+            return
+        with leases.hold(config.output, jobs.MODULES[type(config)]):
+            # Another job may have written the output since it was checked.
+            yield self._check(config, fingerprints, started)
+
+    def _check(
+        self,
+        config: Any,  # noqa: ANN401
+        fingerprints: Mapping[str, str],
+        started: float,
+    ) -> "Reservation":
+        resume, update = getattr(config, "resume", False), getattr(config, "update", False)
+        has_run = storage.exists(storage.join(config.output, JOB))
+        if update and not has_run:
+            raise InputError(f"{config.output} holds no labels to update; leave out --update.")
+        if update or (resume and has_run):
             self._check_same_run(config, fingerprints)
-            return Reservation(self, config.output, started)
-        if self.started_by and not config.overwrite:
+            return Reservation(self, config.output, started, is_resumed=resume)
+        if self.started_by and not (config.overwrite or resume):
             self._check_not_started(config.output)
         outdated = self._check_replaceable(config)
         _check_inputs_survive(config)
@@ -100,10 +122,6 @@ class OutputSpec:
 
     def _check_same_run(self, config: Any, fingerprints: Mapping[str, str]) -> None:  # noqa: ANN401
         """Refuse to resume a run that other flags or other inputs started."""
-        if not storage.exists(storage.join(config.output, JOB)):
-            raise InputError(
-                f"{config.output} holds no run to resume; start one without --resume or --update."
-            )
         job = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
         hint = "resume it unchanged, or start over with --overwrite."
         if changes := ", ".join(self._changed_flags(config, job)):
@@ -135,6 +153,7 @@ class Reservation:
         started: When the job was asked for, by ``time.monotonic``.
         outdated: Names that are deleted when the job begins, the completing file first.
         job: Content of ``job.json``; None where an earlier run is continued.
+        is_resumed: Whether the job continues the run that the output holds.
     """
 
     spec: OutputSpec
@@ -142,6 +161,7 @@ class Reservation:
     started: float
     outdated: tuple[str, ...] = ()
     job: Mapping[str, Any] | None = None
+    is_resumed: bool = False
 
     @property
     def elapsed_seconds(self) -> float:
@@ -166,13 +186,11 @@ class Reservation:
         """
         if self.job is None:
             return
-        try:
+        with locations.refuse_unwritable(self.output):
             for name in self.outdated:
                 storage.delete(storage.join(self.output, name))
             content = json.dumps(self.job, indent=2).encode()
             storage.write_bytes(storage.join(self.output, JOB), content)
-        except OSError as error:
-            raise InputError(f"{self.output} can't be written to: {error}") from error
 
     def commit(
         self, completing: Mapping[str, Any], files: Mapping[str, bytes] | None = None

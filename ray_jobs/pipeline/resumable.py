@@ -1,5 +1,6 @@
 """What resumable jobs share: check, reserve, work, or report what is already complete."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -30,6 +31,9 @@ def run_resumable(
 ) -> dict[str, Any]:
     """Run a job whose unfinished output can be continued.
 
+    With ``--resume`` it continues the run in the output, or starts one if there is none. So a
+    scheduler can send the same command again and again.
+
     Nothing is deleted or written before all checks have passed: ``work`` begins the reservation
     once the cluster has room.
 
@@ -42,7 +46,7 @@ def run_resumable(
             completing file has under ``result``.
 
     Returns:
-        What the RESULT line says.
+        What the RESULT line says, and as ``resumed`` whether an earlier run was continued.
 
     Raises:
         InputError: An input or the output is not as the job needs it.
@@ -51,8 +55,26 @@ def run_resumable(
     started = time.monotonic()
     config = locations.resolve(config)
     inputs = check(config)
-    reservation = output.reserve(config, inputs.fingerprints, started)
-    if getattr(config, "resume", False) and reservation.is_complete:
+    with output.reserve(config, inputs.fingerprints, started) as reservation:
+        result = _complete(config, inputs, reservation, work, report)
+    return {**result, "resumed": reservation.is_resumed}
+
+
+def _complete(
+    config: ConfigT,
+    inputs: InputsT,
+    reservation: Reservation,
+    work: Callable[[ConfigT, InputsT, Reservation], dict[str, Any]],
+    report: Callable[[Reservation], dict[str, Any]] | None,
+) -> dict[str, Any]:
+    """Do what is left of a job, and return its result."""
+    if reservation.is_resumed and reservation.is_complete:
         return report(reservation) if report else dict(reservation.read_completed()["result"])
+    if getattr(config, "resume", False) and not reservation.is_resumed:
+        print(
+            f"{reservation.output} holds no run to resume; starting a new one.",
+            file=sys.stderr,
+            flush=True,
+        )
     with session.unwrap_errors():
         return work(config, inputs, reservation)

@@ -11,8 +11,9 @@ import ray.data
 from ray.data.expressions import col
 
 from fer import storage
+from fer.data.annotations import read_labeled_items
 from fer.data.dataset import Dataset
-from fer.data.sources import SourceItem, read_items
+from fer.data.sources import SourceItem
 from fer.errors import JobError
 from ray_jobs.cluster import session
 
@@ -36,20 +37,25 @@ ITEM_SCHEMA = pa.schema(
         ("size_bytes", pa.int64()),
         ("etag", pa.string()),
         ("reason", pa.string()),
+        ("code", pa.string()),
+        ("format", pa.string()),
+        ("label", pa.string()),
     ]
 )
 
 
-def read_sources(locations: Sequence[str]) -> ray.data.Dataset:
+def read_sources(locations: Sequence[str], *, all_files: bool = False) -> ray.data.Dataset:
     """Read sources, one task for each, into rows of ``ITEM_SCHEMA``.
 
     Args:
-        locations: Sources that ``fer.data.sources.read_items`` can read.
+        locations: Sources that ``fer.data.annotations.read_labeled_items`` can read.
+        all_files: Whether files whose names do not say what they are may be images.
     """
     sources = ray.data.from_arrow(pa.table({"location": list(locations)}))
     sources.context.target_max_block_size = BLOCK_BYTES
     return sources.repartition(len(locations)).map_batches(
         _read_sources,
+        fn_kwargs={"all_files": all_files},
         batch_format="pyarrow",
         batch_size=1,
         # Reading mostly waits. A reservation that differs from that of the next stage also keeps
@@ -74,9 +80,9 @@ def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Da
     )
 
 
-def _read_sources(sources: pa.Table) -> Iterator[pa.Table]:
+def _read_sources(sources: pa.Table, all_files: bool) -> Iterator[pa.Table]:
     for location in sources["location"].to_pylist():
-        for items in batch_items(read_items(location)):
+        for items in batch_items(read_labeled_items(location, all_files=all_files)):
             yield to_table(items)
 
 
