@@ -66,12 +66,12 @@ class IngestConfig:
     votes: OptionalLocation = None
     """Path or URI of the FER+ votes (fer2013new.csv) for the rows of FER2013's CSV file. By default
     no votes are stored."""
-    max_reject_fraction: float = 0.05
-    """Largest fraction of rejected examples, from 0 to 1, with which the job still succeeds."""
-    overwrite: bool = False
     all_files: bool = False
     """Also open files whose names do not end like those of images, and read those whose content is
     an image. Tables and archives still need their endings."""
+    max_reject_fraction: float = 0.05
+    """Largest fraction of rejected examples, from 0 to 1, with which the job still succeeds."""
+    overwrite: bool = False
     """Replace the dataset that --output already holds."""
 
     def __post_init__(self) -> None:
@@ -109,8 +109,14 @@ class TrainConfig:
     """Number of examples in each training step, over all workers. Each worker needs at least 2."""
     lr: float = 0.05
     """Highest learning rate of the schedule, above 0."""
+    warmup_fraction: float = 0.3
+    """Share of all steps in which the learning rate rises to --lr, at least 0 and below 1. After
+    them it falls to 0."""
     weight_decay: float = 5e-4
     """Weight of the L2 penalty on the network's weights, at least 0."""
+    gradient_clip: float = 5.0
+    """Largest norm of the gradient in a step, at least 0. A larger gradient is scaled down. 0 turns
+    this off."""
     dropout: float = 0.25
     """Fraction of activations that are dropped, at least 0 and below 1: before the last layer of
     residual networks, after each block of the others."""
@@ -120,14 +126,8 @@ class TrainConfig:
     """Activation function after each convolution and each hidden layer."""
     pooling: Literal["max", "fractional"] = "max"
     """How feature maps are downsampled: 2x2 max pooling (max) or fractional max pooling
-    warmup_fraction: float = 0.3
-    """Share of all steps in which the learning rate rises to --lr, at least 0 and below 1. After
-    them it falls to 0."""
     (fractional). Residual networks downsample by strides, and ignore max."""
     first_kernel: int = 3
-    gradient_clip: float = 5.0
-    """Largest norm of the gradient in a step, at least 0. A larger gradient is scaled down. 0 turns
-    this off."""
     """Side of the first convolution's filters in pixels, an odd number from 1 to 47."""
     loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
     """Loss function that training minimizes."""
@@ -200,7 +200,12 @@ class TrainConfig:
         _require_above_zero(self, "lr")
         _require_seed(self.seed)
         _require_fraction(self, "votes_weight", "teacher_weight", "class_balance")
+        _require_fraction(self, "max_shift", "erase_fraction")
         _require_fraction_below_one(self, "dropout", "label_smoothing", "ema_decay")
+        _require_fraction_below_one(self, "warmup_fraction", "max_zoom")
+        is_angle = 0 <= self.max_rotation <= 180
+        _require(is_angle, "--max-rotation", "from 0 to 180", self.max_rotation)
+        _require_poolable(self.model, "--pooling fractional", self.pooling == "fractional")
         kernel = self.first_kernel
         is_kernel = kernel % 2 == 1 and 0 < kernel < 48
         _require(is_kernel, "--first-kernel", "an odd number from 1 to 47", kernel)
@@ -210,12 +215,7 @@ class TrainConfig:
         _require(1 <= low <= high, "--num-workers", expected, self.num_workers)
         # Batch normalization needs two examples in each worker.
         if 2 * high > self.batch_size:
-        _require_fraction(self, "max_shift", "erase_fraction")
             raise InputError(
-        _require_fraction_below_one(self, "warmup_fraction", "max_zoom")
-        is_angle = 0 <= self.max_rotation <= 180
-        _require(is_angle, "--max-rotation", "from 0 to 180", self.max_rotation)
-        _require_poolable(self.model, "--pooling fractional", self.pooling == "fractional")
                 f"--num-workers allows {high} workers, which need a --batch-size of at least "
                 f"{2 * high}, two examples for each, but it is {self.batch_size}; use fewer "
                 "workers or a larger batch."
@@ -274,6 +274,7 @@ class TuneConfig:
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "num_samples", "num_epochs", "max_concurrent_trials")
         _require_seed(self.seed)
+        _require_poolable(self.model, "--study pooling", self.study == "pooling")
         _require_above_zero(self, "cpus_per_trial")
         _require_at_least(self, 0, "gpus_per_trial")
         _forbid_together(self, "resume", "overwrite")
@@ -284,7 +285,6 @@ class TuneConfig:
 class EvaluateConfig:
     """Score checkpoints on a dataset and write a report with the paper's tables and figures."""
 
-        _require_poolable(self.model, "--study pooling", self.study == "pooling")
     dataset: Location
     """Folder or URI of the dataset to score on."""
     checkpoint: Locations
@@ -357,6 +357,9 @@ class LabelConfig:
     limit: OptionalInt = None
     """Label only the first N images of --images, and the first N of each archive in it, after
     --include and --exclude. By default all are labeled."""
+    all_files: bool = False
+    """Also open files whose names do not end like those of images, and label those whose content is
+    an image. --limit counts all that are opened. Archives still need their endings."""
     format: Annotated[tuple[Literal["csv", "jsonl"], ...], tyro.conf.UseAppendAction] = ()
     """Also write the labels as CSV or JSON Lines, one file for each Parquet file. In CSV, a text
     that a spreadsheet would run as a formula begins with an apostrophe. By default only Parquet is
@@ -367,9 +370,6 @@ class LabelConfig:
     update: bool = False
     """List the images again and add to the finished labels that --output holds: label only the
     images that are new or have changed."""
-    all_files: bool = False
-    """Also open files whose names do not end like those of images, and label those whose content is
-    an image. --limit counts all that are opened. Archives still need their endings."""
     overwrite: bool = False
     """Replace the labels that --output already holds."""
 
@@ -592,6 +592,14 @@ def _require_fraction_below_one(config: Any, *names: str) -> None:  # noqa: ANN4
         _require(0 <= value < 1, _flag(name), "at least 0 and below 1", value)
 
 
+def _require_poolable(model: str, flag: str, is_chosen: bool) -> None:
+    if is_chosen and model.startswith("resnet"):
+        raise InputError(
+            f"{flag} needs a --model that pools, but {model} downsamples by strides; choose "
+            "shallow, deep or a conv network, or leave the flag out."
+        )
+
+
 def _require_seed(seed: int) -> None:
     _require(0 <= seed < 2**32, "--seed", "from 0 to 4294967295", seed)
 
@@ -601,11 +609,3 @@ def _forbid_together(config: Any, *names: str) -> None:  # noqa: ANN401 - any jo
     if len(chosen) > 1:
         *others, last = chosen
         raise InputError(f"{', '.join(others)} and {last} cannot be combined; give one of them.")
-def _require_poolable(model: str, flag: str, is_chosen: bool) -> None:
-    if is_chosen and model.startswith("resnet"):
-        raise InputError(
-            f"{flag} needs a --model that pools, but {model} downsamples by strides; choose "
-            "shallow, deep or a conv network, or leave the flag out."
-        )
-
-
