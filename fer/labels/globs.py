@@ -1,5 +1,6 @@
 """The selection of a source's images: globs to include and exclude, and a limit."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,8 +8,13 @@ from functools import lru_cache
 from pathspec import GitIgnoreSpec
 
 from fer import storage
-from fer.data.sources import MEMBER_SEPARATOR, SourceItem, is_archive, take
+from fer.data.kinds import is_archive
+from fer.data.sources import MEMBER_SEPARATOR, SourceItem, take
 from fer.errors import InputError
+from fer.storage import local
+
+_PRIVATE_USE = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+"""Characters that stand for surrogates, which pathspec can't match."""
 
 
 @dataclass(frozen=True)
@@ -18,19 +24,21 @@ class Selection:
     Globs follow ``.gitignore`` and are matched with the path below ``root``. Archives count as
     folders. ``*.jpg`` and ``raw/`` match at any depth, ``2024/*.jpg`` only directly below ``root``,
     and ``**`` matches any number of folders. Matching is case-sensitive. A location outside
-    ``root`` is matched as a whole.
+    ``root`` is matched as a whole. Letters with accents match however they are composed.
 
     Attributes:
         root: The folder or archive that paths are relative to.
         include: If there are any, an image must match at least one of these.
         exclude: An image must match none of these.
         limit: Number of images to stop after; None for no limit.
+        all_files: Whether files whose names do not say what they are may be images.
     """
 
     root: str
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limit: int | None = None
+    all_files: bool = False
 
     def check(self) -> None:
         """Check that every glob can match something.
@@ -56,8 +64,10 @@ class Selection:
         path = self._path_to_match(item.source)
         if _compile(self.exclude).match_file(path):
             return False
-        # An archive's name says nothing about its members, which are matched when it is read.
-        return not self.include or is_archive(path) or _compile(self.include).match_file(path)
+        # An archive's name says nothing about its members, which are matched when it is read. The
+        # name of a folder that can't be listed says nothing about its files.
+        is_folder = is_archive(path) or path.endswith("/")
+        return not self.include or is_folder or _compile(self.include).match_file(path)
 
     def _path_to_match(self, source: str) -> str:
         path = source.removeprefix(self.root)
@@ -66,8 +76,11 @@ class Selection:
         if not path.startswith(("/", MEMBER_SEPARATOR)):
             path = source
         path = _archives_as_folders(path.removeprefix(MEMBER_SEPARATOR))
+        if not storage.is_uri(source):
+            # Globs are typed as names are, not as locations spell them.
+            path = local.path_of(path)
         # The patterns end a folder's name with `.*`, which does not match a newline.
-        return path.replace("\n", "\r").lstrip("/")
+        return _comparable(path.replace("\n", "\r").lstrip("/"))
 
 
 def _archives_as_folders(path: str) -> str:
@@ -80,7 +93,16 @@ def _archives_as_folders(path: str) -> str:
 
 @lru_cache(maxsize=8)
 def _compile(globs: tuple[str, ...]) -> GitIgnoreSpec:
-    return GitIgnoreSpec.from_lines(globs)
+    return GitIgnoreSpec.from_lines(map(_comparable, globs))
+
+
+def _comparable(text: str) -> str:
+    """Return a name or a glob in the form in which they are compared.
+
+    Letters and accents are composed, which macOS takes apart in names and keyboards do not.
+    Surrogates, which stand for bytes that are not valid UTF-8, become characters of private use.
+    """
+    return unicodedata.normalize("NFC", text).translate(_PRIVATE_USE)
 
 
 def _is_glob(glob: str) -> bool:

@@ -93,3 +93,27 @@ def test_invalid_globs_are_refused(glob):
     with pytest.raises(InputError, match="is not a valid glob"):
         Selection("/x", exclude=("*.png", glob)).check()
     Selection("/x", ("*.jpg", "!keep.jpg"), ("\\#x",)).check()
+
+
+def test_accents_match_however_they_are_composed():
+    names = ("Ja\u0308nner/a.jpg", "J\u00e4nner/b.jpg")
+    for glob in ("J\u00e4nner/", "Ja\u0308nner/"):
+        assert select(names, include=(glob,)) == [*names]
+
+
+def test_names_that_are_not_utf8_match_as_they_are_typed():
+    names = ("j\\xe4nner/a.jpg", "a\\x5cxe4.jpg")
+    typed = "j\udce4nner/"
+    assert select(names, root="/photos", include=(typed,)) == [names[0]]
+    assert select(names, root="/photos", include=("j?nner/",)) == [names[0]]
+    assert select(names, root="/photos", exclude=("a\\\\xe4.jpg",)) == [names[0]]
+    # Keys of buckets are UTF-8, so a backslash is one.
+    assert select(names, exclude=(typed, "j?nner/")) == [*names]
+
+
+def test_a_folder_that_can_not_be_listed_is_left_out_only_by_its_own_name():
+    closed = SourceItem("rejected", "/photos/raw/", reason="is a folder that may not be read")
+    assert [*Selection("/photos", include=("*.jpg",)).select([closed])] == [closed]
+    assert [*Selection("/photos", exclude=("*.jpg",)).select([closed])] == [closed]
+    for glob in ("raw/", "raw", "/raw/"):
+        assert [*Selection("/photos", exclude=(glob,)).select([closed])] == []

@@ -1,6 +1,7 @@
 """Manifests: what their rows become, and which files are refused."""
 
 import gzip
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +9,7 @@ import pytest
 
 from fer.data.sources import MAX_IMAGE_BYTES, SourceItem, fetch_image
 from fer.errors import InputError
-from fer.labels.manifests import check_manifest, is_manifest, read_manifest
+from fer.labels.manifests import _start_of, check_manifest, is_manifest, read_manifest
 from fer.labels.schema import LABEL_SCHEMA
 
 
@@ -86,7 +87,22 @@ def test_a_folder_of_images_with_a_table_is_not_a_manifest(tmp_path):
         ("a.csv", b"s3://bucket/a.png\n", "has the columns s3://bucket/a.png"),
         ("a.csv", b"", "has the columns (none)"),
         ("a.csv", b"image,x\na,b,c.png,1\n", "Expected 2 columns, got 4"),
-        ("a.csv", b"image\n\xff.png\n", "invalid UTF8"),
+        (
+            "a.csv",
+            b"image\n\xff.png\n",
+            "line 2 has the byte 0xFF, '\u00ff' in Latin-1; save it as",
+        ),
+        ("a.csv", "image\na.png\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (
+            "a.csv",
+            b"n,image\n" + b"1,a.png\n" * 200_000 + b"2,\xe4.png\n",
+            "line 200002 has the byte",
+        ),
+        ("a.jsonl", b'{"image": "a.png"}\n{"image": "\xe4.png"}\n', "line 2 has the byte 0xE4"),
+        ("a.jsonl", b'{"image": "a.png"}\n["b.png"]\n', "line 2 is '[\"b.png\"]'; expected an"),
+        ("a.ndjson", b'{"image": "a.png"\n', "can't be read as JSON Lines: line 1 is"),
+        ("a.jsonl", b'{"text": "a.png"}\n', "has the columns text (string); expected a text"),
+        ("a.jsonl", b"", "has the columns (none)"),
         ("a.csv", b"image,size_bytes\na.png,12KB\n", "invalid value '12KB'"),
         ("a.parquet", b"junk", "can't be read as a manifest"),
     ],
@@ -134,3 +150,72 @@ def test_rows_are_streamed(tmp_path, kind):
             most_bytes = max(most_bytes, pa.total_allocated_bytes() - before)
     assert sources == number
     assert most_bytes < 64 * 2**20
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["Image", " PATH ", "file", "FileName", "file_name", "Image_Path", "url", "Uri", "key"],
+)
+def test_usual_names_of_the_column(tmp_path, column):
+    path = tmp_path / "list.csv"
+    path.write_text(f"number,{column},Size_Bytes\n1,a.png,7\n")
+    assert items(path) == [SourceItem("image", f"{tmp_path}/a.png", size_bytes=7)]
+
+
+def test_the_first_of_several_columns_that_is_text_counts(tmp_path):
+    path = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"path": ["p.png"], "Image": [1], "uri": ["u.png"]}), path)
+    assert items(path) == [SourceItem("image", f"{tmp_path}/u.png")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "image,etag\nj\u00e4n.png,x\n"),
+        ("list.csv", "image;etag\r\nj\u00e4n.png;x\r\n"),
+        ("list.jsonl", '{"image": "j\u00e4n.png", "etag": "x"}\n\n'),
+    ],
+)
+def test_byte_order_marks_tell_the_encoding(tmp_path, encoding, name, text):
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert items(tmp_path / name) == [SourceItem("image", f"{tmp_path}/j\u00e4n.png", etag="x")]
+
+
+@pytest.mark.parametrize("name", ["list.jsonl", "list.NDJSON", "list.jsonl.gz"])
+def test_rows_of_json_lines(tmp_path, name):
+    lines = [
+        '{"image": "a.png", "size_bytes": 12, "etag": "x", "label": {"id": 1}}',
+        '{"etag": null, "image": "new\\nline.png", "size_bytes": null}',
+        '{"size_bytes": 3}',
+        '{"image": 7}',
+        '{"image": "more.zip"}',
+    ]
+    content = "\n".join(lines).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert is_manifest(str(tmp_path / name))
+    assert is_manifest(str(tmp_path))
+    first, second, third, fourth, last = items(tmp_path / name)
+    assert first == SourceItem("image", f"{tmp_path}/a.png", size_bytes=12, etag="x")
+    assert second == SourceItem("image", f"{tmp_path}/new\nline.png")
+    assert (third.source, third.reason) == (
+        *(f"{tmp_path}/{name}#3", "names no image: its image is empty"),
+    )
+    assert (fourth.kind, fourth.reason) == ("rejected", "names no image: its image is not text")
+    assert last.kind == "archive"
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"j\xe4n.png")
+    (tmp_path / name).write_bytes(b"x")
+    path = tmp_path / "list.csv"
+    path.write_text(f"image\nj\\xe4n.png\nfile://{tmp_path}/j%E4n.png\n")
+    (item,) = items(path)
+    assert item.source == f"{tmp_path}/j\\xe4n.png"
+    assert fetch_image(item) == b"x"
+
+
+def test_keys_start_in_their_bucket():
+    assert _start_of("Key", "s3://bucket/lists/a.csv") == "s3://bucket"
+    assert _start_of("image", "s3://bucket/lists/a.csv") == "s3://bucket/lists"
+    assert _start_of("key", "/lists/a.csv") == "/lists"

@@ -1,0 +1,39 @@
+"""Which files begin like images."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from fer.vision.decode import decode_image
+from fer.vision.signatures import SIGNATURE_BYTES, is_image
+
+KINDS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "HEIF", "AVIF", "PPM")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_images_are_told_by_their_first_bytes(kind, mode):
+    buffer = io.BytesIO()
+    Image.new(mode, (50, 60)).save(buffer, kind)
+    decode_image(buffer.getvalue())
+    assert is_image(buffer.getvalue()[:SIGNATURE_BYTES])
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(
+            b"",
+            b"\0" * 32,
+            b"BMW is a brand of cars, and no image",
+            b"PK\x03\x04",
+            b"P6",
+            b"%PDF-1",
+        ),
+        *(b"RIFF\0\0\0\0WAVEfmt ", b"\0\0\0\x18ftypcrx \0\0", b"\0\0\0\x20ftypisom", b"Rar!\x1a\7"),
+        *(b"\xff\x0a", b"GIF", b"\xef\xbb\xbfimage\n", b"emotion,pixels,Usage\n", b"P5.js"),
+    ],
+)
+def test_other_files_are_no_images(start):
+    assert not is_image(start)
