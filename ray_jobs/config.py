@@ -59,6 +59,9 @@ class IngestConfig:
     """Where the split of an example is read from: the Usage column of the CSV file (usage), the
     start of the file name (filename), the folders above the file (folder) or a hash of the pixels
     (hash). auto uses the first of these that names a split."""
+    val_fraction: float = 0.0
+    """Fraction of train examples that become val examples, at least 0 and below 1. Use it for
+    sources that have train and test examples only. Copies of an image stay together."""
     classes: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Class names in the order of their labels, to replace FER2013's seven classes. Other names of
     a class follow an equals sign: --classes surprise=1 fear=2 disgust=3 reads the folders 1, 2 and
@@ -77,6 +80,13 @@ class IngestConfig:
     def __post_init__(self) -> None:
         _require(bool(self.source), "--source", "one or more locations", "missing")
         _require_fraction(self, "max_reject_fraction")
+        _require_fraction_below_one(self, "val_fraction")
+        _forbid_together(self, "votes", "val_fraction")
+        if self.val_fraction and self.split_from == "hash":
+            raise InputError(
+                "--val-fraction divides a train split that the sources name, but --split-from hash "
+                "makes val examples by itself; give one of them."
+            )
 
 
 @with_help

@@ -7,7 +7,7 @@
 
 import dataclasses
 import itertools
-import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,22 +16,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from fer import storage
-from fer.data import dataset
+from fer.data import copies, dataset
 from fer.data.emotions import FER2013_CLASSES, SPLITS, ClassList
 from fer.data.ferplus import Votes, read_votes
+from fer.data.kinds import commonest, describe_ignored, ending
+from fer.data.numbering import misfit_with_fer2013
 from fer.data.parsing import (
+    FORMATS,
     NUM_PIXELS,
+    SPLIT_SOURCES,
     Example,
     Ignored,
     Outcome,
     Reject,
-    SplitFrom,
+    Rules,
     parse_item,
 )
 from fer.data.sources import SourceItem, check_source
-from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally
+from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally, RejectGroup
 from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
@@ -46,6 +51,9 @@ OUTPUT = OutputSpec(
     contents=("examples", "rejects", "class_counts.png", "samples.png"),
 )
 
+ORIGINS = ("formats", "numbers_as", "split_from", "copies_dropped", "copies_of_train")
+"""Entries of the summary that the RESULT line repeats: what was made of the sources."""
+
 PARSED_SCHEMA = pa.schema(
     [
         ("pixels", pa.binary(NUM_PIXELS)),
@@ -55,7 +63,12 @@ PARSED_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("sha256", pa.binary(32)),
         ("row", pa.int64()),
+        ("has_usage", pa.bool_()),
+        ("format", pa.string()),
+        ("number", pa.int16()),
+        ("unclear_name", pa.string()),
         ("votes", pa.list_(pa.int8(), dataset.NUM_VOTES)),
+        ("code", pa.string()),
         ("reason", pa.string()),
     ]
 )
@@ -75,8 +88,9 @@ def run(config: IngestConfig) -> dict[str, Any]:
     started = time.monotonic()
     config = locations.resolve(config)
     classes = ClassList.parse(config.classes) if config.classes else FER2013_CLASSES
+    rules = Rules(classes, config.split_from, config.val_fraction)
     for source in config.source:
-        check_source(source)
+        check_source(source, all_files=config.all_files)
     _check_no_overlap(config.source)
     votes = _read_votes(config)
     with OUTPUT.reserve(config, started=started) as output:
@@ -84,14 +98,18 @@ def run(config: IngestConfig) -> dict[str, Any]:
         session.require_resources([{"CPU": 1}], "Tasks")
         output.begin()
         with session.unwrap_errors():
-            tally = _ingest(config, classes, votes)
-        _check_tally(tally, config, votes)
-        summary = _finish(tally, config, classes, output)
+            tally = _ingest(config, rules, votes)
+        _check_tally(tally, config, rules, votes)
+        num_dropped = _drop_redundant_rows(tally, config.output)
+        summary = _finish(tally, config, rules, num_dropped, output)
+    _say_copies(summary)
     return {
         "output": config.output,
         "examples": tally.num_examples,
         "rejects": tally.num_rejects,
+        "ignored": summary["ignored"],
         "counts": {split: sum(counts.values()) for split, counts in summary["counts"].items()},
+        **{name: summary[name] for name in ORIGINS},
         "complete_fer2013": summary["official_fer2013"]["complete"],
         "seconds": summary["seconds"],
     }
@@ -117,24 +135,23 @@ def _read_votes(config: IngestConfig) -> Votes | None:
     return read_votes(config.votes)
 
 
-def _ingest(config: IngestConfig, classes: ClassList, votes: Votes | None) -> DatasetTally:
+def _ingest(config: IngestConfig, rules: Rules, votes: Votes | None) -> DatasetTally:
     tally = DatasetTally()
     with progress("Ingesting", "examples") as advance:
-        for file_tally in _ingest_files(config, classes, votes):
+        for file_tally in _ingest_files(config, rules, votes):
             tally.add(file_tally)
             advance(tally.num_examples, rejects=tally.num_rejects)
     return tally
 
 
 def _ingest_files(
-    config: IngestConfig, classes: ClassList, votes: Votes | None
+    config: IngestConfig, rules: Rules, votes: Votes | None
 ) -> Iterator[DatasetTally]:
     """Read, parse and write as one stream; yield the tally of each file."""
-    counted = stages.read_sources(config.source).map_batches(
+    counted = stages.read_sources(config.source, all_files=config.all_files).map_batches(
         parse_and_write,
         fn_kwargs={
-            "classes": classes,
-            "split_from": config.split_from,
+            "rules": rules,
             "votes": votes,
             "output": config.output,
         },
@@ -145,50 +162,48 @@ def _ingest_files(
 
 
 def parse_and_write(
-    items: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None, output: str
+    items: pa.Table, rules: Rules, votes: Votes | None, output: str
 ) -> Iterator[dict[str, np.ndarray]]:
     """Parse items and write their files in one task, to keep parsed rows off the network.
 
     Args:
         items: A table of ``stages.ITEM_SCHEMA``.
-        classes: The classes, in the order of their labels.
-        split_from: Where an example's split is read from.
+        rules: How examples get their labels and splits.
         votes: FER+ votes of the rows, or None.
         output: Location of the dataset.
 
     Yields:
         The tally of each file.
     """
-    parsed = parse(items, classes, split_from, votes)
+    parsed = parse(items, rules, votes)
+    schema = dataset.example_schema(rules.classes.names, with_votes=bool(votes))
     for start in range(0, len(parsed), dataset.ROWS_PER_FILE):
         rows = parsed.slice(start, dataset.ROWS_PER_FILE)
-        yield write(rows, output, dataset.example_schema(classes.names, with_votes=bool(votes)))
+        yield write(rows, output, schema)
 
 
-def parse(
-    table: pa.Table, classes: ClassList, split_from: SplitFrom, votes: Votes | None
-) -> pa.Table:
+def parse(table: pa.Table, rules: Rules, votes: Votes | None) -> pa.Table:
     """Parse a table of ``stages.ITEM_SCHEMA`` into one of ``PARSED_SCHEMA``."""
     by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
     parse_all = _parse_isolated if isolation.is_poison_suspect() else parse_item
     for row in table.to_pylist():
-        for outcome in parse_all(SourceItem(**row), classes, split_from):
+        for outcome in parse_all(SourceItem(**row), rules):
             by_kind[type(outcome)].append(outcome)
     tables = [_to_table(outcomes) for outcomes in by_kind.values() if outcomes]
     parsed = pa.concat_tables(tables)
     return _join_votes(parsed, votes) if votes else parsed
 
 
-def _parse_isolated(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
+def _parse_isolated(item: SourceItem, rules: Rules) -> list[Outcome]:
     """Parse an item in a process of its own, which it may crash."""
     try:
-        return list(isolation.run_isolated(_parse_to_list, item, classes, split_from))
+        return list(isolation.run_isolated(_parse_to_list, item, rules))
     except ChildProcessError as error:
-        return [Reject(item.source, str(error))]
+        return [Reject(item.source, "crash", str(error))]
 
 
-def _parse_to_list(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> list[Outcome]:
-    return list(parse_item(item, classes, split_from))
+def _parse_to_list(item: SourceItem, rules: Rules) -> list[Outcome]:
+    return list(parse_item(item, rules))
 
 
 def _to_table(outcomes: list[Outcome]) -> pa.Table:
@@ -226,16 +241,18 @@ def write(parsed: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndar
         schema: Of its examples.
     """
     examples = parsed.filter(pc.is_valid(parsed["pixels"])).combine_chunks()
-    rejects = parsed.filter(pc.is_valid(parsed["reason"])).select(["source", "reason"])
+    rejects = parsed.filter(pc.is_valid(parsed["reason"])).select(dataset.REJECT_COLUMNS)
     tally = _count(examples, rejects)
+    tally.numbers = _numbers_by_format(parsed)
     tally.last_row = pc.max(parsed["row"]).as_py() or 0
-    tally.ignored = len(parsed) - len(examples) - len(rejects)
+    is_ignored = pc.and_(pc.is_null(parsed["pixels"]), pc.is_null(parsed["reason"]))
+    tally.ignored = Counter(map(ending, parsed["source"].filter(is_ignored).to_pylist()))
     if len(examples):
         table = _to_examples(examples, schema)
         encoding = dataset.PIXEL_ENCODING
-        tally.files.add(
-            parquet.write_keyed_table(output, "examples", table, key="source", **encoding)
-        )
+        name = parquet.write_keyed_table(output, "examples", table, key="source", **encoding)
+        tally.files.add(name)
+        tally.file_sizes[name] = len(table)
     if len(rejects):
         tally.files.add(parquet.write_keyed_table(output, "rejects", rejects, key="source"))
     return stages.tally_batch(tally)
@@ -263,15 +280,44 @@ def _bytes_of(column: pa.ChunkedArray) -> np.ndarray:
 def _count(examples: pa.Table, rejects: pa.Table) -> DatasetTally:
     digests = _bytes_of(examples["sha256"])
     labels = examples["label"].to_numpy().astype(np.uint8)
-    splits = pc.index_in(examples["split"], value_set=pa.array(SPLITS)).to_numpy()
-    return DatasetTally(
+    tally = DatasetTally(
         digests=bytearray(digests),
         labels=bytearray(labels),
-        splits=bytearray(splits.astype(np.uint8)),
-        split_from=Counter(examples["split_from"].to_pylist()),
-        reasons=Counter(_kind_of(reason) for reason in rejects["reason"].to_pylist()),
+        splits=_indexes(examples["split"], SPLITS),
+        split_sources=_indexes(examples["split_from"], SPLIT_SOURCES),
+        formats=_indexes(examples["format"], FORMATS),
+        is_numbered=bytearray(examples["number"].is_valid().to_numpy().astype(np.uint8)),
+        has_usage=bytearray(examples["has_usage"].to_numpy().astype(np.uint8)),
+        tables=bytearray(_tables_of(examples).tobytes()),
+        unclear_names={*examples["unclear_name"].drop_null().unique().to_pylist()},
         samples=_choose_samples(examples, digests.view("V32"), labels),
     )
+    for source, code, reason in zip(*(column.to_pylist() for column in rejects), strict=True):
+        tally.add_rejects(code, RejectGroup(1, source, reason))
+    return tally
+
+
+def _indexes(column: pa.ChunkedArray, names: Sequence[str]) -> bytearray:
+    indexes = pc.index_in(column, value_set=pa.array(names)).to_numpy()
+    return bytearray(indexes.astype(np.uint8))
+
+
+def _tables_of(examples: pa.Table) -> np.ndarray:
+    """Return the table of each example, as ``fer.data.copies`` identifies them."""
+    is_row = examples["row"].to_numpy() > 0
+    locations = [source.rpartition("#")[0] for source in examples["source"].to_pylist()]
+    ids = {location: copies.table_id(location) for location in set(locations)}
+    tables = np.array([ids[location] for location in locations], copies.TABLE_DTYPE)
+    return np.where(is_row, tables, 0).astype(copies.TABLE_DTYPE)
+
+
+def _numbers_by_format(parsed: pa.Table) -> dict[str, set[int]]:
+    """Return the numbers that stand for classes, of examples and of rejects alike."""
+    numbered = parsed.filter(pc.is_valid(parsed["number"])).group_by(["format", "number"])
+    numbers: dict[str, set[int]] = {}
+    for row in numbered.aggregate([]).to_pylist():
+        numbers.setdefault(row["format"], set()).add(row["number"])
+    return numbers
 
 
 def _choose_samples(
@@ -287,36 +333,99 @@ def _choose_samples(
     return samples
 
 
-def _kind_of(reason: str) -> str:
-    """Leave out of a reason what differs from one reject to the next: what is quoted, numbers."""
-    return re.sub(r"'[^']*'|\"[^\"]*\"|\b\d[\d,]*", "…", reason)
+def _check_tally(
+    tally: DatasetTally, config: IngestConfig, rules: Rules, votes: Votes | None
+) -> None:
+    _check_votes(tally, votes)
+    _check_numbers(tally, rules)
+    _check_splits(tally, config)
+    _check_rejects(tally, config)
+    if not tally.num_examples:
+        files = describe_ignored(tally.ignored, all_files=config.all_files) or "; check --source"
+        raise JobError(f"No example was found in {', '.join(config.source)}{files}.")
 
 
-def _check_tally(tally: DatasetTally, config: IngestConfig, votes: Votes | None) -> None:
+def _check_votes(tally: DatasetTally, votes: Votes | None) -> None:
     if votes and tally.last_row != len(votes):
         raise InputError(
             f"--votes has {len(votes):,} rows and the CSV file has {tally.last_row:,}; give the "
             "votes for the same rows."
         )
-    total = tally.num_examples + tally.num_rejects
-    commonest = "; ".join(f"{reason} ({n:,})" for reason, n in tally.reasons.most_common(3))
-    if tally.num_rejects > config.max_reject_fraction * total:
-        raise JobError(
-            f"{tally.num_rejects:,} of {total:,} examples were rejected, more than "
-            f"--max-reject-fraction {config.max_reject_fraction:g} allows: {commonest}; see "
-            f"{config.output}/rejects."
+
+
+def _check_numbers(tally: DatasetTally, rules: Rules) -> None:
+    """Refuse numbered classes that would be taken for FER2013's and can't be."""
+    if rules.classes != FER2013_CLASSES:
+        return
+    tables = (tally.numbers.get(name, set()) for name in ("csv", "hugging_face"))
+    misfit = misfit_with_fer2013(tally.numbers.get("class_folders", set()), set().union(*tables))
+    if misfit:
+        raise InputError(misfit)
+
+
+def _check_splits(tally: DatasetTally, config: IngestConfig) -> None:
+    """Refuse to mix examples whose splits the sources seem to tell, and a second ``val``."""
+    if tally.unclear_names:
+        names = ", ".join(map(repr, sorted(tally.unclear_names)))
+        raise InputError(
+            f"{names} may name a split, but which one is unclear: rename it to train, val or test, "
+            "or give --split-from hash to mix all examples."
         )
-    if not tally.num_examples:
-        raise JobError(f"No example was found in {', '.join(config.source)}; check --source.")
+    if config.val_fraction and tally.num_val:
+        raise InputError(
+            f"The sources have {tally.num_val:,} val examples of their own, which --val-fraction "
+            "would mix with train examples; leave --val-fraction out."
+        )
+
+
+def _check_rejects(tally: DatasetTally, config: IngestConfig) -> None:
+    total = tally.num_examples + tally.num_rejects
+    if tally.num_rejects <= config.max_reject_fraction * total:
+        return
+    by_count = tally.rejects_by_count()
+    kinds = ", ".join(f"{code.replace('_', ' ')} ({n.count:,})" for code, n in by_count[:3])
+    first = by_count[0][1]
+    raise JobError(
+        f"{tally.num_rejects:,} of {total:,} examples were rejected, more than "
+        f"--max-reject-fraction {config.max_reject_fraction:g} allows: {kinds}; for example, "
+        f"{first.source}: {first.reason.rstrip('.')}; see {config.output}/rejects."
+    )
+
+
+def _drop_redundant_rows(tally: DatasetTally, output: str) -> int:
+    """Delete rows that only repeat those of a better table, and return how many there were."""
+    redundant = tally.redundant()
+    ends = np.cumsum([*tally.file_sizes.values()])
+    for name, rows in zip([*tally.file_sizes], np.split(redundant, ends[:-1]), strict=True):
+        if rows.any():
+            tally.files.remove(name)
+            tally.files |= _rewrite(output, name, ~rows)
+    tally.keep(~redundant)
+    return int(redundant.sum())
+
+
+def _rewrite(output: str, name: str, kept: np.ndarray) -> set[str]:
+    """Write some rows of a file of examples to a new file, and return its name."""
+    store, path = storage.filesystem(storage.join(output, name))
+    table = pq.read_table(path, filesystem=store).filter(pa.array(kept))
+    if not len(table):
+        return set()
+    encoding = dataset.PIXEL_ENCODING
+    return {parquet.write_keyed_table(output, "examples", table, key="source", **encoding)}
 
 
 def _finish(
-    tally: DatasetTally, config: IngestConfig, classes: ClassList, output: Reservation
+    tally: DatasetTally,
+    config: IngestConfig,
+    rules: Rules,
+    num_dropped: int,
+    output: Reservation,
 ) -> dict[str, Any]:
     """Delete the files of lost workers, draw the pictures, and write the summary last."""
     parquet.delete_all_except(config.output, ("examples", "rejects"), tally.files)
     from fer.reports import figures  # noqa: PLC0415 - workers need no matplotlib
 
+    classes = rules.classes
     counts = tally.counts(classes.names)
     pictures = {
         "class_counts.png": figures.plot_class_counts(counts),
@@ -327,11 +436,17 @@ def _finish(
         "class_names": classes.names,
         "examples": tally.num_examples,
         "rejects": tally.num_rejects,
-        "rejects_by_reason": dict(tally.reasons.most_common()),
-        "ignored_files": tally.ignored,
+        "rejects_by_reason": _describe_rejects(tally),
+        "ignored_files": tally.ignored.total(),
+        "ignored": commonest(tally.ignored),
         "counts": counts,
-        "split_from": dict(tally.split_from),
+        "formats": tally.counts_by_format(),
+        "label_from": tally.label_from(),
+        "numbers_as": _numbers_as(tally, classes),
+        "split_from": tally.split_from(),
         "duplicates": tally.duplicates(),
+        "copies_of_train": tally.copies_of_train(),
+        "copies_dropped": num_dropped,
         "official_fer2013": dataset.compare_with_official(counts),
         "fingerprint": tally.fingerprint(),
         "config": dataclasses.asdict(config),
@@ -339,6 +454,33 @@ def _finish(
     }
     output.commit(summary, pictures)
     return summary
+
+
+def _describe_rejects(tally: DatasetTally) -> dict[str, Any]:
+    return {
+        code: {"count": group.count, "example": {"source": group.source, "reason": group.reason}}
+        for code, group in tally.rejects_by_count()
+    }
+
+
+def _numbers_as(tally: DatasetTally, classes: ClassList) -> str | None:
+    """Return whose classes the numbers of the sources were taken for, if there were any."""
+    if "number" not in tally.label_from():
+        return None
+    return "FER2013" if classes == FER2013_CLASSES else "--classes"
+
+
+def _say_copies(summary: dict[str, Any]) -> None:
+    """Say aloud that rows were dropped, and that examples of ``train`` stand in other splits."""
+    if dropped := summary["copies_dropped"]:
+        _say(f"{dropped:,} rows were left out, because they repeat rows of another table.")
+    copied = [f"{count:,} {split}" for split, count in summary["copies_of_train"].items() if count]
+    if copied:
+        _say(f"{' and '.join(copied)} examples have the pixels of train examples.")
+
+
+def _say(message: str) -> None:
+    print(f"Ingesting: {message}", file=sys.stderr, flush=True)
 
 
 def _samples(tally: DatasetTally) -> tuple[np.ndarray, np.ndarray]:

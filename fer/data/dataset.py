@@ -21,6 +21,8 @@ NUM_VOTES = 10
 ROWS_PER_FILE = 4096
 """Examples per Parquet file: about 9.5 MB, a good size for one request to an object store."""
 
+REJECT_COLUMNS = ["source", "code", "reason"]
+
 _EXAMPLE_FIELDS = (
     pa.field("image", pa.list_(pa.uint8(), IMAGE_SIZE * IMAGE_SIZE), nullable=False),
     pa.field("label", pa.int8(), nullable=False),

@@ -6,11 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TypeVar
 
 from fer.errors import InputError
-
-T = TypeVar("T")
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """FER2013's labels 0 to 6 by name (Goodfellow et al. 2013, arXiv 1307.0414)."""
@@ -120,15 +117,29 @@ class ClassList:
         is_label = len(digits) < 4 and int(digits) < len(self.names)
         return int(digits) if is_label and not has_number_aliases else None
 
-    def label_from_folders(self, path: str) -> int | None:
-        """Return the label that a folder in a file's path names, or None.
+    def class_folder(self, path: str) -> str | None:
+        """Return the folder in a file's path that tells the class, or None.
 
         The folder closest to the file takes precedence. A number counts only if no folder has the
         name of a class, because the 3 in ``angry/3/x.png`` is unlikely to be a label.
         """
-        folders = _folders(path)
-        names = [folder for folder in folders if not folder.strip().isdecimal()]
-        return _first(map(self.label, [*names, *folders]))
+        by_name = sorted(_folders(path), key=is_class_number)
+        return next((folder for folder in by_name if self.label(folder) is not None), None)
+
+    def label_from_folders(self, path: str) -> int | None:
+        """Return the label that a folder in a file's path tells, or None."""
+        folder = self.class_folder(path)
+        return None if folder is None else self.label(folder)
+
+
+def is_class_number(text: str) -> bool:
+    """Tell whether a class is given as a number, of up to three digits, instead of by a name."""
+    return re.fullmatch(r"[0-9]{1,3}", text.strip()) is not None
+
+
+def folder_with_number(path: str) -> str | None:
+    """Return the folder closest to a file whose name may be the number of a class, or None."""
+    return next(filter(is_class_number, _folders(path)), None)
 
 
 FER2013_CLASSES = ClassList.parse(EMOTIONS)
@@ -138,7 +149,3 @@ FER2013_CLASSES = ClassList.parse(EMOTIONS)
 def _folders(path: str) -> list[str]:
     """Return the names of the folders in a path, the one closest to the file first."""
     return list(reversed(PurePosixPath(path).parts[:-1]))
-
-
-def _first(values: Iterable[T | None]) -> T | None:
-    return next((value for value in values if value is not None), None)

@@ -3,33 +3,82 @@
 import csv
 import hashlib
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
-from fer.data.emotions import ClassList
-from fer.data.sources import SourceItem, fetch_image
+from fer.data.annotations import kdef_emotion
+from fer.data.emotions import FER2013_CLASSES, ClassList, folder_with_number, is_class_number
+from fer.data.rejects import RejectCode, RejectedError
+from fer.data.sources import NotAnImageError, SourceItem, fetch_image
 from fer.data.splits import (
+    is_held_out,
     split_from_file_name,
     split_from_folders,
     split_from_sha256,
     split_from_usage,
+    unclear_split_name,
 )
-from fer.data.tables import csv_columns
+from fer.data.tables import parse_csv_header
 from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image
 
 NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE
 
-SplitSource = Literal["usage", "filename", "folder", "hash"]
-SplitFrom = SplitSource | Literal["auto"]
+SplitFrom = Literal["auto", "usage", "filename", "folder", "hash"]
 """Where the split of an example is read from. ``auto`` tries the ``Usage`` column, the file's name
 and its folders in this order, and falls back on the hash of the pixels."""
 
+SplitSource = Literal["usage", "filename", "folder", "hash", "val_fraction"]
+"""What told the split of an example. ``val_fraction``: it was taken out of ``train``."""
+SPLIT_SOURCES: tuple[str, ...] = get_args(SplitSource)
+
+Format = Literal["csv", "class_folders", "hugging_face", "raf_db", "kdef"]
+"""What told the class of an example."""
+FORMATS: tuple[str, ...] = get_args(Format)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How examples get their labels and splits.
+
+    Attributes:
+        classes: The classes, in the order of their labels.
+        split_from: Where the split is read from.
+        val_fraction: Fraction of ``train`` that becomes ``val``, chosen by the pixels.
+    """
+
+    classes: ClassList = FER2013_CLASSES
+    split_from: SplitFrom = "auto"
+    val_fraction: float = 0.0
+
+
+class Split(NamedTuple):
+    """The split of an example, and what told it.
+
+    Attributes:
+        name: ``train``, ``val`` or ``test``.
+        source: What told it.
+        unclear_name: A name in the path that seems to tell a split but is not understood, if the
+            hash of the pixels had to decide.
+    """
+
+    name: str
+    source: SplitSource
+    unclear_name: str | None = None
+
 
 class Example(NamedTuple):
-    """A labeled face: 2,304 bytes of pixels, row by row, and the origin of each value."""
+    """A labeled face: 2,304 bytes of pixels, row by row, and the origin of each value.
+
+    Attributes:
+        row: Number of the row of a CSV file, counted from 1; 0 for an image.
+        has_usage: Whether the row tells the split in the column ``Usage``.
+        number: The number that stood for the class; None if a name did.
+    """
 
     pixels: bytes
     label: int
@@ -37,15 +86,26 @@ class Example(NamedTuple):
     split_from: SplitSource
     source: str
     sha256: bytes
+    format: Format
     row: int = 0
+    has_usage: bool = False
+    number: int | None = None
+    unclear_name: str | None = None
 
 
 class Reject(NamedTuple):
-    """A file or row that can't be used as an example, with the reason."""
+    """A file or row that can't be used as an example, with the reason.
+
+    Attributes:
+        number: The number that stood for a class and is none of the labels, if that is the reason.
+    """
 
     source: str
+    code: RejectCode
     reason: str
     row: int = 0
+    format: Format | None = None
+    number: int | None = None
 
 
 class Ignored(NamedTuple):
@@ -57,110 +117,186 @@ class Ignored(NamedTuple):
 Outcome = Example | Reject | Ignored
 
 
-class _RejectedError(ValueError):
-    """A file or row is rejected. The message is the reason."""
+class _Label(NamedTuple):
+    """A label, and the number that stood for it in the source, if one did."""
+
+    label: int
+    number: int | None
 
 
-def parse_item(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
+class _UnknownNumberError(RejectedError):
+    """A number that stands for a class is none of the labels."""
+
+    def __init__(self, code: RejectCode, reason: str, number: int) -> None:
+        super().__init__(code, reason)
+        self.number = number
+
+
+def parse_item(item: SourceItem, rules: Rules) -> Iterator[Outcome]:
     """Yield the examples of an item, and a reject for each file or row that can't be used."""
-    if item.kind == "image":
-        yield _parse_image(item, classes, split_from)
+    if item.kind in ("image", "unknown"):
+        yield _parse_image(item, rules)
     elif item.kind == "rows":
-        yield from _parse_rows(item, classes, split_from)
+        yield from _parse_rows(item, rules)
     elif item.kind == "rejected":
-        yield Reject(item.source, item.reason)
+        yield Reject(item.source, item.code, item.reason)
     else:
         yield Ignored(item.source)
 
 
-def _parse_image(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> Outcome:
+def _parse_image(item: SourceItem, rules: Rules) -> Outcome:
+    kind: Format = "class_folders"
     try:
-        label = classes.label_from_folders(item.path)
-        if label is None:
-            raise _RejectedError(f"no folder of {posixpath.dirname(item.path)!r} names a class")
+        if item.kind == "unknown":
+            # What is no image needs no class.
+            item = replace(item, data=fetch_image(item))
+        kind, text = _class_text(item, rules.classes)
+        label, number = _label(text, rules.classes)
         pixels = decode_image(fetch_image(item)).pixels.tobytes()
         sha256 = hashlib.sha256(pixels).digest()
-        split = _split("", item.path, split_from) or _split_from_pixels(sha256, split_from)
-        return Example(pixels, label, *split, item.source, sha256)
-    except (_RejectedError, ImageError, OSError) as error:
-        return Reject(item.source, str(error) or type(error).__name__)
+        name, source, unclear_name = _split("", item.path, sha256, rules)
+        return Example(
+            *(pixels, label, name, source, item.source, sha256, kind),
+            number=number,
+            unclear_name=unclear_name,
+        )
+    except NotAnImageError:
+        return Ignored(item.source)
+    except (ImageError, RejectedError, OSError) as error:
+        return _reject(item.source, error, kind)
 
 
-def _parse_rows(item: SourceItem, classes: ClassList, split_from: SplitFrom) -> Iterator[Outcome]:
-    header, *lines = (item.data or b"").split(b"\n")
-    columns = csv_columns(header)
+def _class_text(item: SourceItem, classes: ClassList) -> tuple[Format, str]:
+    """Return what names the class of an image, and the format in which it does."""
+    if item.format:
+        return cast(Format, item.format), item.label
+    folder = classes.class_folder(item.path)
+    emotion = kdef_emotion(item.path)
+    if emotion is not None and (folder is None or is_class_number(folder)):
+        return "kdef", emotion
+    if folder is not None:
+        return "class_folders", folder
+    reason = f"no folder of {posixpath.dirname(item.path)!r} names a class"
+    if (number := folder_with_number(item.path)) is not None:
+        raise _UnknownNumberError("no_class_folder", reason, int(number))
+    raise RejectedError("no_class_folder", reason)
+
+
+def _parse_rows(item: SourceItem, rules: Rules) -> Iterator[Outcome]:
+    first, *lines = (item.data or b"").split(b"\n")
+    columns, delimiter = parse_csv_header(first)
     emotion, usage = columns["emotion"], columns.get("usage")
-    rows = [_fields(line) for line in lines]
+    rows = [_fields(line, delimiter) for line in lines]
     texts = [row[columns["pixels"]].strip() if len(row) == len(columns) else b"" for row in rows]
     # Pixels are parsed for all rows at once: see _parse_clean_pixels.
     parsed = zip(rows, parse_pixels(texts), strict=True)
-    for number, (row, pixels) in enumerate(parsed, start=item.first_row):
-        source = f"{item.source}#{number}"
+    for row_number, (row, pixels) in enumerate(parsed, start=item.first_row):
+        source = f"{item.source}#{row_number}"
         try:
             if len(row) != len(columns):
-                raise _RejectedError(f"has {len(row)} fields: expected {len(columns)}")
-            label = _row_label(row[emotion], classes)
-            if isinstance(pixels, str):
-                raise _RejectedError(pixels)
+                raise RejectedError(
+                    "field_count", f"has {len(row)} fields: expected {len(columns)}"
+                )
+            label, number = _label(row[emotion].decode(errors="replace"), rules.classes)
+            if isinstance(pixels, RejectedError):
+                raise pixels
             sha256 = hashlib.sha256(pixels).digest()
             text = "" if usage is None else row[usage].decode(errors="replace")
-            split = _split(text, item.path, split_from) or _split_from_pixels(sha256, split_from)
-            yield Example(pixels, label, *split, source, sha256, number)
-        except _RejectedError as rejection:
-            yield Reject(source, str(rejection), number)
+            name, split_from, unclear_name = _split(text, item.path, sha256, rules)
+            yield Example(
+                *(pixels, label, name, split_from, source, sha256, "csv", row_number),
+                has_usage=split_from_usage(text) is not None,
+                number=number,
+                unclear_name=unclear_name,
+            )
+        except RejectedError as error:
+            yield _reject(source, error, "csv", row_number)
 
 
-def _fields(line: bytes) -> list[bytes]:
+def _reject(source: str, error: Exception, kind: Format, row: int = 0) -> Reject:
+    code: RejectCode = "unreadable"
+    if isinstance(error, ImageError):
+        code = error.status
+    elif isinstance(error, RejectedError):
+        code = error.code
+    number = error.number if isinstance(error, _UnknownNumberError) else None
+    return Reject(source, code, str(error) or type(error).__name__, row, kind, number)
+
+
+def _fields(line: bytes, delimiter: str) -> list[bytes]:
     """Split a row of a CSV file. Rows without quotes, which are nearly all, take a fast path."""
     line = line.rstrip(b"\r")
     if b'"' not in line:
-        return line.split(b",")
+        return line.split(delimiter.encode())
     try:
-        return [field.encode() for field in next(csv.reader([line.decode(errors="replace")]))]
+        text = line.decode(errors="replace")
+        return [field.encode() for field in next(csv.reader([text], delimiter=delimiter))]
     except csv.Error:
         # A single field, so that the row is rejected for its number of fields.
         return [line]
 
 
 @lru_cache(maxsize=256)
-def _row_label(text: bytes, classes: ClassList) -> int:
-    label = classes.label(text.decode(errors="replace"))
+def _label(text: str, classes: ClassList) -> _Label:
+    """Return the label that a class name or number stands for.
+
+    A number may be written as ``3.0``, as pandas does with columns that lack some values.
+    """
+    name = re.sub(r"^([0-9]+)\.0+$", r"\1", text.strip())
+    label = classes.label(name)
+    number = int(name) if is_class_number(name) else None
     if label is None:
-        raise _RejectedError(f"unknown class {text.decode(errors='replace')[:40]!r}")
-    return label
+        reason = f"unknown class {text[:40]!r}"
+        if number is not None:
+            raise _UnknownNumberError("unknown_class", reason, number)
+        raise RejectedError("unknown_class", reason)
+    return _Label(label, number)
+
+
+def _split(usage: str, path: str, sha256: bytes, rules: Rules) -> Split:
+    """Return the split of an example, after some of ``train`` became ``val``."""
+    split = _named_split(usage, path, rules.split_from)
+    if split is None:
+        split = Split(split_from_sha256(sha256), "hash")
+        if rules.split_from == "auto":
+            split = split._replace(unclear_name=_unclear_name(path))
+        elif rules.split_from != "hash":
+            raise RejectedError(
+                "no_split", f"names no split in its {rules.split_from}: expected train, val or test"
+            )
+    if split.name == "train" and is_held_out(sha256, rules.val_fraction):
+        return Split("val", "val_fraction", split.unclear_name)
+    return split
 
 
 @lru_cache(maxsize=256)
-def _split(usage: str, path: str, split_from: SplitFrom) -> tuple[str, SplitSource] | None:
-    """Return the split that the ``Usage`` column or the path names, and which of them it is."""
+def _named_split(usage: str, path: str, split_from: SplitFrom) -> Split | None:
+    """Return the split that the ``Usage`` column or the path names, or None."""
     splits: dict[SplitSource, str | None] = {
         "usage": split_from_usage(usage),
         "filename": split_from_file_name(path),
         "folder": split_from_folders(path),
     }
-    for source, split in splits.items():
-        if split and split_from in ("auto", source):
-            return split, source
+    for source, name in splits.items():
+        if name and split_from in ("auto", source):
+            return Split(name, source)
     return None
 
 
-def _split_from_pixels(sha256: bytes, split_from: SplitFrom) -> tuple[str, SplitSource]:
-    if split_from not in ("auto", "hash"):
-        raise _RejectedError(f"names no split in its {split_from}: expected train, val or test")
-    return split_from_sha256(sha256), "hash"
+_unclear_name = lru_cache(maxsize=256)(unclear_split_name)
 
 
 # Pixels of CSV rows.
 
 
-def parse_pixels(texts: Sequence[bytes]) -> list[bytes] | list[bytes | str]:
+def parse_pixels(texts: Sequence[bytes]) -> list[bytes] | list[bytes | RejectedError]:
     """Parse the ``pixels`` column of rows.
 
     Args:
         texts: For each row, 2,304 decimal numbers from 0 to 255, separated by spaces.
 
     Returns:
-        For each row, its pixels (2,304 bytes, row by row) or the reason why it is rejected.
+        For each row, its pixels (2,304 bytes, row by row) or why it is rejected.
     """
     pixels = _parse_clean_pixels(texts)
     return [_parse_any_pixels(text) for text in texts] if pixels is None else pixels
@@ -211,12 +347,13 @@ def _parse_clean_pixels(texts: Sequence[bytes]) -> list[bytes] | None:
     return [pixels[start : start + NUM_PIXELS] for start in range(0, len(pixels), NUM_PIXELS)]
 
 
-def _parse_any_pixels(text: bytes) -> bytes | str:
+def _parse_any_pixels(text: bytes) -> bytes | RejectedError:
     """Parse a single row slowly, and say what is wrong with it if it is rejected."""
     words = text.split()
     if len(words) != NUM_PIXELS:
-        return f"has {len(words):,} pixels: expected {NUM_PIXELS:,}"
+        return RejectedError("pixel_count", f"has {len(words):,} pixels: expected {NUM_PIXELS:,}")
     for word in words:
         if not (word.isdigit() and len(word) < 10 and int(word) < 256):
-            return f"has the pixel {word[:20].decode(errors='replace')!r}: expected 0 to 255"
+            found = word[:20].decode(errors="replace")
+            return RejectedError("pixel_range", f"has the pixel {found!r}: expected 0 to 255")
     return bytes(map(int, words))

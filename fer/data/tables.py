@@ -1,8 +1,15 @@
-"""Read tables of labeled faces: FER2013's CSV files."""
+"""Read tables of labeled faces: FER2013's CSV files, and Parquet files of Hugging Face."""
 
+import codecs
 import csv
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fer.data.rejects import RejectedError
 
 CSV_BLOCK_BYTES = 2**18
 """Size of a block of CSV rows, some 28 rows of FER2013. The block stays in the CPU's cache, and the
@@ -11,21 +18,36 @@ arrays that parse it are small enough for the allocator to reuse their memory.""
 MAX_ROW_BYTES = 2**16
 """Reading of a CSV file ends at a longer row. A row of 2,304 pixels has at most 9,300 bytes."""
 
+ROWS_PER_READ = 64
+"""Rows of a Parquet file that are in memory at the same time."""
 
-class TableError(ValueError):
-    """A table, or the rest of it, can't be read. The message is the reason."""
+_DELIMITERS = ",;\t"
+
+# CSV.
 
 
 class Block(NamedTuple):
     """Whole rows of a CSV file, with the header before them.
 
     Attributes:
-        data: Header and rows.
+        data: Header and rows, in UTF-8.
         first_row: Number of the first row, counted from 1.
     """
 
     data: bytes
     first_row: int
+
+
+class CsvHeader(NamedTuple):
+    """The first line of a CSV file.
+
+    Attributes:
+        columns: Position of each column by its name in lower case.
+        delimiter: Comma, semicolon or tab.
+    """
+
+    columns: dict[str, int]
+    delimiter: str
 
 
 def is_csv(name: str) -> bool:
@@ -36,21 +58,30 @@ def is_csv(name: str) -> bool:
 def read_csv_blocks(stream: IO[bytes]) -> Iterator[Block]:
     """Yield a CSV file in blocks of whole rows.
 
+    Args:
+        stream: The file, in UTF-8, or in UTF-16 with a byte order mark, as Excel writes it.
+
     Raises:
-        TableError: A column is missing, or a row is too long.
+        RejectedError: A column is missing, or a row is too long.
     """
-    header = stream.readline(MAX_ROW_BYTES)
-    if not {"emotion", "pixels"} <= set(columns := csv_columns(header)):
+    blocks = _read_utf8(stream)
+    header = next(blocks)
+    columns = parse_csv_header(header).columns
+    if not {"emotion", "pixels"} <= set(columns):
         names = ", ".join(columns)[:100]
-        raise TableError(f"has the columns {names!r}: expected emotion, pixels and perhaps Usage")
+        raise RejectedError(
+            "missing_column",
+            f"has the columns {names!r}: expected emotion, pixels and perhaps Usage",
+        )
     header, row, rest = header.rstrip(b"\r\n") + b"\n", 1, b""
-    while block := stream.read(CSV_BLOCK_BYTES):
+    for block in blocks:
         # The block ends within a row, whose beginning is kept for the next block.
         rows, _, rest = (rest + block).rpartition(b"\n")
         if len(rest) > MAX_ROW_BYTES:
-            raise TableError(
+            raise RejectedError(
+                "row_too_long",
                 f"row {row} is longer than {MAX_ROW_BYTES:,} bytes: the rows from there on are "
-                "not read"
+                "not read",
             )
         if rows:
             yield Block(header + rows, row)
@@ -59,8 +90,108 @@ def read_csv_blocks(stream: IO[bytes]) -> Iterator[Block]:
         yield Block(header + rest, row)
 
 
-def csv_columns(header: bytes) -> dict[str, int]:
-    """Return the position of each column of a CSV file by its name in lower case."""
-    text = header.decode("utf-8-sig", errors="replace").strip()
-    names = [name.strip().lower() for name in next(csv.reader([text]), [])]
-    return {name: index for index, name in enumerate(names)}
+def _read_utf8(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield a text file as UTF-8: the first line, then blocks."""
+    line = stream.readline(MAX_ROW_BYTES)
+    if not line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield line
+        while block := stream.read(CSV_BLOCK_BYTES):
+            yield block
+        return
+    decode = codecs.getincrementaldecoder("utf-16")(errors="replace").decode
+    head, newline, rest = decode(line + stream.read(CSV_BLOCK_BYTES)).partition("\n")
+    yield (head + newline).encode()
+    yield rest.encode()
+    while block := stream.read(CSV_BLOCK_BYTES):
+        yield decode(block).encode()
+
+
+def parse_csv_header(line: bytes) -> CsvHeader:
+    """Parse the first line of a CSV file. The most frequent delimiter counts."""
+    text = line.decode("utf-8-sig", errors="replace").strip()
+    delimiter = max(_DELIMITERS, key=text.count)
+    names = [name.strip().lower() for name in next(csv.reader([text], delimiter=delimiter), [])]
+    return CsvHeader({name: index for index, name in enumerate(names)}, delimiter)
+
+
+# Parquet.
+
+
+class ParquetRow(NamedTuple):
+    """An image of a Parquet file.
+
+    Attributes:
+        image: The encoded image; None if the file only names it.
+        label: Its class name or number; empty if there is none.
+    """
+
+    image: bytes | None
+    label: str
+
+
+def read_parquet_rows(stream: IO[bytes]) -> Iterator[ParquetRow]:
+    """Yield the images of a Parquet file as Hugging Face's datasets store them.
+
+    Args:
+        stream: A seekable file with the columns ``image`` (the encoded image, or a struct with the
+            field ``bytes``) and ``label`` (a class name, or a number). Names of numbered classes
+            are taken from the schema's metadata, if they are there.
+
+    Raises:
+        RejectedError: A column is missing.
+    """
+    file = pq.ParquetFile(stream)
+    schema = file.schema_arrow
+    image = _find_column(schema, ("image", "img"), _is_image_type)
+    label = _find_column(schema, ("label", "labels", "emotion"), _is_label_type)
+    class_names = _class_names(schema, label)
+    for batch in file.iter_batches(ROWS_PER_READ, columns=[image, label]):
+        for row in batch.to_pylist():
+            yield ParquetRow(_image_bytes(row[image]), _label_text(row[label], class_names))
+
+
+def _find_column(
+    schema: pa.Schema, names: tuple[str, ...], is_type: Callable[[pa.DataType], bool]
+) -> str:
+    for name in names:
+        if name in schema.names and is_type(schema.field(name).type):
+            return name
+    found = ", ".join(f"{field.name} ({field.type})" for field in schema)[:200]
+    raise RejectedError(
+        "missing_column",
+        f"has the columns {found}: expected image (bytes, or a struct with bytes) and label "
+        "(an integer or a string)",
+    )
+
+
+def _is_image_type(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    return any(test(kind) for test in (pa.types.is_binary, pa.types.is_large_binary))
+
+
+def _is_label_type(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(is_text or pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _class_names(schema: pa.Schema, label: str) -> list[str]:
+    """Return the names of numbered classes from the metadata of Hugging Face, if they are there."""
+    try:
+        metadata = json.loads((schema.metadata or {})[b"huggingface"])
+        return [str(name) for name in metadata["info"]["features"][label]["names"]]
+    except (KeyError, ValueError, TypeError):
+        return []
+
+
+def _image_bytes(value: object) -> bytes | None:
+    image = value.get("bytes") if isinstance(value, dict) else value
+    return image if isinstance(image, bytes) and image else None
+
+
+def _label_text(value: object, class_names: list[str]) -> str:
+    if isinstance(value, int) and 0 <= value < len(class_names):
+        return class_names[value]
+    return "" if value is None else str(value)

@@ -9,6 +9,7 @@ afford to import Ray, and only the AWS node provider needs boto3.
 # ruff: noqa: PLC0415 - see above
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ default. After such a short time, the next chunk would often wait for a new proc
 """
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+_RETRY_HINT = re.compile(r"\n?Failed to [^\n]+ after \d+/\d+ attempts .*", re.DOTALL)
 
 HEAD_RESOURCE = "node:__internal_head__"
 
@@ -52,6 +55,20 @@ def task_attempt_number() -> int:
     from ray._private.worker import global_worker
 
     return int(global_worker.core_worker.get_current_task_attempt_number())
+
+
+def remove_retry_hint(error: Exception) -> None:
+    """Take from an error what Ray Data adds to the arguments of each error in a map task.
+
+    The addition explains how to configure retries, in several lines. It is appended to a message,
+    or becomes the file name of an ``OSError`` that has an error number.
+    """
+    error.args = tuple(
+        _RETRY_HINT.sub("", argument) if isinstance(argument, str) else argument
+        for argument in error.args
+    )
+    if isinstance(error, OSError) and _RETRY_HINT.match(str(error.filename)):
+        del error.filename
 
 
 def has_autoscaler_v2() -> bool:

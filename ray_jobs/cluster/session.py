@@ -189,6 +189,7 @@ def unwrap_errors() -> Iterator[None]:
             if isinstance(cause, InputError | JobError | OSError) and not isinstance(
                 cause, RayError
             ):
+                internals.remove_retry_hint(cause)
                 raise cause from None
         raise
 

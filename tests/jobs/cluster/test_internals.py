@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from fer.errors import InputError
 from ray_jobs.cluster import autoscaling, internals
 
 
@@ -102,3 +104,24 @@ def test_internals_import_nothing_of_ray():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert not {"ray", "boto3"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (InputError("Row 1 is test; give others."), "Row 1 is test; give others."),
+        (OSError("the store answered 503"), "the store answered 503"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    ],
+)
+def test_what_ray_data_adds_to_errors_is_taken_back(error, message):
+    from ray.data._internal.util import _annotate_exception_with_retry_context
+
+    times = {"attempts": 1, "max_attempts": 1, "total_backoff_s": 0.0}
+    annotated = _annotate_exception_with_retry_context(
+        error, description="apply UDF transform", exception_str=str(error), **times
+    )
+    received = pickle.loads(pickle.dumps(annotated))
+    assert str(received) != message
+    internals.remove_retry_hint(received)
+    assert str(received) == message
