@@ -2,7 +2,6 @@
 
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Mapping
 
 from fer.vision.decode import IMAGE_SUFFIXES
@@ -62,7 +61,7 @@ def commonest(endings: Mapping[str, int]) -> dict[str, int]:
     Args:
         endings: Number of files by ending.
     """
-    counted = Counter(endings).most_common()
+    counted = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(number for _, number in counted[MAX_COUNTED_ENDINGS:])
     return {**dict(counted[:MAX_COUNTED_ENDINGS]), **({"other": rest} if rest else {})}
 

@@ -35,6 +35,11 @@ def is_uri(location: str) -> bool:
     return _SCHEME.match(location) is not None
 
 
+def is_plain(location: str) -> bool:
+    """Return whether every library can open a location, because no part of it is an escape."""
+    return is_uri(location) or not local.has_escapes(location)
+
+
 def resolve(location: str) -> str:
     """Normalize a location that a user typed.
 

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from fer.data.emotions import FER2013_CLASSES
-from fer.data.parsing import Example, Reject, parse_item
+from fer.data.parsing import Example, Reject, Rules, parse_item
 from fer.data.sources import check_source, read_items
 from fer.errors import InputError
 
@@ -17,7 +17,7 @@ def outcomes(path):
     return [
         outcome
         for item in read_items(str(path))
-        for outcome in parse_item(item, FER2013_CLASSES, "auto")
+        for outcome in parse_item(item, Rules())
     ]
 
 
