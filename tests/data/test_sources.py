@@ -5,7 +5,6 @@ import zipfile
 
 import pytest
 
-from fer.data.emotions import FER2013_CLASSES
 from fer.data.parsing import Example, Reject, Rules, parse_item
 from fer.data.sources import check_source, read_items
 from fer.errors import InputError

@@ -1,0 +1,77 @@
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+from fer.data.annotations import kdef_emotion, parse_label_list, read_labeled_items
+
+LIST = b"train_00001.jpg 5\ntrain_00002.jpg 1\r\ntest_0001.jpg 7\n\nnothing\ntest_0002.jpg 8\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "emotion"),
+    [
+        ("KDEF/AF01/AF01ANS.JPG", "angry"),
+        ("KDEF/BM35/BM35DIHL.JPG", "disgust"),
+        ("a/bf02sufr.jpg", "surprise"),
+        ("a/AF01AFS.jpg", "fear"),
+        ("a/AM31H.JPG", None),
+        ("a/XF01ANS.JPG", None),
+        ("happy/photo.jpg", None),
+    ],
+)
+def test_emotion_in_a_file_name_of_kdef(path, emotion):
+    assert kdef_emotion(path) == emotion
+
+
+def test_a_label_list_of_raf_db():
+    assert parse_label_list(LIST) == {
+        "train_00001": "sad",
+        "train_00002": "surprise",
+        "test_0001": "neutral",
+    }
+
+
+MEMBERS = {
+    "basic/EmoLabel/list_patition_label.txt": LIST,
+    "basic/Image/aligned/train_00001_aligned.jpg": b"x",
+    "basic/Image/aligned/train_00009_aligned.jpg": b"x",
+    "basic/Image/original/train_00001.jpg": b"x",
+    "basic/Image/aligned/cat.jpg": b"x",
+}
+
+
+def as_zip(path, names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, MEMBERS[name])
+
+
+def as_tar(path, names):
+    with tarfile.open(path, "w:gz") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(MEMBERS[name])
+            archive.addfile(info, io.BytesIO(MEMBERS[name]))
+
+
+def as_folder(path, names):
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(MEMBERS[name])
+
+
+@pytest.mark.parametrize("is_list_first", [True, False])
+@pytest.mark.parametrize(
+    ("name", "pack"), [("raf.zip", as_zip), ("raf.tgz", as_tar), ("raf", as_folder)]
+)
+def test_images_of_raf_db_get_the_labels_of_its_list(tmp_path, name, pack, is_list_first):
+    pack(tmp_path / name, sorted(MEMBERS, reverse=not is_list_first))
+    items = {
+        item.source.rpartition("/")[2]: item for item in read_labeled_items(str(tmp_path / name))
+    }
+    labeled = items["train_00001_aligned.jpg"]
+    assert (labeled.kind, labeled.format, labeled.label) == ("image", "raf_db", "sad")
+    assert items["train_00001.jpg"].kind == "ignored"
+    assert (items["train_00009_aligned.jpg"].label, items["cat.jpg"].label) == ("", "")

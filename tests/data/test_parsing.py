@@ -1,0 +1,163 @@
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fer.data.annotations import read_labeled_items
+from fer.data.emotions import ClassList
+from fer.data.parsing import Example, Reject, Rules, parse_item
+from fer.data.splits import is_held_out
+
+PIXELS = " ".join(["7"] * 2304)
+
+
+RULES = Rules()
+
+
+def outcomes(path, rules=RULES):
+    return [
+        outcome
+        for item in read_labeled_items(str(path))
+        for outcome in parse_item(item, rules)
+        if isinstance(outcome, Example | Reject)
+    ]
+
+
+def write_rows(path, *rows, header="emotion,pixels", encoding="utf-8"):
+    path.write_bytes("\n".join([header, *rows]).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [("3.0", 3), (" 3 ", 3), ("3.00", 3), ("happy", 3), ("HAPPINESS", 3)]
+)
+def test_ways_to_write_a_label(tmp_path, label, expected):
+    (example,) = outcomes(write_rows(tmp_path / "a.csv", f"{label},{PIXELS}"))
+    assert (example.label, example.format) == (expected, "csv")
+    assert example.number == (None if label.strip().isalpha() else 3)
+
+
+@pytest.mark.parametrize(
+    ("label", "number"), [("7", 7), ("8.0", 8), ("3.5", None), ("-1", None), ("", None)]
+)
+def test_labels_that_are_not_understood_are_rejected_with_their_value(tmp_path, label, number):
+    (reject,) = outcomes(write_rows(tmp_path / "a.csv", f"{label},{PIXELS}"))
+    assert reject.reason == f"unknown class {label!r}"
+    assert (reject.code, reject.number) == ("unknown_class", number)
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-8"), (",", "utf-16")]
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, delimiter, encoding):
+    fields = (["emotion", "pixels", "Usage"], ["3", PIXELS, "PublicTest"], ['"4"', PIXELS, ""])
+    header, *rows = map(delimiter.join, fields)
+    path = write_rows(tmp_path / "a.csv", *rows, header=header, encoding=encoding)
+    first, second = outcomes(path)
+    assert (first.label, first.split, first.has_usage) == (3, "val", True)
+    assert (second.label, second.split_from, second.has_usage) == (4, "hash", False)
+
+
+@pytest.mark.parametrize(("name", "split"), [("train.csv", "train"), ("Test Set.csv", "test")])
+def test_a_table_whose_name_tells_the_split(tmp_path, name, split):
+    (example,) = outcomes(write_rows(tmp_path / name, f"3,{PIXELS}"))
+    assert (example.split, example.split_from) == (split, "filename")
+
+
+def test_a_name_that_may_tell_the_split(tmp_path):
+    path = write_rows(tmp_path / "celebrities_train.csv", f"3,{PIXELS}")
+    (example,) = outcomes(path)
+    assert (example.split_from, example.unclear_name) == ("hash", path.name)
+    (example,) = outcomes(path, Rules(split_from="hash"))
+    assert (example.split_from, example.unclear_name) == ("hash", None)
+
+
+def write_zip(path, png, images, names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, image in zip(names, images, strict=False):
+            archive.writestr(name, png(image))
+    return path
+
+
+def test_an_archive_whose_name_tells_the_split(tmp_path, png, faces):
+    (example,) = outcomes(write_zip(tmp_path / "test.zip", png, faces[0], ["sad/1.png"]))
+    assert (example.split, example.split_from) == ("test", "folder")
+
+
+def test_folders_that_are_numbered(tmp_path, png, faces):
+    names = ["train/0/1.png", "train/7/2.png", "train/010/3.png", "train/2024/4.png"]
+    first, *rejects = outcomes(write_zip(tmp_path / "x.zip", png, faces[0], names))
+    assert (first.label, first.number, first.format) == (0, 0, "class_folders")
+    assert [reject.number for reject in rejects] == [7, 10, None]
+    assert {reject.code for reject in rejects} == {"no_class_folder"}
+    assert rejects[0].reason == "no folder of 'x.zip!/train/7' names a class"
+
+
+def test_kdef_names_its_classes_in_file_names(tmp_path, png, faces):
+    names = ["KDEF/AF01/AF01ANS.png", "KDEF/AF01/AF01SUS.png", "happy/AF01SUS.png", "0/AF01SUS.png"]
+    path = write_zip(tmp_path / "x.zip", png, faces[0], names)
+    assert [(example.label, example.format) for example in outcomes(path)] == [
+        *[(0, "kdef"), (5, "kdef"), (3, "class_folders"), (5, "kdef")]
+    ]
+    few = Rules(ClassList.parse(["angry", "neutral"]))
+    example, *rejects = outcomes(path, few)
+    assert example.label == 0
+    assert {reject.code for reject in rejects} == {"unknown_class"}
+
+
+def test_parquet_files_of_hugging_face(tmp_path, png, faces):
+    images = [{"bytes": png(image), "path": None} for image in faces[0][:2]]
+    images += [{"bytes": None, "path": "x.png"}, {"bytes": b"x", "path": None}]
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "test-00000-of-00001.parquet"
+    pq.write_table(pa.table({"image": images, "label": [3, 9, 0, 0]}), path)
+    for location in (path, tmp_path / "data"):
+        example, *rejects = outcomes(location)
+        assert (example.label, example.number, example.format) == (3, 3, "hugging_face")
+        assert (example.split, example.source) == ("test", f"{path}#1")
+        assert [reject.code for reject in rejects] == ["unknown_class", "no_image", "unreadable"]
+        assert rejects[0].number == 9
+
+
+def test_a_parquet_file_in_an_archive_is_rejected(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("train.parquet", b"PAR1")
+    (reject,) = outcomes(tmp_path / "x.zip")
+    assert (reject.code, "unpack the archive first" in reject.reason) == ("nested_archive", True)
+
+
+def test_val_is_taken_out_of_train_by_the_pixels(tmp_path, faces):
+    rows = [f"3,{' '.join(map(str, image.ravel()))}" for image in faces[0]]
+    train, test = (
+        outcomes(write_rows(tmp_path / name, *rows, *rows[:9]), Rules(val_fraction=0.3))
+        for name in ("train.csv", "test.csv")
+    )
+    held_out = [is_held_out(example.sha256, 0.3) for example in train]
+    assert 5 < sum(held_out) < 35
+    assert [example.split == "val" for example in train] == held_out
+    assert [example.split_from == "val_fraction" for example in train] == held_out
+    assert {example.split for example in test} == {"test"}
+
+
+def test_pixels_that_are_rejected_have_a_code(tmp_path):
+    rows = ["3,1 2", f"3,{PIXELS[:-1]}256", "3", f"3,{PIXELS}"]
+    *rejects, _ = outcomes(write_rows(tmp_path / "a.csv", *rows))
+    assert [reject.code for reject in rejects] == ["pixel_count", "pixel_range", "field_count"]
+    assert rejects[1].reason == "has the pixel '256': expected 0 to 255"
+
+
+def test_an_image_without_the_split_that_is_asked_for(tmp_path, png, faces):
+    path = write_zip(tmp_path / "x.zip", png, faces[0], ["sad/1.png"])
+    (reject,) = outcomes(path, Rules(split_from="folder"))
+    assert reject.code == "no_split"
+    assert reject.reason == "names no split in its folder: expected train, val or test"
+
+
+def test_every_kind_of_source_item_has_a_code(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("inner.zip", b"PK")
+        archive.writestr("../happy/x.png", b"x")
+        archive.writestr("happy/x.png", b"x")
+    codes = [reject.code for reject in outcomes(tmp_path / "x.zip")]
+    assert codes == ["nested_archive", "unsafe_path", "unreadable"]
