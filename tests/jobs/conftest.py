@@ -59,6 +59,7 @@ class Run:
         told = [line for line in self.errors.splitlines() if line.startswith("fer: ")]
         assert len(told) == 1, self.errors
         assert "Traceback" not in self.errors
+        assert self.errors.rstrip().endswith(told[0]), "nothing follows what went wrong"
         return told[0].removeprefix("fer: ")
 
 

@@ -133,14 +133,20 @@ def test_rejects_are_counted_and_kept_with_their_reason(fer, tmp_path):
     output = tmp_path / "data"
     run = fer("ingest", "--source", tmp_path / "fer2013.csv", "--output", output)
     assert (run.result["examples"], run.result["rejects"]) == (38, 2)
-    rejects = {
-        row["source"]: row["reason"] for row in pq.read_table(output / "rejects").to_pylist()
-    }
-    assert rejects == {
-        f"{tmp_path}/fer2013.csv#4": "has 2,305 pixels: expected 2,304",
-        f"{tmp_path}/fer2013.csv#21": "unknown class '8'",
-    }
+    rejects = pq.read_table(output / "rejects").to_pylist()
+    count, unknown = (
+        {"source": f"{tmp_path}/fer2013.csv#4", "reason": "has 2,305 pixels: expected 2,304"},
+        {"source": f"{tmp_path}/fer2013.csv#21", "reason": "unknown class '8'"},
+    )
+    assert sorted(rejects, key=lambda row: row["code"]) == [
+        {**count, "code": "pixel_count"},
+        {**unknown, "code": "unknown_class"},
+    ]
     assert summary_of(output)["rejects"] == 2
+    assert summary_of(output)["rejects_by_reason"] == {
+        "pixel_count": {"count": 1, "example": count},
+        "unknown_class": {"count": 1, "example": unknown},
+    }
 
 
 def test_too_many_rejects_leave_no_dataset(fer, tmp_path):
@@ -150,11 +156,134 @@ def test_too_many_rejects_leave_no_dataset(fer, tmp_path):
     run = fer(*arguments)
     assert run.code == 1
     assert run.sentence == (
-        "1 of 19 examples were rejected, more than --max-reject-fraction 0.05 allows: has … "
-        f"pixels: expected … (1); see {tmp_path}/data/rejects."
+        "1 of 19 examples were rejected, more than --max-reject-fraction 0.05 allows: pixel count "
+        f"(1); for example, {tmp_path}/a.csv#19: has 1 pixels: expected 2,304; see "
+        f"{tmp_path}/data/rejects."
     )
     assert not (tmp_path / "data" / "summary.json").exists()
     assert fer(*arguments, "--max-reject-fraction", "0.1").result["rejects"] == 1
+
+
+def without_usage(table, usage):
+    """The rows of a table that have a usage, without that column."""
+    header, *rows = table.decode().splitlines()
+    kept = [row.rpartition(",")[0] for row in rows if row.endswith(usage)]
+    return "\n".join([header.rpartition(",")[0], *kept])
+
+
+def test_the_tables_of_kaggles_archive_are_one_dataset(fer, sources, dataset, drawn, tmp_path):
+    """All of FER2013 twice, and a part of it again without Usage, which a hash would divide."""
+    table = (sources / "fer2013.csv").read_bytes()
+    with zipfile.ZipFile(tmp_path / "kaggle.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fer2013.tar.gz", as_tar(table)[1])
+        archive.writestr("icml_face_data.csv", table.replace(b"pixels,Usage", b" pixels, Usage"))
+        archive.writestr("train.csv", without_usage(table, "Training"))
+        archive.writestr("rest.csv", without_usage(table, "PrivateTest"))
+    output = tmp_path / "data"
+    run = fer("ingest", "--source", tmp_path / "kaggle.zip", "--output", output)
+    copies = 280 + drawn.splits.count("train") + drawn.splits.count("test")
+    assert run.result["copies_dropped"] == copies
+    assert f"{copies} rows were left out, because they repeat rows of another table" in run.errors
+    summary = summary_of(output)
+    assert summary["fingerprint"] == summary_of(dataset)["fingerprint"]
+    assert (summary["split_from"], summary["formats"]) == ({"usage": 280}, {"csv": 280})
+    assert sorted(pq.read_table(output / "examples")["sha256"].to_pylist()) == sorted(
+        pq.read_table(dataset / "examples")["sha256"].to_pylist()
+    )
+
+
+def test_copies_of_train_are_said_aloud(fer, tmp_path):
+    rows = [f"{number % 7},{ROW[:-1]}{number % 10},Training" for number in range(9)]
+    rows += [
+        f"3,{ROW[:-1]}4,PublicTest",
+        f"3,{ROW[:-2]} 99,PublicTest",
+        f"0,{ROW[:-1]}5,PrivateTest",
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    run = fer("ingest", "--source", tmp_path / "a.csv", "--output", tmp_path / "data")
+    assert run.result["copies_of_train"] == {"val": 1, "test": 1}
+    assert "1 val and 1 test examples have the pixels of train examples" in run.errors
+    data = open_dataset(str(tmp_path / "data"))
+    (val,), (test,) = data.copies_of_train("val"), data.copies_of_train("test")
+    assert data.read_images([val, test])[:, -1, -1].tolist() == [4, 5]
+
+
+def write_folders(path, png, drawn, names):
+    """An archive with the drawn faces in folders, which are named in turn."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, image in enumerate(drawn.images[:60]):
+            archive.writestr(f"{names[number % len(names)]}/{number}.png", png(image))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        (range(8), "numbered 0-7, so they are not FER2013's, which are 0-6; say what each number"),
+        (range(1, 8), "disgust=3 happy=4 sad=5 angry=6 neutral=7 if they are RAF-DB's."),
+        ((0, 1, 2), "numbered 0-2, so they are not FER2013's"),
+    ],
+)
+def test_numbered_folders_of_other_datasets_are_refused(fer, png, drawn, tmp_path, numbers, told):
+    names = [f"train/{number}" for number in numbers]
+    source = write_folders(tmp_path / "x.zip", png, drawn, names)
+    run = fer("ingest", "--source", source, "--output", tmp_path / "data")
+    assert (run.code, told in run.sentence) == (2, True)
+    assert not (tmp_path / "data" / "summary.json").exists()
+
+
+def test_what_numbers_were_taken_for_is_said(fer, png, drawn, tmp_path):
+    source = write_folders(tmp_path / "x.zip", png, drawn, ["train/0", "train/1"])
+    classes = ("--classes", "neutral=0", "happy=1")
+    run = fer("ingest", "--source", source, *classes, "--output", tmp_path / "a")
+    assert run.result["numbers_as"] == "--classes"
+    source = write_folders(tmp_path / "y.zip", png, drawn, [f"train/{n}" for n in range(7)])
+    run = fer("ingest", "--source", source, "--output", tmp_path / "b")
+    assert run.result["numbers_as"] == "FER2013"
+    assert summary_of(tmp_path / "b")["label_from"] == {"number": 60}
+    source = write_folders(tmp_path / "z.zip", png, drawn, ["train/happy", "train/1 disgust"])
+    run = fer("ingest", "--source", source, "--output", tmp_path / "c")
+    assert run.result["numbers_as"] is None
+
+
+def test_archives_that_are_named_by_their_split_are_not_mixed(fer, png, drawn, tmp_path):
+    sources = [
+        write_folders(tmp_path / name, png, drawn, ["happy", "sad"])
+        for name in ("Train_Set.zip", "test.zip")
+    ]
+    run = fer("ingest", "--source", *sources, "--output", tmp_path / "data")
+    assert run.result["counts"] == {"train": 60, "val": 0, "test": 60}
+    assert run.result["split_from"] == {"folder": 120}
+
+
+def test_names_that_may_mean_a_split_are_refused(fer, png, drawn, tmp_path):
+    source = write_folders(tmp_path / "x.zip", png, drawn, ["my_test_v/happy", "train_v/sad"])
+    arguments = ("ingest", "--source", source, "--output", tmp_path / "data")
+    run = fer(*arguments)
+    assert run.code == 2
+    assert run.sentence == (
+        "'my_test_v', 'train_v' may name a split, but which one is unclear: rename it to train, "
+        "val or test, or give --split-from hash to mix all examples."
+    )
+    assert fer(*arguments, "--split-from", "hash").result["split_from"] == {"hash": 60}
+
+
+def test_val_is_taken_out_of_train(fer, png, drawn, tmp_path):
+    source = write_folders(tmp_path / "x.zip", png, drawn, ["train/happy", "train/sad", "test/sad"])
+    arguments = ("ingest", "--source", source, "--val-fraction", "0.2", "--output")
+    run = fer(*arguments, tmp_path / "data")
+    counts = run.result["counts"]
+    assert (counts["train"] + counts["val"], counts["test"]) == (40, 20)
+    assert run.result["split_from"] == {"folder": 60 - counts["val"], "val_fraction": counts["val"]}
+    assert 0 < counts["val"] < 20
+
+
+def test_a_second_val_is_refused(fer, sources, drawn, tmp_path):
+    source = ("--source", sources / "fer2013.csv", "--val-fraction", "0.1")
+    run = fer("ingest", *source, "--output", tmp_path / "data")
+    assert run.code == 2
+    number = drawn.splits.count("val")
+    assert f"have {number} val examples of their own, which --val-fraction would" in run.sentence
 
 
 def write_votes(path, drawn, rows=None):
@@ -232,7 +361,10 @@ def test_a_source_without_examples(fer, tmp_path):
     (tmp_path / "faces" / "README.md").write_text("Nothing here.")
     run = fer("ingest", "--source", tmp_path / "faces", "--output", tmp_path / "data")
     assert run.code == 1
-    assert run.sentence == f"No example was found in {tmp_path}/faces; check --source."
+    assert run.sentence == (
+        f"No example was found in {tmp_path}/faces among its files (1 .md); give --all-files to "
+        "tell images by their content."
+    )
     assert not (tmp_path / "data" / "summary.json").exists()
 
 
