@@ -28,13 +28,12 @@ Globs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 """Any number of patterns of names."""
 
 Model = Literal[
-    Literal["shallow", "deep"],
-    Literal["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "conv8"],
-    Literal["resnet4-w32", "resnet6-w32", "resnet8-w32", "resnet10-w32"],
-    Literal["resnet12-w32", "resnet14-w32", "resnet16-w32", "resnet18-w32"],
-    Literal["resnet4-w48", "resnet6-w48", "resnet8-w48", "resnet10-w48"],
-    Literal["resnet12-w48", "resnet14-w48", "resnet16-w48", "resnet18-w48"],
-]
+    "shallow", "deep", "conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "conv8",
+    "resnet4-w32", "resnet6-w32", "resnet8-w32", "resnet10-w32",
+    "resnet12-w32", "resnet14-w32", "resnet16-w32", "resnet18-w32",
+    "resnet4-w48", "resnet6-w48", "resnet8-w48", "resnet10-w48",
+    "resnet12-w48", "resnet14-w48", "resnet16-w48", "resnet18-w48",
+]  # fmt: skip
 """``fer.models.architectures.MODELS``, repeated here because that module imports torch."""
 
 Study = Literal[
@@ -148,11 +147,14 @@ class TrainConfig:
     0, the dataset must hold votes (ingest --votes)."""
     teacher: OptionalLocation = None
     """Folder, URI or shipped name of a checkpoint, perhaps an ensemble, whose predictions for the
-    training images become a share of the targets. It runs once before the first step, or in every
-    epoch if the dataset is streamed. By default there is no teacher."""
+    training images become a share of the targets. By default there is no teacher."""
     teacher_weight: float = 0.5
     """Share of each target that comes from the --teacher instead of labels and votes, from 0 to
     1."""
+    teacher_view: Literal["original", "augmented"] = "original"
+    """What the --teacher sees: each training image and its mirror image, once before the first step
+    or in every epoch if the dataset is streamed (original); or the same augmented image as the
+    network, in every step (augmented)."""
     class_balance: float = 0.0
     """How much rare classes weigh, from 0 to 1: at 0 all examples have the same weight, at 1 all
     classes have."""

@@ -307,6 +307,7 @@ def _finish(
         trials=tuple(trial for trial, _ in scored),
         failed=len(results) - len(scored),
         num_val=sum(data.counts("val").values()),
+        num_classes=len(data.class_names),
     )
     result = {
         "output": config.output,

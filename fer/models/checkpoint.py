@@ -89,6 +89,11 @@ class Checkpoint:
     configs: tuple[CheckpointConfig, ...]
     weights: tuple[float, ...]
 
+    @property
+    def kind(self) -> str:
+        """Name of the architecture, or ``ensemble``."""
+        return self.configs[0].architecture["name"] if len(self.configs) == 1 else "ensemble"
+
 
 def pack_checkpoint(
     model: nn.Module,

@@ -27,6 +27,7 @@ class Engine:
     Attributes:
         name: ``float32``, ``bfloat16`` or ``compiled``.
         dtype: The data type of the computation.
+        preprocess: Turns uint8 images into the network's input.
         batch_size: The fastest number of images per call.
     """
 
@@ -34,7 +35,7 @@ class Engine:
         self, model: nn.Module, preprocessing: str, device: torch.device, name: EngineName
     ) -> None:
         self.name = choose_engine(device) if name == "auto" else name
-        self._preprocess = PREPROCESSING[preprocessing]
+        self.preprocess = PREPROCESSING[preprocessing]
         self.dtype = _DTYPES.get(self.name) or _DTYPES[choose_engine(device)]
         folded = fold_batch_norm(model).to(device, self.dtype)
         folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -44,7 +45,12 @@ class Engine:
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Map images uint8 (B, 48, 48) on the engine's device to logits float32 (B, C)."""
-        return self._run(self._preprocess(images).to(self.dtype)).float()
+        return self.run(self.preprocess(images))
+
+    @torch.no_grad()
+    def run(self, images: Tensor) -> Tensor:
+        """Map preprocessed images float (B, 1, 48, 48) to logits float32 (B, C)."""
+        return self._run(images.to(self.dtype)).float()
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -1,6 +1,6 @@
 """Predict emotion probabilities with a checkpoint; evaluate, label and serve share this code."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fer import storage
 from fer.errors import InputError
 from fer.models.checkpoint import Checkpoint, load_checkpoint
 from fer.models.engine import Engine, EngineName
-from fer.models.transforms import mirror
+from fer.models.transforms import Preprocess, mirror
 from fer.vision.decode import IMAGE_SIZE, decode_image
 
 
@@ -116,16 +116,24 @@ class Predictor:
     @torch.inference_mode()
     def _batch_probs(self, images: np.ndarray, tta: bool) -> np.ndarray:
         batch = torch.tensor(images).to(self.device)
-        probs = self._average_members(batch)
+        probs = self.view_probs(lambda preprocess: preprocess(batch))
         if tta:
-            probs = (probs + self._average_members(mirror(batch))) / 2
+            probs = (probs + self.view_probs(lambda preprocess: preprocess(mirror(batch)))) / 2
         return probs.cpu().numpy()
 
-    def _average_members(self, batch: Tensor) -> Tensor:
-        """Average the members' softmax by weight, with each member's own temperature."""
+    @torch.no_grad()
+    def view_probs(self, view: Callable[[Preprocess], Tensor]) -> Tensor:
+        """Return probabilities float32 (B, C) of images that the caller may augment.
+
+        They are the members' softmax, each with its own temperature, averaged by weight.
+
+        Args:
+            view: Takes a member's preprocessing, and returns the images as that member shall see
+                them: float (B, 1, 48, 48) on the predictor's device.
+        """
         members = zip(self.engines, self.checkpoint.configs, self.checkpoint.weights, strict=True)
         probs = [
-            weight * (engine.logits(batch) / config.temperature).softmax(dim=1)
+            weight * (engine.run(view(engine.preprocess)) / config.temperature).softmax(dim=1)
             for engine, config, weight in members
         ]
         return torch.stack(probs).sum(dim=0)

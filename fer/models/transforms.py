@@ -52,7 +52,10 @@ def equalize(images: Tensor) -> Tensor:
     return standardize(ranks.reshape(images.shape) * (255 / levels.shape[1]))
 
 
-PREPROCESSING: dict[str, Callable[[Tensor], Tensor]] = {
+Preprocess = Callable[[Tensor], Tensor]
+"""Turns images uint8 (B, 48, 48) into network input float32 (B, 1, 48, 48)."""
+
+PREPROCESSING: dict[str, Preprocess] = {
     "standardize": standardize,
     "equalize": equalize,
 }

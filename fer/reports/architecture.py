@@ -1,15 +1,16 @@
 """Diagrams of a network's architecture (the paper's Figures 3 and 4)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from fer.models.architectures import count_parameters
+from fer.models.architectures import count_multiply_adds, count_parameters, run_once
+from fer.models.residual import ResidualBlock
 from fer.reports.figures import COLORS, TEXT_COLOR, to_png
 from fer.vision.decode import IMAGE_SIZE
 
@@ -18,15 +19,24 @@ from fer.vision.decode import IMAGE_SIZE
 class Block:
     """A convolutional or fully connected layer, and the layers up to the next one.
 
+    Residual blocks in a row whose outputs have the same shape, a stage, are one block.
+
     Attributes:
         name: Description of the layer.
         shape: Shape of its output for one image: (channels, height, width) or (neurons,).
         followed_by: Descriptions of the layers after it, in order.
+        repeats: Number of residual blocks; 0 for a layer.
     """
 
     name: str
     shape: tuple[int, ...]
     followed_by: list[str] = field(default_factory=list)
+    repeats: int = 0
+
+    @property
+    def title(self) -> str:
+        """The name, with the number of residual blocks."""
+        return f"{self.repeats} {self.name}s" if self.repeats > 1 else self.name
 
 
 def trace_blocks(model: nn.Module) -> list[Block]:
@@ -34,23 +44,32 @@ def trace_blocks(model: nn.Module) -> list[Block]:
     blocks = [Block("image", (1, IMAGE_SIZE, IMAGE_SIZE))]
 
     def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            blocks.append(Block(_describe(module), tuple(output.shape[1:])))
+        shape = tuple(output.shape[1:])
+        if isinstance(module, ResidualBlock):
+            if not (blocks[-1].repeats and blocks[-1].shape == shape):
+                blocks.append(Block("residual block", shape, _describe_residual(module)))
+            blocks[-1].repeats += 1
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            blocks.append(Block(_describe(module), shape))
         elif not isinstance(module, nn.Flatten):
             blocks[-1].followed_by.append(_describe(module))
 
-    leaves = [module for module in model.modules() if not list(module.children())]
-    hooks = [leaf.register_forward_hook(record) for leaf in leaves]
-    was_training = model.training
-    device = next(model.parameters()).device
+    hooks = [layer.register_forward_hook(record) for layer in _layers(model)]
     try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=device))
+        run_once(model)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     return blocks
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of a network; a residual block counts as one."""
+    for child in module.children():
+        if isinstance(child, ResidualBlock) or not list(child.children()):
+            yield child
+        else:
+            yield from _layers(child)
 
 
 def draw_architecture(model: nn.Module, title: str) -> bytes:
@@ -73,7 +92,10 @@ def draw_architecture(model: nn.Module, title: str) -> bytes:
             axes.annotate("", (left - 0.08, 0), (left - gap + 0.08, 0), arrowprops=arrow)
         left += width + gap
     axes.set(xlim=(-0.8, left - gap + 0.8), ylim=(-2.9, 1.9))
-    axes.set_title(f"{title}: {count_parameters(model):,} trainable parameters", fontsize=11)
+    cost = f"{count_multiply_adds(model) / 1e6:.1f} million multiply-adds"
+    axes.set_title(
+        f"{title}: {count_parameters(model):,} trainable parameters, {cost}", fontsize=11
+    )
     return to_png(figure)
 
 
@@ -87,23 +109,33 @@ def _draw_block(axes: Axes, block: Block, left: float, width: float, *, is_last:
     size = " × ".join(map(str, block.shape))
     center = left + width / 2
     axes.text(center, height / 2 + 0.12, size, ha="center", fontsize=9, color=TEXT_COLOR)
-    lines = "\n".join([block.name, *block.followed_by])
+    lines = "\n".join([block.title, *block.followed_by])
     axes.text(
         center, -1.6, lines, ha="center", va="top", fontsize=8, color=TEXT_COLOR, linespacing=1.4
     )
 
 
+def _describe_residual(block: ResidualBlock) -> list[str]:
+    convolutions = [_describe(block.first[0]), _describe(block.second[0])]
+    shortcut = "+ conv 1×1 of the input" if len(block.shortcut) else "+ the input"
+    return [*convolutions, shortcut]
+
+
 def _describe(layer: nn.Module) -> str:
     match layer:
-        case nn.Conv2d(out_channels=filters, kernel_size=(height, width), padding=padding):
-            return f"conv {height}×{width}, {filters}, {padding}"
+        case nn.Conv2d(out_channels=filters, kernel_size=(height, width), stride=(stride, _)):
+            placement = "same" if stride == 1 else f"stride {stride}"
+            text = f"conv {height}×{width}, {filters}, {placement}"
         case nn.Linear(out_features=neurons):
-            return f"fully connected {neurons}"
+            text = f"fully connected {neurons}"
         case nn.BatchNorm2d() | nn.BatchNorm1d():
-            return "batch norm"
+            text = "batch norm"
         case nn.MaxPool2d(kernel_size=size, stride=stride):
-            return f"max pool {size}×{size}, stride {stride}"
+            text = f"max pool {size}×{size}, stride {stride}"
+        case nn.AdaptiveAvgPool2d():
+            text = "global average pool"
         case nn.Dropout(p=rate):
-            return f"dropout {rate:g}"
+            text = f"dropout {rate:g}"
         case _:
-            return type(layer).__name__
+            text = type(layer).__name__
+    return text

@@ -15,6 +15,7 @@ from fer.models.checkpoint import load_checkpoint
 from fer.models.layers import Layers
 from fer.reports import figures
 from fer.reports.architecture import draw_architecture
+from fer.reports.costs import Cost, measure_cost
 from fer.reports.pages import render_page
 
 PAPER_TABLE_1 = {
@@ -45,19 +46,22 @@ class Network:
         id: Id of the checkpoint.
         models: Its networks by title: the architecture's name and the arguments that differ from
             the defaults.
+        cost: What it costs to run.
     """
 
     name: str
     location: str
     id: str
     models: Mapping[str, nn.Module]
+    cost: Cost
 
     @classmethod
     def load(cls, name: str, location: str) -> "Network":
-        """Load a checkpoint, so that the report can draw its networks."""
+        """Load a checkpoint, so that the report can draw its networks and name their cost."""
         loaded = load_checkpoint(location)
         names = [_title(config.architecture) for config in loaded.configs]
-        return cls(name, location, loaded.id, dict(zip(names, loaded.models, strict=True)))
+        models = dict(zip(names, loaded.models, strict=True))
+        return cls(name, location, loaded.id, models, measure_cost(loaded))
 
 
 def _title(architecture: Mapping[str, Any]) -> str:
@@ -180,6 +184,9 @@ def evaluation_report(
 def _pictures(evaluations: Sequence[Evaluation]) -> dict[str, bytes]:
     scored = {evaluation.name: evaluation.scores for evaluation in evaluations}
     pictures = {"recall.png": figures.plot_recall_by_class(scored)}
+    if len(evaluations) > 1:
+        costs = {item.name: item.network.cost.multiply_adds for item in evaluations}
+        pictures["cost.png"] = figures.plot_accuracy_by_cost(scored, costs)
     for evaluation in evaluations:
         name, scores = evaluation.name, evaluation.scores
         pictures[f"{name}-confusion.png"] = figures.plot_confusion_matrix(scores, name)
@@ -211,7 +218,8 @@ def _to_json(evaluation: Evaluation) -> dict[str, Any]:
     scores = dataclasses.asdict(evaluation.scores)
     confusion = scores.pop("confusion").tolist()
     # The scores overwrite the headline's accuracy with the one that has an interval.
-    return {**evaluation.headline(), **_without_nan(scores), "confusion": confusion}
+    cost = dataclasses.asdict(evaluation.network.cost)
+    return {**evaluation.headline(), **cost, **_without_nan(scores), "confusion": confusion}
 
 
 def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds

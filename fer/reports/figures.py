@@ -251,6 +251,38 @@ def plot_recall_by_class(scored: "Mapping[str, Scores]") -> bytes:
     return to_png(figure)
 
 
+def plot_accuracy_by_cost(
+    scored: "Mapping[str, Scores]", multiply_adds: Mapping[str, int]
+) -> bytes:
+    """Plot the accuracy of several networks, with 95 % intervals, by their multiply-adds.
+
+    Args:
+        scored: The scores of each network by name.
+        multiply_adds: The multiply-adds of each network for one image, by the same names.
+    """
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, scores) in enumerate(scored.items()):
+        accuracy, cost = scores.accuracy, multiply_adds[name] / 1e6
+        error = [[accuracy.value - accuracy.low], [accuracy.high - accuracy.value]]
+        color = COLORS[index % len(COLORS)]
+        axes.errorbar(cost, accuracy.value, np.maximum(error, 0), fmt="o", color=color, capsize=3)
+        axes.annotate(
+            name,
+            (cost, accuracy.value),
+            (6, 4),
+            textcoords="offset points",
+            fontsize=8,
+            color=color,
+        )
+    axes.set_xscale("log")
+    axes.margins(x=0.25)
+    axes.set(xlabel="million multiply-adds per image", ylabel="accuracy")
+    axes.set_title("Accuracy by cost, with 95 % intervals")
+    _style_axes(axes, "both")
+    return to_png(figure)
+
+
 def plot_reliability(scores: "Scores", title: str) -> bytes:
     """Plot accuracy by confidence: a reliability diagram (Guo et al. 2017, arXiv 1706.04599)."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")

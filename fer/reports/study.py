@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer.models.architectures import build_model, count_multiply_adds, count_parameters
 from fer.reports import figures
 from fer.reports.pages import render_page
-from fer.reports.trials import Study, format_value
+from fer.reports.trials import Study, Trial, format_value
 
 METRICS = ("val_accuracy", "val_macro_f1", "train_accuracy", "epoch", "minutes")
 MIN_TRIALS_FOR_IMPORTANCE = 6
@@ -47,13 +48,25 @@ def study_report(study: Study, result: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def trial_table(study: Study) -> pd.DataFrame:
-    """Tabulate each trial's varied flags and ``METRICS`` at its best epoch, best trial first."""
+    """Tabulate each trial's varied flags and ``METRICS`` at its best epoch, best trial first.
+
+    If trials train different networks, the size and the cost of each one follow its name.
+    """
     rows = []
     for trial in study.trials:
         best = trial.best(study.select_by)
         minutes = {"minutes": round(float(trial.minutes[-1]), 2)}
-        rows.append({**trial.varied, **{name: {**best, **minutes}[name] for name in METRICS}})
+        metrics = {name: {**best, **minutes}[name] for name in METRICS}
+        rows.append({**trial.varied, **_costs(trial, study.num_classes), **metrics})
     return pd.DataFrame(rows).sort_values(study.select_by, ascending=False, ignore_index=True)
+
+
+def _costs(trial: Trial, num_classes: int) -> dict[str, int]:
+    """Return the parameters and multiply-adds of a trial's network if the study varies it."""
+    if "model" not in trial.varied:
+        return {}
+    model = build_model(trial.varied["model"], num_classes)
+    return {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model)}
 
 
 def parameter_importance(study: Study) -> dict[str, float]:

@@ -50,6 +50,7 @@ class Study:
         trials: Trials that finished at least one epoch.
         failed: Number of the other trials.
         num_val: Number of examples in val.
+        num_classes: Number of classes of the dataset.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Study:
     trials: tuple[Trial, ...]
     failed: int
     num_val: int
+    num_classes: int
 
     @property
     def minutes(self) -> float:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fer.data.dataset import Dataset, Examples
-from fer.models.transforms import Augmentation
+from fer.models.transforms import Augmentation, Preprocess
 from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.training.targets import TargetBuilder, smoothed_targets
 from fer.vision.decode import IMAGE_SIZE
@@ -55,7 +55,7 @@ class Batch:
     global_size: int
     step: int
 
-    def view(self, preprocess: Callable[[Tensor], Tensor]) -> Tensor:
+    def view(self, preprocess: Preprocess) -> Tensor:
         """Return the images as a network sees them, preprocessed and augmented.
 
         Args:

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer.models.precision import autocast
+from fer.models.predictor import Predictor
 from fer.models.transforms import PREPROCESSING
 from fer.training.batches import Batch, DeviceExamples
 from fer.training.losses import LOSSES, cross_entropy_sum
 from fer.training.recipe import Recipe, learning_rate
+from fer.training.targets import taught_targets
 
 TEMPERATURES = 2.0 ** torch.linspace(-2, 2, 81)
 """Candidate temperatures, from 1/4 to 4 in steps of 3.5 %; the one in the middle is 1."""
@@ -61,6 +63,7 @@ def train_epoch(
     num_steps: int,
     world_size: int = 1,
     average: AveragedModel | None = None,
+    teacher: Predictor | None = None,
 ) -> Iterator[Tensor]:
     """Train on each batch and yield its totals.
 
@@ -72,6 +75,7 @@ def train_epoch(
         num_steps: Number of steps of all epochs together.
         world_size: Number of workers.
         average: Moving average of the weights, updated after each step.
+        teacher: Network whose probabilities for each augmented image are learned, or None.
 
     Yields:
         float64 (3,): the summed loss, the number of correct predictions, the number of examples.
@@ -82,9 +86,12 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(batch.step, num_steps, recipe)
         images = batch.view(preprocess)
+        targets = batch.mixed_targets()
+        if teacher is not None:
+            targets = taught_targets(targets, teacher.view_probs(batch.view), recipe.teacher_weight)
         with autocast(images.device, enabled=recipe.bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last))
-        loss = LOSSES[recipe.loss](logits.float(), batch.mixed_targets())
+        loss = LOSSES[recipe.loss](logits.float(), targets)
         optimizer.zero_grad(set_to_none=True)
         # The workers' gradients are averaged, but their shares of the batch may differ in size.
         # Scaling each worker's sum makes the average the gradient of the global batch's mean loss.

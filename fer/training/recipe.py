@@ -23,6 +23,9 @@ class Recipe:
         votes_weight: Share of the target that comes from FER+ votes instead of the label.
         teacher: Location of a checkpoint whose probabilities are learned from, or None.
         teacher_weight: Share of the target that comes from the teacher instead of label and votes.
+        teacher_view: What the teacher sees: ``original`` images and their mirror images, once; or
+            the ``augmented`` image that the network sees, in every step (Beyer et al. 2021, arXiv
+            2106.05237).
         class_balance: Exponent of a class's rarity in the weight of its examples: 0 weights all
             examples equally, 1 weights all classes equally.
         ema_decay: Decay per step of the exponential moving average of the weights; 0 disables it.
@@ -43,6 +46,7 @@ class Recipe:
     votes_weight: float
     teacher: str | None
     teacher_weight: float
+    teacher_view: str
     class_balance: float
     ema_decay: float
     preprocessing: str

@@ -15,6 +15,7 @@ from fer.errors import JobError
 from fer.metrics import scores_from_confusion
 from fer.models.architectures import Network, build_model
 from fer.models.checkpoint import load_checkpoint, pack_training, unpack_training
+from fer.models.predictor import Predictor
 from fer.storage.paths import join, read_bytes
 from fer.training.batches import BatchSource
 from fer.training.history import from_json_lines, to_json_lines
@@ -26,6 +27,7 @@ from fer.training.loop import (
     train_epoch,
 )
 from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
+from fer.training.targets import load_teacher
 
 METRICS = "metrics.jsonl"
 TRAINING = "training.safetensors"
@@ -46,6 +48,7 @@ class Run:
         network: The network in training.
         optimizer: The optimizer of its weights.
         average: Moving average of its weights, or None.
+        teacher: Network that teaches it on augmented images, or None.
         rank: Number of this worker, from 0.
         world_size: Number of workers.
         history: Metrics of each finished epoch.
@@ -55,6 +58,7 @@ class Run:
     network: Network
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
+    teacher: Predictor | None = None
     rank: int = 0
     world_size: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -76,13 +80,17 @@ class Run:
             device: Device to train on.
             rank: Number of this worker, from 0.
             world_size: Number of workers.
+
+        Raises:
+            InputError: The recipe's teacher is not a checkpoint.
         """
         torch.manual_seed(recipe.seed)
         network = build_model(architecture["name"], **architecture["arguments"])
         network.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer, average = build_optimizer(network, recipe), build_average(network, recipe)
-        return cls(recipe, network, optimizer, average, rank, world_size)
+        teacher = load_teacher(recipe, device) if recipe.teacher_view == "augmented" else None
+        return cls(recipe, network, optimizer, average, teacher, rank, world_size)
 
     @property
     def eval_model(self) -> nn.Module:
@@ -183,6 +191,7 @@ class Run:
             self.recipe.num_epochs * per_epoch,
             self.world_size,
             self.average,
+            self.teacher,
         )
         for step, step_totals in enumerate(steps, start=epoch * per_epoch + 1):
             totals += step_totals.cpu()

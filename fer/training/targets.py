@@ -35,7 +35,8 @@ class TargetBuilder:
         recipe: The recipe that fixes the shares.
         weights: float32 (C,), weight of each class.
         vote_model: Estimates label probabilities from votes; None if the recipe uses no votes.
-        teacher: The trained network; None if the recipe uses no teacher.
+        teacher: The trained network; None if the recipe uses no teacher, or one that sees augmented
+            images.
     """
 
     recipe: Recipe
@@ -70,8 +71,7 @@ class TargetBuilder:
             if votes is None:
                 raise InputError(NO_VOTES)
             vote_model = VoteModel.fit(votes, labels, num_classes)
-        uses_teacher = recipe.teacher and recipe.teacher_weight
-        teacher = Predictor.load(str(recipe.teacher), device) if uses_teacher else None
+        teacher = load_teacher(recipe, device) if recipe.teacher_view == "original" else None
         weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
         return cls(recipe, weights, vote_model, teacher)
 
@@ -87,6 +87,27 @@ class TargetBuilder:
             teacher_probs = torch.tensor(self.teacher.predict_probs(examples.images, tta=True))
             targets = targets.lerp(teacher_probs, self.recipe.teacher_weight)
         return targets * self.weights[labels].unsqueeze(1)
+
+
+def load_teacher(recipe: Recipe, device: torch.device) -> Predictor | None:
+    """Load the teacher that a recipe names onto a device; return None if it uses none.
+
+    Raises:
+        InputError: The teacher is not a checkpoint.
+    """
+    uses_teacher = recipe.teacher and recipe.teacher_weight
+    return Predictor.load(str(recipe.teacher), device) if uses_teacher else None
+
+
+def taught_targets(targets: Tensor, teacher_probs: Tensor, teacher_weight: float) -> Tensor:
+    """Replace a share of each target with the teacher's probabilities.
+
+    Args:
+        targets: float32 (b, C); a row sums to its example's weight, which stays.
+        teacher_probs: float32 (b, C); rows sum to 1.
+        teacher_weight: The share, from 0 to 1.
+    """
+    return targets.lerp(teacher_probs * targets.sum(dim=1, keepdim=True), teacher_weight)
 
 
 def smoothed_targets(labels: Tensor, num_classes: int, label_smoothing: float) -> Tensor:

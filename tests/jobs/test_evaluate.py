@@ -78,6 +78,22 @@ def test_scores_are_those_of_scikit_learn(report):
         assert checkpoint["confusion"] == matrix.tolist()
 
 
+def test_the_report_names_what_each_network_costs(report):
+    listed = json.loads((report / "report.json").read_text())["checkpoints"]
+    costs = {item["name"]: (item["parameters"], item["multiply_adds"]) for item in listed}
+    # Of a convolution, a hidden layer and an output layer; of one more convolution.
+    conv1 = 48**2 * 48 * 9 + 24**2 * 48 * 256 + 256 * 7
+    conv2 = 48**2 * 48 * 9 + 24**2 * 48 * 96 * 9 + 12**2 * 96 * 256 + 256 * 7
+    assert costs["conv1-a"][1] == conv1
+    assert costs["conv2-b"][1] == conv2
+    both = tuple(map(sum, zip(costs["conv1-a"], costs["conv2-b"], strict=True)))
+    assert costs["ensemble"] == both
+    assert all(item["images_per_second"] > 0 for item in listed)
+    page = (report / "index.html").read_text()
+    assert f"{costs['conv1-a'][0]:,}" in page
+    assert (report / "pictures" / "cost.png").exists()
+
+
 def test_the_page_opens_from_disk(report):
     page = (report / "index.html").read_text()
     pictures = re.findall(r'<img[^>]*src="data:image/png;base64,([^"]+)"', page)
@@ -113,6 +129,15 @@ def test_weights_that_are_damaged_are_one_sentence(fer, dataset, save_network, t
     run = fer("evaluate", "--dataset", dataset, *arguments)
     assert (run.code, "model.safetensors can't be read" in run.sentence) == (2, True)
     assert not (tmp_path / "report" / "report.json").exists()
+
+
+def test_names_hold_the_whole_name_of_the_architecture(dataset, save_network, tmp_path):
+    save_network(tmp_path / "a", "resnet10-w32")
+    save_network(tmp_path / "resnet10-w48", "resnet10-w48")
+    checkpoints = (str(tmp_path / "a"), str(tmp_path / "resnet10-w48"))
+    config = EvaluateConfig(dataset="d", output="o", checkpoint=checkpoints)
+    named = evaluate._check_checkpoints(config, open_dataset(str(dataset)))
+    assert list(named) == ["resnet10-w32-a", "resnet10-w48"]
 
 
 def test_no_two_checkpoints_have_one_name(dataset, save_network, tmp_path):

@@ -1,11 +1,16 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fer.errors import InputError
 from fer.models.architectures import build_model, count_multiply_adds, count_parameters
+from fer.models.checkpoint import load_checkpoint
 from fer.models.engine import fold_batch_norm
+from fer.models.onnx import check_onnx, to_onnx
+from fer.models.predictor import Predictor
 from fer.models.residual import ResidualBlock
+from fer.models.transforms import standardize
 
 COSTS = {
     "resnet10-w32": (1_227_623, 35_557_120),
@@ -71,6 +76,20 @@ def test_layers_can_be_chosen():
     assert len([layer for layer in model.modules() if isinstance(layer, nn.SiLU)]) == 9
     assert [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)] == [0.3]
     assert model.stem(torch.zeros(2, 1, 48, 48)).shape == (2, 32, 24, 24)
+
+
+def test_a_checkpoint_and_its_export_answer_as_the_network_does(save_network, faces, tmp_path):
+    save_network(tmp_path, "resnet10-w32")
+    checkpoint = load_checkpoint(str(tmp_path))
+    assert checkpoint.id.startswith("resnet10-w32-")
+    assert checkpoint.configs[0].parameters == 1_227_623
+    torch.manual_seed(0)
+    network, images = build_model("resnet10-w32").eval(), torch.tensor(faces[0])
+    with torch.no_grad():
+        expected = network(standardize(images)).softmax(dim=1).numpy()
+    probs = Predictor(checkpoint, engine="float32").predict_probs(faces[0])
+    np.testing.assert_allclose(probs, expected, atol=1e-5)
+    assert check_onnx(to_onnx(checkpoint), faces[0], expected) < 1e-5
 
 
 def test_refuses_pooling():

@@ -23,7 +23,13 @@ from fer.training.loop import (
 )
 from fer.training.losses import cross_entropy_sum, squared_hinge_sum
 from fer.training.recipe import Recipe, learning_rate, steps_per_epoch
-from fer.training.targets import TargetBuilder, class_weights, smoothed_targets
+from fer.training.targets import (
+    TargetBuilder,
+    class_weights,
+    load_teacher,
+    smoothed_targets,
+    taught_targets,
+)
 
 CPU = torch.device("cpu")
 
@@ -39,6 +45,7 @@ RECIPE = Recipe(
     votes_weight=0.0,
     teacher=None,
     teacher_weight=0.5,
+    teacher_view="original",
     class_balance=0.0,
     ema_decay=0.0,
     preprocessing="standardize",
@@ -250,6 +257,32 @@ def test_targets_mix_labels_with_a_teacher(faces):
     mixed = 0.7 * smoothed_targets(known, 7, 0.1) + 0.3 * teacher_probs
     weights = class_weights(known, 7, 1.0)[known].unsqueeze(1)
     torch.testing.assert_close(targets, mixed * weights)
+
+
+def test_a_teacher_sees_the_augmented_images_that_the_network_sees(examples):
+    augmentation = AugmentationSettings(erase_fraction=0.5, mixup=0.4)
+    recipe = replace(RECIPE, teacher="bundled", teacher_view="augmented", teacher_weight=0.3)
+    recipe = replace(recipe, augmentation=augmentation)
+    builder = TargetBuilder.fit(recipe, examples.labels.numpy(), None, 7, CPU)
+    assert builder.teacher is None
+    teacher = load_teacher(recipe, CPU)
+    network, batch = small_network(), next(training_batches(examples, recipe, 0))
+    view = batch.view(PREPROCESSING["standardize"])
+    (model,), (config,) = teacher.checkpoint.models, teacher.checkpoint.configs
+    with torch.no_grad():
+        taught = (model(view) / config.temperature).softmax(dim=1)
+        targets = 0.7 * batch.mixed_targets() + 0.3 * taught
+        expected = cross_entropy_sum(network(view), targets).item()
+    batches = training_batches(examples, recipe, 0)
+    optimizer = build_optimizer(network, recipe)
+    totals = next(train_epoch(network, batches, optimizer, recipe, 6, teacher=teacher))
+    assert totals[0].item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_teacher_s_share_keeps_the_weights_of_the_examples():
+    targets, probs = torch.tensor([[2.0, 0.0], [0.0, 0.5]]), torch.tensor([[0.5, 0.5], [0.8, 0.2]])
+    taught = taught_targets(targets, probs, 0.5)
+    torch.testing.assert_close(taught, torch.tensor([[1.5, 0.5], [0.2, 0.3]]))
 
 
 def test_the_average_follows_the_weights_and_forgets_the_initial_ones(examples):

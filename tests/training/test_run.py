@@ -9,6 +9,8 @@ from test_loop import RECIPE
 
 from fer.data.dataset import Examples
 from fer.errors import JobError
+from fer.models.checkpoint import pack_checkpoint
+from fer.models.transforms import AugmentationSettings
 from fer.training.batches import DeviceExamples, InMemoryBatches
 from fer.training.run import Run
 
@@ -27,3 +29,49 @@ def test_weights_that_explode_in_the_last_step(faces):
         list(run.epochs(run.network, batches, lambda *_: None))
     assert str(caught.value) == "Loss became non-finite in epoch 1; retrain with a lower --lr."
     assert run.history == []
+
+
+RESIDUAL = {"name": "resnet4-w32", "arguments": {"num_classes": 7, "dropout": 0.1}}
+
+
+@pytest.fixture(scope="module")
+def batches(faces):
+    images, labels = faces
+    examples = DeviceExamples.from_examples(Examples(images, labels.astype(np.int64)), 7, CPU)
+    augmentation = AugmentationSettings(erase_fraction=0.5, mixup=0.2)
+    recipe = replace(RECIPE, num_epochs=3, ema_decay=0.9, augmentation=augmentation)
+    return InMemoryBatches(recipe, examples, examples, 0, 1)
+
+
+def train(run, batches, num_epochs):
+    epochs = run.epochs(run.network, batches, lambda *_: None)
+    return [next(epochs) for _ in range(num_epochs)]
+
+
+def test_a_residual_network_that_is_restored_continues_as_if_undisturbed(batches, tmp_path):
+    undisturbed = Run.create(batches.recipe, RESIDUAL, CPU)
+    expected = train(undisturbed, batches, 3)
+    interrupted = Run.create(batches.recipe, RESIDUAL, CPU)
+    train(interrupted, batches, 2)
+    files = {**pack_checkpoint(interrupted.eval_model, RESIDUAL), **interrupted.pack()}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    restored = Run.create(batches.recipe, RESIDUAL, CPU)
+    restored.restore(str(tmp_path))
+    (metrics,) = train(restored, batches, 1)
+    assert metrics["epoch"] == 3
+    for name in ("train_loss", "val_loss", "val_accuracy"):
+        assert metrics[name] == pytest.approx(expected[-1][name], rel=1e-4)
+    weights = undisturbed.eval_model.state_dict()
+    for name, tensor in restored.eval_model.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_residual_network_learns_a_few_faces(batches):
+    recipe = replace(batches.recipe, num_epochs=12, augmentation=None, lr=0.05)
+    architecture = {**RESIDUAL, "name": "resnet10-w32"}
+    history = train(
+        Run.create(recipe, architecture, CPU), replace(batches, recipe=recipe), recipe.num_epochs
+    )
+    assert history[0]["val_accuracy"] < 0.5
+    assert history[-1]["val_accuracy"] > 0.95
