@@ -359,7 +359,12 @@ def _read_zip(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
             "is a zip archive inside another archive: unpack the outer one first", "nested_archive"
         )
         return
-    with zipfile.ZipFile(stream) as archive:
+    try:
+        archive = zipfile.ZipFile(stream)
+    except UnicodeDecodeError:
+        yield origin.reject("has names that are marked as UTF-8 and are not: pack it again")
+        return
+    with archive:
         # Members are read in the order of their data, so that one read-ahead serves many of them.
         for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
             name = _member_name(_zip_name(info))

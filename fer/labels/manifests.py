@@ -6,7 +6,6 @@ folder. A table of labels is also a manifest, so images that failed can be label
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 
 import pyarrow as pa
 
@@ -28,10 +27,10 @@ def is_manifest(location: str) -> bool:
     """Return whether a location is a table, or a folder of tables only."""
     if not storage.is_folder(location):
         return is_table(location)
-    # One page of the listing is enough to tell tables from images with a table among them.
-    names = [entry.name for entry in islice(listing.walk(location), listing.PAGE_SIZE)]
-    tables = [name for name in names if not storage.base_name(name).startswith("_")]
-    return bool(tables) and all(map(is_table, tables))
+    # Images may follow thousands of tables, so the listing ends only with the first other file.
+    names = (entry.name for entry in listing.walk(location))
+    are_tables = (is_table(name) for name in names if not storage.base_name(name).startswith("_"))
+    return next(are_tables, False) and all(are_tables)
 
 
 def list_manifest_files(location: str) -> list[str]:

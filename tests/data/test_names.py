@@ -70,6 +70,14 @@ def test_names_of_zip_members_are_utf8_wherever_they_are_valid_utf8(tmp_path):
     assert members(path, "ignored") == ["ja\u0308nn.png".ljust(10, "_"), "jänn.png_"]
 
 
+def test_an_archive_whose_names_are_falsely_marked_as_utf8_is_rejected(tmp_path):
+    path = write_zip(tmp_path / "faces.zip", ["j\u00e4.png"])
+    path.write_bytes(path.read_bytes().replace("\u00e4".encode(), b"\xe4_"))
+    (item,) = read_items(str(path))
+    assert (item.kind, item.source) == ("rejected", str(path))
+    assert item.reason == "has names that are marked as UTF-8 and are not: pack it again"
+
+
 def test_names_of_tar_members_that_are_not_utf8(tmp_path):
     names = ("jänner/x.png", "wütend/y.jpg")
     options = {"format": tarfile.GNU_FORMAT, "encoding": "latin-1"}

@@ -11,6 +11,7 @@ from fer.data.sources import MAX_IMAGE_BYTES, SourceItem, fetch_image
 from fer.errors import InputError
 from fer.labels.manifests import _start_of, check_manifest, is_manifest, read_manifest
 from fer.labels.schema import LABEL_SCHEMA
+from fer.storage import listing
 
 
 def items(path):
@@ -75,9 +76,21 @@ def test_a_table_of_labels_names_each_image_once(tmp_path):
 def test_a_folder_of_images_with_a_table_is_not_a_manifest(tmp_path):
     (tmp_path / "metadata.parquet").touch()
     (tmp_path / "a.png").touch()
+    (tmp_path / "empty.d").mkdir()
     assert not is_manifest(str(tmp_path))
     assert not is_manifest(str(tmp_path / "a.png"))
     assert is_manifest(str(tmp_path / "metadata.parquet"))
+    assert not is_manifest(str(tmp_path / "empty.d"))
+
+
+def test_images_after_thousands_of_tables_are_seen(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for number in range(listing.PAGE_SIZE + 1):
+        (tmp_path / "annotations" / f"{number}.csv").touch()
+    assert is_manifest(str(tmp_path))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    assert not is_manifest(str(tmp_path))
 
 
 @pytest.mark.parametrize(
