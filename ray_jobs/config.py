@@ -51,13 +51,15 @@ class IngestConfig:
 
     source: Locations
     """One or more paths or URIs of CSV files (fer2013.csv, icml_face_data.csv, train.csv), of
-    folders with one subfolder for each class, or of zip and tar archives that hold these."""
+    Hugging Face's Parquet files, of folders with one subfolder for each class, or of zip and tar
+    archives that hold these."""
     output: Location
     """Folder or URI where the dataset is written."""
     split_from: Literal["auto", "usage", "filename", "folder", "hash"] = "auto"
     """Where the split of an example is read from: the Usage column of the CSV file (usage), the
-    start of the file name (filename), the folders above the file (folder) or a hash of the pixels
-    (hash). auto uses the first of these that names a split."""
+    table's name or the start of the image's name (filename), the folders and archives above the
+    file (folder) or a hash of the pixels (hash). auto uses the first of these that names a
+    split."""
     val_fraction: float = 0.0
     """Fraction of train examples that become val examples, at least 0 and below 1. Use it for
     sources that have train and test examples only. Copies of an image stay together."""

@@ -28,7 +28,8 @@ _EMOTION_ALIASES = {
     "fear": ("fearful", "afraid", "scared"),
     "happy": ("happiness", "joy"),
     "sad": ("sadness",),
-    "surprise": ("surprised", "suprise"),
+    # Many copies of FER+ misspell this folder.
+    "surprise": ("surprised", "suprise"),  # codespell:ignore
     "neutral": ("neutrality",),
 }
 _CANONICAL = {

@@ -25,10 +25,11 @@ def misfit_with_fer2013(in_folders: Set[int], in_tables: Set[int]) -> str | None
         in_folders: The numbers that folders give instead of a class name.
         in_tables: The numbers that tables give, in columns without class names.
     """
-    numbers = set(range(len(EMOTIONS)))
-    if in_folders and set(in_folders) != numbers:
+    numbers = frozenset(range(len(EMOTIONS)))
+    # Without one of FER2013's numbers, no example got its class from a number.
+    if in_folders & numbers and in_folders != numbers:
         found = in_folders
-    elif len(EMOTIONS) in in_tables:
+    elif in_tables & numbers and len(EMOTIONS) in in_tables:
         found = in_tables
     else:
         return None

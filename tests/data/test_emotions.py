@@ -28,7 +28,7 @@ def test_order_of_fer2013():
         ("HAPPINESS", 3),
         ("sadness", 4),
         ("surprised", 5),
-        ("suprise", 5),
+        ("suprise", 5),  # codespell:ignore
         (" neutral ", 6),
         ("0", 0),
         ("6", 6),

@@ -6,7 +6,8 @@ FER2013 = set(range(7))
 
 
 @pytest.mark.parametrize(
-    ("in_folders", "in_tables"), [(set(), set()), (FER2013, FER2013), (set(), {0, 3}), (set(), {9})]
+    ("in_folders", "in_tables"),
+    [(set(), set()), (FER2013, FER2013), (set(), {0, 3}), (set(), {0, 9}), ({12}, {7})],
 )
 def test_numbers_that_can_be_fer2013s(in_folders, in_tables):
     assert misfit_with_fer2013(in_folders, in_tables) is None
