@@ -1,7 +1,13 @@
 """How a source is divided into sections that tasks list at the same time."""
 
+import os
+import shutil
+
+import pytest
+
+from fer.data.sources import SourceItem
 from ray_jobs.labeling import worklist
-from ray_jobs.labeling.worklist import Section, SectionKind
+from ray_jobs.labeling.worklist import Section, SectionKind, Worklist
 
 
 def make_folders(root):
@@ -60,5 +66,32 @@ def test_each_file_of_a_manifest_is_a_section(tmp_path):
     ]
 
 
-def test_a_location_that_is_gone_has_no_items(tmp_path):
-    assert list(Section(f"{tmp_path}/gone", SectionKind.TREE).items()) == []
+@pytest.mark.parametrize("kind", [SectionKind.TREE, SectionKind.FOLDER])
+def test_a_folder_that_is_gone_is_a_rejected_item(tmp_path, kind):
+    (item,) = Section(f"{tmp_path}/gone", kind).items()
+    assert (item.kind, item.source, item.etag) == ("rejected", f"{tmp_path}/gone/", None)
+    assert item.reason == "is gone since it was listed"
+
+
+def test_a_folder_that_goes_while_the_source_is_divided_is_a_rejected_item(tmp_path, monkeypatch):
+    make_folders(tmp_path)
+    scandir, scanned = os.scandir, []
+
+    def scan_and_lose(path):
+        scanned.append(str(path))
+        # The first time, the source is looked at to tell it from a manifest.
+        if scanned[-1] == f"{tmp_path}/b" and scanned.count(scanned[-1]) == 2:
+            shutil.rmtree(tmp_path / "b", ignore_errors=True)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan_and_lose)
+    items = [item for section in worklist.divide(str(tmp_path)) for item in section.items()]
+    images = {f"{tmp_path}/{name}" for name in ("a/x/image.png", "a/y/image.png", "top.png")}
+    assert {item.source for item in items} == {*images, f"{tmp_path}/b/"}
+
+
+def test_ignored_files_are_counted_by_their_endings():
+    found = Worklist()
+    for kind, name in (("ignored", "a.JXL"), ("ignored", "b.jxl"), ("image", "c.png")):
+        found.count(SourceItem(kind, name))
+    assert (found.kinds, found.ignored) == ({"ignored": 2, "image": 1}, {".jxl": 2})
