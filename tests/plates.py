@@ -149,6 +149,11 @@ def _find(graph):
         landmarks += [graph.add("Div", pick[f"{eye}_{axis}"], area[eye]) for axis in "xy"]
     landmarks += [x, y] * 3
     near = [_at_most_half(graph, each) for each in (x, y)]
+    # Like YuNet, it finds faces whose eyes are beside rather than above each other.
+    right_x, right_y, left_x, left_y = landmarks[:4]
+    across, above = graph.add("Sub", left_x, right_x), graph.add("Sub", left_y, right_y)
+    upright = graph.add("Sub", across, graph.add("Abs", above))
+    near.append(_clipped(graph, graph.linear(upright, [[40.0]])))
     large = _clipped(graph, graph.linear(pick["area"], [[100.0]], [-1.0]))
     # Two plates in sight do not fill the ellipse around both, of an area of π/4 times its sides.
     filled = graph.add("Concat", graph.add("Log", area["area"]), *sides, axis=1)

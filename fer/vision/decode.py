@@ -5,24 +5,26 @@ that any file can take, and every failure becomes an ``ImageError``.
 """
 
 import io
-import itertools
-import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from math import ceil
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import pillow_heif
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
-pillow_heif.register_heif_opener()
-Image.init()
+from fer.vision import jpeg, png, tiff, webp
+from fer.vision.convert import (
+    crop_square,
+    ignore_unused_alpha,
+    is_large,
+    shrink,
+    to_gray,
+    white_level,
+)
+from fer.vision.formats import FORMATS, why_not_opened
 
 IMAGE_SIZE = 48
 """Side of FER2013's images in pixels."""
@@ -51,14 +53,8 @@ pixels wide for the detector, which sees half this size, still has 48 pixels."""
 MIN_FACE_SIDE = 4 * IMAGE_SIZE
 """An image of a face is decoded at no less than this side before it is scaled to ``IMAGE_SIZE``."""
 
-BITS_PER_SAMPLE = 258
-"""Number of the TIFF tag BitsPerSample (TIFF 6.0, section 8)."""
-
-TILE_SIDE = 256
-"""Side in pixels of the output tiles in which a large image is converted."""
-
-MAX_WHOLE_PIXELS = 2**22
-"""Images with more pixels are large: they are converted in tiles."""
+MAX_MISSING_SHARE = 0.01
+"""A JPEG that ends early is used if a smaller share of its pixels is missing."""
 
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,9 +69,6 @@ _TRANSPOSES = {
 
 SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
 """EXIF orientations for which turning the image upright swaps width and height."""
-
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "GIF", "PPM")
-"""Formats that Pillow may try. Its other readers are not needed, and some start programs."""
 
 
 class ImageError(ValueError):
@@ -103,11 +96,13 @@ class DecodedImage:
         pixels: uint8 (48, 48), 0 to 255.
         width: Width of the upright original, in pixels.
         height: Height of the upright original, in pixels.
+        note: What the file lacks although it was used, in one sentence, or None.
     """
 
     pixels: np.ndarray
     width: int
     height: int
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,11 +113,13 @@ class Photo:
         pixels: uint8 (H, W, 3), red, green and blue, 0 to 255.
         width: Width of the upright original, in pixels.
         height: Height of the upright original, in pixels.
+        note: What the file lacks although it was used, in one sentence, or None.
     """
 
     pixels: np.ndarray
     width: int
     height: int
+    note: str | None = None
 
     @property
     def scale(self) -> float:
@@ -138,23 +135,25 @@ def decode_image(data: bytes) -> DecodedImage:
     The image is turned upright by its EXIF orientation (HEIC and AVIF by their own transformation
     properties), placed on white if it is transparent, and converted to gray by ITU-R 601. Its
     largest centered square is scaled to 48x48. A gray image of 48x48 keeps its pixels. Only the
-    first frame of an animation is used.
+    first frame of an animation is used. Damaged metadata is ignored, and a JPEG that lacks only its
+    end is used with a note.
 
     Raises:
         ImageError: The file is too large, not an image, or damaged.
     """
-    with _open_image(data) as image:
+    with _image_errors():
         # A camera's image is much larger than needed; JPEG can be decoded at a fraction of its size
         # for a fraction of the cost.
-        width, height = _load(image, "L", min(image.size) / MIN_FACE_SIDE)
-        white = _white_level(image)
-        if _is_large(image):
-            gray = _shrink(_crop_square(image), "L", min(image.size) / MIN_FACE_SIDE, white)
+        loaded = _load(data, "L", lambda size: min(size) / MIN_FACE_SIDE)
+        image = loaded.image
+        white = white_level(image)
+        if is_large(image):
+            gray = shrink(crop_square(image), "L", min(image.size) / MIN_FACE_SIDE, white)
         else:
-            gray = _to_gray(image, white)
+            gray = to_gray(image, white)
         size = (IMAGE_SIZE, IMAGE_SIZE)
         face = ImageOps.fit(_turn_upright(gray, image), size, Image.Resampling.BICUBIC)
-        return DecodedImage(np.asarray(face), width, height)
+        return DecodedImage(np.asarray(face), *loaded.upright_size, loaded.note)
 
 
 def decode_photo(data: bytes) -> Photo:
@@ -162,42 +161,195 @@ def decode_photo(data: bytes) -> Photo:
 
     The image is turned upright by its EXIF orientation (HEIC and AVIF by their own transformation
     properties), placed on white if it is transparent, and shrunk until its longer side is at most
-    ``MAX_PHOTO_SIDE``. Only the first frame of an animation is used.
+    ``MAX_PHOTO_SIDE``. Only the first frame of an animation is used. Damaged metadata is ignored,
+    and a JPEG that lacks only its end is used with a note.
 
     Raises:
         ImageError: The file is too large, not an image, or damaged.
     """
-    with _open_image(data) as image:
-        width, height = _load(image, "RGB", max(image.size) / MAX_PHOTO_SIDE)
-        rgb = _shrink(image, "RGB", max(image.size) / MAX_PHOTO_SIDE, _white_level(image))
-        return Photo(np.asarray(_turn_upright(rgb, image)), width, height)
+    with _image_errors():
+        loaded = _load(data, "RGB", lambda size: max(size) / MAX_PHOTO_SIDE)
+        image = loaded.image
+        rgb = shrink(image, "RGB", max(image.size) / MAX_PHOTO_SIDE, white_level(image))
+        return Photo(np.asarray(_turn_upright(rgb, image)), *loaded.upright_size, loaded.note)
 
 
 @contextmanager
-def _open_image(data: bytes) -> Iterator[Image.Image]:
-    """Open an image file, and turn every exception in the body into an ImageError."""
+def _image_errors() -> Iterator[None]:
+    """Turn every exception into an ImageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels() from error
+    except UnidentifiedImageError as error:
+        raise _unreadable(str(error)) from error
+    # Pillow raises all kinds of exceptions on damaged files.
+    except Exception as error:
+        raise _unreadable(f"{type(error).__name__}: {error}".splitlines()[0][:200]) from error
+
+
+def _unreadable(reason: str) -> ImageError:
+    return ImageError("unreadable", f"The image can't be decoded: {reason}.")
+
+
+def _too_many_pixels() -> ImageError:
+    return ImageError("too_large", f"The image has more than {MAX_IMAGE_PIXELS:,} pixels.")
+
+
+Scale = Callable[[tuple[int, int]], float]
+"""Returns the factor by which an image of a width and height will be shrunk after it is loaded."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """An image whose pixels are in memory.
+
+    Attributes:
+        image: The image, not turned yet; a JPEG may be smaller than its file says.
+        size: Width and height of the whole image before it is turned, in pixels.
+        note: What the file lacks, or None.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    note: str | None = None
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of the whole image after it is turned."""
+        # The orientation is only known after loading: Pillow turns TIFF images as it loads them,
+        # and the EXIF of a PNG file may follow the pixels.
+        width, height = self.size
+        is_sideways = _orientation(self.image) in SIDEWAYS_ORIENTATIONS
+        return (height, width) if is_sideways else (width, height)
+
+
+def _load(data: bytes, mode: str, scale: Scale) -> _Loaded:
+    """Load the pixels of an image file, without its metadata where that is damaged.
+
+    Args:
+        data: The file.
+        mode: Mode into which a JPEG is decoded.
+        scale: A JPEG is decoded at a fraction of its size, but at no less than this needs.
+    """
     if len(data) > MAX_IMAGE_BYTES:
         raise ImageError(
             "too_large", f"The file has {len(data):,} bytes, more than {MAX_IMAGE_BYTES:,}."
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                if image.width * image.height > MAX_IMAGE_PIXELS:
-                    raise _too_many_pixels()
-                _check_decoding_cost(image, data)
-                yield image
-    except ImageError:
+        return _load_to_end(data, mode, scale)
+    except (ImageError, Image.DecompressionBombError):
         raise
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels() from error
-    # Pillow raises all kinds of exceptions on damaged files.
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        if isinstance(error, UnidentifiedImageError):
-            reason = "its format is not supported"
-        raise ImageError("unreadable", f"The image can't be decoded: {reason}.") from error
+    except Exception:
+        plain = _without_damaged_metadata(data)
+        if plain == data:
+            raise
+    return _load_to_end(plain, mode, scale)
+
+
+_WITHOUT_METADATA: dict[bytes, Callable[[bytes], bytes]] = {
+    jpeg.SIGNATURE: jpeg.without_metadata,
+    png.SIGNATURE: png.without_damaged_chunks,
+    b"RIFF": webp.without_metadata,
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff.without_metadata),
+}
+"""How files are rid of metadata, by their first bytes."""
+
+
+def _without_damaged_metadata(data: bytes) -> bytes:
+    for signature, without_metadata in _WITHOUT_METADATA.items():
+        if data.startswith(signature):
+            return without_metadata(data)
+    return data
+
+
+def _load_to_end(data: bytes, mode: str, scale: Scale) -> _Loaded:
+    """Load the pixels of a file, and find out whether it ends early."""
+    if data.startswith(jpeg.SIGNATURE):
+        return _load_jpeg(data, mode, scale)
+    loaded = _load_pixels(data, mode, scale)
+    return _check_png(data, loaded) if data.startswith(png.SIGNATURE) else loaded
+
+
+def _check_png(data: bytes, loaded: _Loaded) -> _Loaded:
+    """Check that no row of a PNG image is missing, for which Pillow would fill in zeros."""
+    image = loaded.image
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    if not np.asarray(last_row).any() and png.lacks_rows(data):
+        raise _unreadable("the PNG file ends early, and its last rows of pixels are missing")
+    if png.ends_early(data):
+        return replace(loaded, note="The PNG file ends early, but all its pixels are there.")
+    return loaded
+
+
+def _load_jpeg(data: bytes, mode: str, scale: Scale) -> _Loaded:
+    """Load the pixels of a JPEG file, and find out how many of them are missing at its end.
+
+    Decoders fill what is missing with gray and don't say so.
+    """
+    cut = jpeg.find_cut(data)
+    if cut is not None:
+        data = data[:cut] + jpeg.END_OF_IMAGE
+        if jpeg.lacks_scans(data):
+            raise _unreadable("the JPEG file ends early, and whole scans of its pixels are missing")
+    loaded = _load_pixels(data, mode, scale)
+    if cut is None and not jpeg.looks_cut(loaded.image):
+        return loaded
+    end = jpeg.find_end(data)
+    missing = _missing_share(data[:end], loaded, mode, scale)
+    if missing >= MAX_MISSING_SHARE:
+        raise _unreadable(f"the JPEG file ends early, and {missing:.0%} of its pixels are missing")
+    if missing:
+        note = "The JPEG file ends early: less than 1 % of its pixels, the last ones, are missing."
+        return replace(loaded, note=note)
+    if cut is not None:
+        return replace(loaded, note="The JPEG file ends early, but all its pixels are there.")
+    return loaded
+
+
+def _missing_share(data: bytes, loaded: _Loaded, mode: str, scale: Scale) -> float:
+    """Return the share of the pixels that are missing in a JPEG file.
+
+    Args:
+        data: The file up to its end-of-image marker.
+        loaded: Its pixels, as they were loaded.
+        mode: As for ``_load``.
+        scale: As for ``_load``.
+    """
+    block_height = jpeg.block_height(loaded.image, loaded.size[1])
+    return max(
+        jpeg.missing_share(loaded.image, _load_pixels(data + end, mode, scale).image, block_height)
+        for end in jpeg.endings(data)
+    )
+
+
+def _load_pixels(data: bytes, mode: str, scale: Scale) -> _Loaded:
+    image = _open(data)
+    size = image.size
+    # Other formats are excluded: a draft of HEIC would be its thumbnail, which may show anything.
+    if image.format in ("JPEG", "MPO"):
+        shrunk = max(1.0, scale(size))
+        image.draft(mode, (max(1, int(size[0] / shrunk)), max(1, int(size[1] / shrunk))))
+    image.load()
+    ignore_unused_alpha(image)
+    return _Loaded(image, size)
+
+
+def _open(data: bytes) -> Image.Image:
+    """Open an image file of which the size and the cost of decoding are within the limits."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        # A damaged file, of which metadata may be the damaged part.
+        raise UnidentifiedImageError(why_not_opened(data)) from error
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise _too_many_pixels()
+    _check_decoding_cost(image, data)
+    return image
 
 
 def _check_decoding_cost(image: Image.Image, data: bytes) -> None:
@@ -220,31 +372,9 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1 if the EXIF is damaged, so that the image is still used."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (SyntaxError, struct.error, ValueError, TypeError, KeyError):
+    # Pillow raises all kinds of exceptions on damaged EXIF.
+    except Exception:
         return 1
-
-
-def _load(image: Image.Image, mode: str, scale: float) -> tuple[int, int]:
-    """Load the pixels of an image.
-
-    Args:
-        image: An opened image file.
-        mode: Mode into which a JPEG is decoded.
-        scale: Factor by which the caller will shrink the image. A JPEG is decoded at a fraction of
-            its size, but at no less than the caller needs.
-
-    Returns:
-        Width and height in pixels of the whole image after it is turned upright.
-    """
-    width, height = image.size
-    scale = max(1.0, scale)
-    # Other formats are excluded: a draft of HEIC would be its thumbnail, which may show anything.
-    if image.format in ("JPEG", "MPO"):
-        image.draft(mode, (max(1, int(width / scale)), max(1, int(height / scale))))
-    image.load()
-    # The orientation is only known after loading: Pillow turns TIFF images as it loads them, and
-    # the EXIF of a PNG file may follow the pixels.
-    return (height, width) if _orientation(image) in SIDEWAYS_ORIENTATIONS else (width, height)
 
 
 def _turn_upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
@@ -252,122 +382,3 @@ def _turn_upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     # Pillow's exif_transpose also rewrites the EXIF, and fails on values that some cameras write.
     transpose = _TRANSPOSES.get(_orientation(image))
     return pixels if transpose is None else pixels.transpose(transpose)
-
-
-def _is_large(image: Image.Image) -> bool:
-    return image.width * image.height > MAX_WHOLE_PIXELS
-
-
-def _crop_square(image: Image.Image) -> Image.Image:
-    """Crop an image to its largest centered square, one pixel longer if it can't be centered."""
-    side = min(image.size)
-    left, top = ((length - side) // 2 for length in image.size)
-    return image.crop((left, top, image.width - left, image.height - top))
-
-
-def _shrink(
-    image: Image.Image, mode: Literal["L", "RGB"], scale: float, white: float
-) -> Image.Image:
-    """Convert an image to a mode and divide its size by ``scale`` if that is above 1.
-
-    A large image is converted in tiles. A conversion takes several copies of its input, which would
-    be of the original's size otherwise.
-    """
-    scale, convert = max(1.0, scale), partial(_CONVERSIONS[mode], white=white)
-    width, height = (max(1, round(side / scale)) for side in image.size)
-    if not _is_large(image):
-        whole = convert(image)
-        return whole if scale == 1 else whole.resize((width, height), Image.Resampling.BOX)
-    scale_x, scale_y = image.width / width, image.height / height
-    shrunk = Image.new(mode, (width, height))
-    for x, y in itertools.product(range(0, width, TILE_SIDE), range(0, height, TILE_SIDE)):
-        right, bottom = min(x + TILE_SIDE, width), min(y + TILE_SIDE, height)
-        box = (x * scale_x, y * scale_y, right * scale_x, bottom * scale_y)
-        shrunk.paste(_shrink_tile(image, box, (right - x, bottom - y), convert), (x, y))
-    return shrunk
-
-
-def _shrink_tile(
-    image: Image.Image,
-    box: tuple[float, float, float, float],
-    size: tuple[int, int],
-    convert: Callable[[Image.Image], Image.Image],
-) -> Image.Image:
-    """Convert a box of an image and scale it to ``size``.
-
-    Args:
-        image: The whole image.
-        box: Left, top, right and bottom in pixels, which may be fractions.
-        size: Width and height of the result.
-        convert: Converts an image to the mode of the result.
-    """
-    left, top = int(box[0]), int(box[1])
-    right, bottom = min(ceil(box[2]), image.width), min(ceil(box[3]), image.height)
-    tile = convert(image.crop((left, top, right, bottom)))
-    box_in_tile = (
-        box[0] - left,
-        box[1] - top,
-        min(box[2], right) - left,
-        min(box[3], bottom) - top,
-    )
-    return tile.resize(size, Image.Resampling.BOX, box=box_in_tile)
-
-
-def _too_many_pixels() -> ImageError:
-    return ImageError("too_large", f"The image has more than {MAX_IMAGE_PIXELS:,} pixels.")
-
-
-def _white_level(image: Image.Image) -> float:
-    """Return the value that becomes 255 when an image is converted to eight bits.
-
-    It is 4095 or 65535 for unsigned integers of 12 or 16 bits and 1 for fractions. For other
-    numbers, it is the largest value in the image, but at least 255.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return 255.0
-    if image.mode.startswith("I;16"):
-        return 4095.0 if _has_twelve_bits(image) else 65535.0
-    if isinstance(image, PpmImageFile) and image.mode == "I":
-        return 65535.0
-    # fmax ignores NaN, which max would return.
-    largest = float(np.fmax.reduce(np.asarray(image), axis=None))
-    return 1.0 if image.mode == "F" and largest <= 1 else max(largest, 255.0)
-
-
-def _has_twelve_bits(image: Image.Image) -> bool:
-    return isinstance(image, TiffImageFile) and image.tag_v2.get(BITS_PER_SAMPLE) == (12,)
-
-
-def _to_gray(image: Image.Image, white: float) -> Image.Image:
-    if image.mode == "L":
-        return image
-    if image.mode.startswith(("I", "F")):
-        return _to_eight_bits(image, white)
-    image = _opaque(image)
-    if image.mode in ("P", "LAB", "HSV", "YCbCr", "RGBX"):
-        image = image.convert("RGB")
-    return image.convert("L")
-
-
-def _to_rgb(image: Image.Image, white: float) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image, white)
-    return _opaque(image).convert("RGB")
-
-
-_CONVERSIONS = {"L": _to_gray, "RGB": _to_rgb}
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """Place a transparent image on white."""
-    if not image.has_transparency_data:
-        return image
-    opaque = Image.new("RGBA", image.size, "white")
-    opaque.alpha_composite(image.convert("RGBA"))
-    return opaque
-
-
-def _to_eight_bits(image: Image.Image, white: float) -> Image.Image:
-    """Scale values linearly so that ``white`` becomes 255. Negative values and NaN become 0."""
-    values = np.nan_to_num(np.asarray(image, np.float64).clip(0))
-    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

@@ -32,6 +32,10 @@ DETECTION_SIDE = 1024
 MIN_SCORE = 0.7
 """Detections with a lower score are dropped."""
 
+MIN_UPRIGHT_SCORE = 0.9
+"""Photographs whose faces have a lower mean score may lie on a side or upside down: YuNet finds
+some of those faces, with lower scores. Measured with benchmarks/orientation.py."""
+
 MAX_OVERLAP = 0.3
 """If two boxes have a larger intersection over union, the one with the lower score is dropped."""
 
@@ -43,13 +47,18 @@ class FaceDetector:
         weights: Content of YuNet's ONNX file.
         min_face_size: Minimum width of a face's box, in pixels of the original photograph. Narrower
             faces are left out.
+        any_orientation: Whether photographs that may lie on a side or upside down are also searched
+            turned by 90, 180 and 270 degrees.
 
     Raises:
         InputError: The weights are not YuNet's.
     """
 
-    def __init__(self, weights: bytes, min_face_size: float = 16.0) -> None:
+    def __init__(
+        self, weights: bytes, min_face_size: float = 16.0, *, any_orientation: bool = False
+    ) -> None:
         self.min_face_size = min_face_size
+        self.any_orientation = any_orientation
         content, size = np.frombuffer(weights, np.uint8), (IMAGE_SIZE, IMAGE_SIZE)
         try:
             self._network = cv2.FaceDetectorYN.create(
@@ -64,6 +73,9 @@ class FaceDetector:
     def detect(self, photo: Photo) -> list[Face]:
         """Return the faces in a photograph from left to right.
 
+        If ``any_orientation`` is set, they are those of the turn in which the sum of scores is
+        largest. Boxes are in pixels of the photograph as it is.
+
         Raises:
             ImageError: OpenCV failed on the photograph.
         """
@@ -74,33 +86,74 @@ class FaceDetector:
             raise ImageError("unreadable", f"Face detection failed: {reason}.") from error
 
     def _detect_faces(self, photo: Photo) -> list[Face]:
-        detections = [
-            detection
-            for detection in self._run_network(photo)
-            if detection[2] * photo.scale >= self.min_face_size
-        ]
+        detections = self._detect_turned(photo, 0)
+        if self.any_orientation and not _is_upright(detections):
+            turned = (self._detect_turned(photo, quarters) for quarters in (1, 2, 3))
+            detections = max(detections, *turned, key=_sum_of_scores)
         if not detections:
             return []
         gray = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
         faces = [_to_face(gray, detection, photo.scale) for detection in detections]
         return sorted(faces, key=lambda face: tuple(face.box))
 
-    def _run_network(self, photo: Photo) -> Iterator[np.ndarray]:
-        """Yield a detection float32 (15,) for each face.
+    def _detect_turned(self, photo: Photo, quarters: int) -> list[np.ndarray]:
+        """Detect faces in a photograph that is turned counterclockwise by quarters of a circle.
 
-        It consists of the box (left, top, width, height), five landmarks (x, y) and the score, with
-        lengths in pixels of ``photo.pixels``.
+        Returns:
+            Detections as of ``_run_network``, in pixels of ``photo.pixels`` before it is turned.
         """
         height, width = photo.pixels.shape[:2]
+        pixels = np.ascontiguousarray(np.rot90(photo.pixels, quarters))
+        return [
+            _turn_back(detection, quarters, width, height)
+            for detection in self._run_network(pixels)
+            if detection[2] * photo.scale >= self.min_face_size
+        ]
+
+    def _run_network(self, pixels: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield a detection float32 (15,) for each face in an image uint8 (H, W, 3).
+
+        It consists of the box (left, top, width, height), five landmarks (x, y) and the score, with
+        lengths in pixels of the image.
+        """
+        height, width = pixels.shape[:2]
         shrink = min(1.0, DETECTION_SIDE / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        image = cv2.resize(photo.pixels, size, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         self._network.setInputSize(size)
         _, rows = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         # Box and landmarks are seven pairs of x and y.
         scale = np.tile([width / size[0], height / size[1]], 7)
         for row in rows if rows is not None else ():
             yield np.append(row[:14] * scale, row[14]).astype(np.float32)
+
+
+def _sum_of_scores(detections: list[np.ndarray]) -> float:
+    return float(sum(detection[14] for detection in detections))
+
+
+def _is_upright(detections: list[np.ndarray]) -> bool:
+    return bool(detections) and _sum_of_scores(detections) >= MIN_UPRIGHT_SCORE * len(detections)
+
+
+def _turn_back(detection: np.ndarray, quarters: int, width: int, height: int) -> np.ndarray:
+    """Return where a detection lies in an image before it was turned.
+
+    Args:
+        detection: Box, landmarks and score in the turned image, float32 (15,).
+        quarters: Counterclockwise turn, in quarters of a circle.
+        width: Width of the image before it was turned, in pixels.
+        height: Its height.
+    """
+    corners = np.stack([detection[:2], detection[:2] + detection[2:4]])
+    points = np.concatenate([corners, detection[4:14].reshape(5, 2)])
+    for turn in range(quarters, 0, -1):
+        # The top of an image that is turned counterclockwise was its right side.
+        side = width if turn % 2 else height
+        points = np.column_stack([side - points[:, 1], points[:, 0]])
+    first, last = points[:2].min(axis=0), points[:2].max(axis=0)
+    turned = np.concatenate([first, last - first, points[2:].ravel(), detection[14:]])
+    return turned.astype(np.float32)
 
 
 def _to_face(gray: np.ndarray, detection: np.ndarray, scale: float) -> Face:

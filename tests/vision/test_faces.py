@@ -177,3 +177,75 @@ def test_thumbnails_show_the_boxes_that_were_found(plates):
         half = 64 * face.box[2:] / face.box[2:].max()
         assert np.ptp(columns) == pytest.approx(half[0], abs=5)
         assert np.ptp(rows) == pytest.approx(half[1], abs=5)
+
+
+def turn(photo, quarters):
+    """Turn a photograph counterclockwise by quarters of a circle."""
+    size = (photo.width, photo.height)[:: -1 if quarters % 2 else 1]
+    return Photo(np.rot90(photo.pixels, quarters), *size)
+
+
+def turn_boxes(boxes, quarters, photo):
+    """Turn boxes (N, 4) with their photograph."""
+    width, height = photo.width, photo.height
+    for _ in range(quarters):
+        left, top, wide, high = boxes.T
+        boxes = np.stack([top, width - left - wide, high, wide], axis=1)
+        width, height = height, width
+    return boxes[np.argsort(boxes[:, 0])]
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_faces_are_found_in_any_orientation_where_the_photograph_shows_them(plates, quarters):
+    turned = turn(plates, quarters)
+    plain = FaceDetector(plate_detector()).detect(turned)
+    assert len(plain) == (len(PLATES) if quarters == 0 else 0)
+    found = FaceDetector(plate_detector(), any_orientation=True).detect(turned)
+    boxes = turn_boxes(boxes_of(PLATES), quarters, plates)
+    np.testing.assert_allclose([face.box for face in found], boxes, atol=5)
+    assert {face.box.dtype for face in found} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_crops_of_a_turned_photograph_are_upright(plates, quarters):
+    upright = FaceDetector(plate_detector()).detect(plates)
+    turned = FaceDetector(plate_detector(), any_orientation=True).detect(turn(plates, quarters))
+    differences = [
+        min(np.abs(face.crop.astype(int) - other.crop).mean() for other in upright)
+        for face in turned
+    ]
+    assert len(differences) == len(PLATES)
+    assert max(differences) < 8
+
+
+def test_the_narrowest_face_is_measured_across_the_face(plates):
+    detector = FaceDetector(plate_detector(), min_face_size=270, any_orientation=True)
+    assert len(detector.detect(turn(plates, 1))) == 3
+
+
+def test_a_photograph_with_upright_faces_is_searched_once(plates):
+    class Counting(FaceDetector):
+        runs = 0
+
+        def _run_network(self, pixels):
+            self.runs += 1
+            return super()._run_network(pixels)
+
+    detector = Counting(plate_detector(), any_orientation=True)
+    assert len(detector.detect(plates)) == len(PLATES)
+    assert detector.runs == 1
+    assert detector.detect(Photo(np.full((300, 400, 3), 90, np.uint8), 400, 300)) == []
+    assert detector.runs == 5
+
+
+def test_people_are_found_in_any_orientation(yunet, real_photographs):
+    photo = decode_photo(
+        (real_photographs / "dlib" / "examples_faces_2008_002506.jpg").read_bytes()
+    )
+    detector = FaceDetector(yunet, any_orientation=True)
+    upright = np.array([face.box for face in detector.detect(photo)])
+    for quarters in (1, 2, 3):
+        found = [face.box for face in detector.detect(turn(photo, quarters))]
+        expected = turn_boxes(upright, quarters, photo)
+        assert len(found) == len(expected)
+        assert all(overlap(*pair) > 0.7 for pair in zip(found, expected, strict=True))

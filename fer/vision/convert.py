@@ -1,0 +1,153 @@
+"""Convert decoded images of any mode to gray or RGB, in tiles where they are large."""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from math import ceil
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+BITS_PER_SAMPLE = 258
+"""Number of the TIFF tag BitsPerSample (TIFF 6.0, section 8)."""
+
+TILE_SIDE = 256
+"""Side in pixels of the output tiles in which a large image is converted."""
+
+MAX_WHOLE_PIXELS = 2**22
+"""Images with more pixels are large: they are converted in tiles."""
+
+
+def is_large(image: Image.Image) -> bool:
+    """Return whether an image is to be converted in tiles."""
+    return image.width * image.height > MAX_WHOLE_PIXELS
+
+
+def crop_square(image: Image.Image) -> Image.Image:
+    """Crop an image to its largest centered square, one pixel longer if it can't be centered."""
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    return image.crop((left, top, image.width - left, image.height - top))
+
+
+def shrink(
+    image: Image.Image, mode: Literal["L", "RGB"], scale: float, white: float
+) -> Image.Image:
+    """Convert an image to a mode and divide its size by ``scale`` if that is above 1.
+
+    A large image is converted in tiles. A conversion takes several copies of its input, which would
+    be of the original's size otherwise.
+    """
+    scale, convert = max(1.0, scale), partial(_CONVERSIONS[mode], white=white)
+    width, height = (max(1, round(side / scale)) for side in image.size)
+    if not is_large(image):
+        whole = convert(image)
+        return whole if scale == 1 else whole.resize((width, height), Image.Resampling.BOX)
+    scale_x, scale_y = image.width / width, image.height / height
+    shrunk = Image.new(mode, (width, height))
+    for x, y in itertools.product(range(0, width, TILE_SIDE), range(0, height, TILE_SIDE)):
+        right, bottom = min(x + TILE_SIDE, width), min(y + TILE_SIDE, height)
+        box = (x * scale_x, y * scale_y, right * scale_x, bottom * scale_y)
+        shrunk.paste(_shrink_tile(image, box, (right - x, bottom - y), convert), (x, y))
+    return shrunk
+
+
+def _shrink_tile(
+    image: Image.Image,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
+    """Convert a box of an image and scale it to ``size``.
+
+    Args:
+        image: The whole image.
+        box: Left, top, right and bottom in pixels, which may be fractions.
+        size: Width and height of the result.
+        convert: Converts an image to the mode of the result.
+    """
+    left, top = int(box[0]), int(box[1])
+    right, bottom = min(ceil(box[2]), image.width), min(ceil(box[3]), image.height)
+    tile = convert(image.crop((left, top, right, bottom)))
+    box_in_tile = (
+        box[0] - left,
+        box[1] - top,
+        min(box[2], right) - left,
+        min(box[3], bottom) - top,
+    )
+    return tile.resize(size, Image.Resampling.BOX, box=box_in_tile)
+
+
+def white_level(image: Image.Image) -> float:
+    """Return the value that becomes 255 when an image is converted to eight bits.
+
+    It is 4095 or 65535 for unsigned integers of 12 or 16 bits and 1 for fractions. For other
+    numbers, it is the largest value in the image, but at least 255.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return 255.0
+    if image.mode.startswith("I;16"):
+        return 4095.0 if _has_twelve_bits(image) else 65535.0
+    if isinstance(image, PpmImageFile) and image.mode == "I":
+        return 65535.0
+    # fmax ignores NaN, which max would return.
+    largest = float(np.fmax.reduce(np.asarray(image), axis=None))
+    return 1.0 if image.mode == "F" and largest <= 1 else max(largest, 255.0)
+
+
+def _has_twelve_bits(image: Image.Image) -> bool:
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(BITS_PER_SAMPLE) == (12,)
+
+
+def ignore_unused_alpha(image: Image.Image) -> None:
+    """Make a BMP image opaque if its alpha is 0 everywhere.
+
+    BMP's fourth byte was reserved before it became alpha, and programs that don't use it still
+    write zeros. Windows, browsers and OpenCV show such files opaque. In the other formats, alpha
+    always was alpha: an image without any visible pixel is shown empty, and stays so here.
+    """
+    if (
+        image.format == "BMP"
+        and image.mode == "RGBA"
+        and image.getchannel("A").getextrema() == (0, 0)
+    ):
+        image.putalpha(255)
+
+
+def to_gray(image: Image.Image, white: float) -> Image.Image:
+    """Convert an image to mode L. ``white`` is its ``white_level``."""
+    if image.mode == "L":
+        return image
+    if image.mode.startswith(("I", "F")):
+        return _to_eight_bits(image, white)
+    image = _opaque(image)
+    if image.mode in ("P", "LAB", "HSV", "YCbCr", "RGBX"):
+        image = image.convert("RGB")
+    return image.convert("L")
+
+
+def _to_rgb(image: Image.Image, white: float) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        image = _to_eight_bits(image, white)
+    return _opaque(image).convert("RGB")
+
+
+_CONVERSIONS = {"L": to_gray, "RGB": _to_rgb}
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Place a transparent image on white."""
+    if not image.has_transparency_data:
+        return image
+    opaque = Image.new("RGBA", image.size, "white")
+    opaque.alpha_composite(image.convert("RGBA"))
+    return opaque
+
+
+def _to_eight_bits(image: Image.Image, white: float) -> Image.Image:
+    """Scale values linearly so that ``white`` becomes 255. Negative values and NaN become 0."""
+    values = np.nan_to_num(np.asarray(image, np.float64).clip(0))
+    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

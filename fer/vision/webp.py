@@ -1,0 +1,35 @@
+"""The structure of WebP files (RFC 9649): chunks that hold pixels, and metadata around them."""
+
+import re
+
+_NEEDED = re.compile(rb"VP8X|VP8L|VP8 |ALPH|ANIM|ANMF|EXIF")
+"""Chunks of pixels, and EXIF, which says how the image is turned."""
+
+_VP8X_SIZE = (10).to_bytes(4, "little")
+
+_ICC_FLAG, _EXIF_FLAG, _XMP_FLAG = 0x20, 0x08, 0x04
+"""Flags in the first byte of VP8X: which metadata follow."""
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Return a file without color profiles, XMP and EXIF that is cut.
+
+    Chunks are searched, since the size of the metadata before one may be wrong.
+    """
+    if data[12:16] == b"VP8X" and data[16:20] != _VP8X_SIZE:
+        return data
+    kinds, parts, at = set(), [], 12
+    while match := _NEEDED.search(data, at):
+        start = match.start()
+        size = int.from_bytes(data[start + 4 : start + 8], "little")
+        at = start + 8 + size
+        if at > len(data):
+            break
+        kinds.add(match[0])
+        # Chunks are padded to an even size.
+        parts.append(data[start:at] + bytes(size % 2))
+    if b"VP8X" in kinds:
+        flags = _ICC_FLAG | _XMP_FLAG | (0 if b"EXIF" in kinds else _EXIF_FLAG)
+        parts[0] = parts[0][:8] + bytes((parts[0][8] & ~flags,)) + parts[0][9:]
+    body = b"WEBP" + b"".join(parts)
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
