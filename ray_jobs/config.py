@@ -203,7 +203,7 @@ class TrainConfig:
     """URI of the MLflow tracking server that receives the flags and the metrics of every epoch. By
     default nothing is sent to MLflow."""
     resume: bool = False
-    """Continue the unfinished training run that --output holds."""
+    """Continue the unfinished training run that --output holds, or begin one if there is none."""
     overwrite: bool = False
     """Replace the checkpoint or the training run that --output already holds."""
 
@@ -281,7 +281,7 @@ class TuneConfig:
     seed: int = 0
     """Random seed of the search and of every trial, from 0 to 4294967295."""
     resume: bool = False
-    """Continue the unfinished study that --output holds."""
+    """Continue the unfinished study that --output holds, or begin one if there is none."""
     overwrite: bool = False
     """Replace the study that --output already holds."""
 
@@ -336,9 +336,9 @@ class LabelConfig:
 
     images: Location
     """Path or URI of the images to label: a folder, an archive, a single image, an s3:// prefix, or
-    a manifest. A manifest is a CSV or Parquet file, or a folder of Parquet files, with one image or
-    archive in each row of its column image, uri or path: a URI, or a path relative to the
-    manifest's folder. Its columns size_bytes and etag are optional."""
+    a manifest. A manifest is a CSV, JSON Lines or Parquet file, or a folder of such files, with one
+    image or archive in each row of its column image, uri, url, path, file, filename or key: a URI,
+    or a path relative to the manifest's folder. Its columns size_bytes and etag are optional."""
     output: Location
     """Folder or URI where the labels are written."""
     checkpoint: Location = BUNDLED
@@ -351,6 +351,10 @@ class LabelConfig:
     downloaded once."""
     min_face_size: float = 16.0
     """Smallest width, in pixels of the photograph, of a face that is labeled."""
+    any_orientation: bool = False
+    """Also find the faces of photographs that lie on a side or upside down without saying so in
+    their EXIF. A photograph without clearly upright faces is searched four times, each time turned
+    by another 90 degrees."""
     engine: Literal["auto", "float32", "bfloat16", "compiled"] = "auto"
     """How the network runs. auto uses bfloat16 where the processor is fast at it, and float32
     elsewhere. compiled needs a C++ compiler; its start takes seconds in each process, which pays
@@ -379,8 +383,8 @@ class LabelConfig:
     that a spreadsheet would run as a formula begins with an apostrophe. By default only Parquet is
     written."""
     resume: bool = False
-    """Continue the unfinished labels that --output holds: label only the images that are
-    missing."""
+    """Continue the unfinished labels that --output holds: label only the images that are missing.
+    If there are none, begin."""
     update: bool = False
     """List the images again and add to the finished labels that --output holds: label only the
     images that are new or have changed."""
@@ -409,6 +413,10 @@ class ServeConfig:
     downloaded once."""
     min_face_size: float = 16.0
     """Smallest width, in pixels of the photograph, of a face that is classified."""
+    any_orientation: bool = False
+    """Also find the faces of photographs that lie on a side or upside down without saying so in
+    their EXIF. A photograph without clearly upright faces is searched four times, each time turned
+    by another 90 degrees."""
     min_confidence: float = 0.0
     """Smallest confidence, from 0 to 1, at which a face gets an emotion. A face below it has the
     status uncertain and no emotion."""

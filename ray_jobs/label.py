@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from fer import storage
+from fer.data.kinds import commonest, describe_ignored
 from fer.data.sources import check_readable, check_source
 from fer.errors import InputError, JobError
 from fer.labels import schema
@@ -32,7 +33,7 @@ from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.labeling import update, worklist, write
-from ray_jobs.labeling.detect import detect_faces
+from ray_jobs.labeling.detect import Detection, detect_faces
 from ray_jobs.labeling.write import FACES
 from ray_jobs.pipeline import stages
 from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
@@ -115,15 +116,17 @@ def _select_images(config: LabelConfig) -> Selection:
     if has_manifest:
         check_manifest(config.images)
     else:
-        check_source(config.images)
-        check_readable(config.images)
+        check_source(config.images, all_files=config.all_files)
+        check_readable(config.images, all_files=config.all_files)
     if f"{config.output}/".startswith(f"{config.images}/"):
         raise InputError(
             f"--output {config.output} lies inside --images and would be listed with them; choose "
             "another --output."
         )
     root = manifest_folder(config.images) if has_manifest else config.images
-    selection = Selection(root, config.include, config.exclude, config.limit)
+    selection = Selection(
+        root, config.include, config.exclude, config.limit, all_files=config.all_files
+    )
     selection.check()
     return selection
 
@@ -139,18 +142,20 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
     output.begin()
     if config.update:
         _reopen(config.output)
-    done = write.read_tallies(config.output)
+    labeled = write.read_labeled(config.output)
+    done = labeled.images
     worklist.make(config.images, config.output, inputs.selection, done)
-    if not done and worklist.read(config.output).is_empty:
-        raise JobError(_no_image(config))
+    listed = worklist.read(config.output)
+    if not done and listed.is_empty:
+        raise JobError(_no_image(config, listed.ignored))
     tally = _label_worklist(config, inputs, done)
     num_labeled = tally.images
-    for rewritten in update.drop_replaced(config.output, inputs.labeler.class_names, config.format):
-        done[write.chunk_name(rewritten)] = rewritten
-    for earlier in done.values():
-        tally.add(earlier)
+    if update.drop_replaced(config.output, inputs.labeler.class_names, config.format):
+        labeled = write.read_labeled(config.output, done)
+    tally.add(labeled.tally)
+    tally.files |= set(map(write.file_of_chunk, done))
     if not tally.images:
-        raise JobError(_no_image(config))
+        raise JobError(_no_image(config, tally.ignored))
     return _finish(config, inputs, output, tally, num_labeled)
 
 
@@ -160,15 +165,14 @@ def _reopen(output: str) -> None:
         storage.delete(storage.join(output, name))
 
 
-def _no_image(config: LabelConfig) -> str:
+def _no_image(config: LabelConfig, ignored: Mapping[str, int]) -> str:
     if config.include or config.exclude:
         return f"No image in {config.images} matches --include and --exclude."
-    return f"No image was found in {config.images}."
+    files = describe_ignored(ignored, all_files=config.all_files)
+    return f"No image was found in {config.images}{files}."
 
 
-def _label_worklist(
-    config: LabelConfig, inputs: _Inputs, done: Mapping[str, LabelTally]
-) -> LabelTally:
+def _label_worklist(config: LabelConfig, inputs: _Inputs, done: Mapping[str, int]) -> LabelTally:
     """Label the chunks that have no file yet, and return their tally."""
     tally = LabelTally()
     with progress("Labeling", "images", _num_images_left(config.output, done)) as advance:
@@ -178,12 +182,12 @@ def _label_worklist(
     return tally
 
 
-def _num_images_left(output: str, done: Mapping[str, LabelTally]) -> int | None:
-    """Return how many images are still to be labeled; None where archives hold some of them."""
+def _num_images_left(output: str, done: Mapping[str, int]) -> int | None:
+    """Return how many images are still to be labeled; None where only the content tells."""
     listed = worklist.read(output)
-    if listed.kinds["archive"]:
+    if listed.kinds["archive"] or listed.kinds["unknown"]:
         return None
-    num_labeled = sum(done[name].images for name in listed.files if name in done)
+    num_labeled = sum(done.get(name, 0) for name in listed.files)
     return listed.kinds["image"] + listed.kinds["rejected"] - num_labeled
 
 
@@ -193,7 +197,8 @@ def _label_chunks(
     """Detect, classify and write as one stream; yield the tally of each chunk."""
     detect_cpus, classify_cpus = CPUS[config.detector]
     chunks = worklist.chunks(config.output, done, inputs.selection)
-    detected = detect_faces(chunks, inputs.weights, config.min_face_size, detect_cpus)
+    detection = Detection(inputs.weights, config.min_face_size, config.any_orientation)
+    detected = detect_faces(chunks, detection, detect_cpus)
     inference = Inference(
         (config.checkpoint,),
         engine=config.engine,
@@ -223,6 +228,7 @@ def _finish(
         "labeled": num_labeled,
         "faces": tally.faces,
         "failed": tally.failed,
+        "ignored": commonest(tally.ignored),
         "images_per_second": round(num_labeled / seconds, 1),
         "report": storage.join(config.output, "report.html"),
         "seconds": round(seconds, 2),
@@ -245,7 +251,7 @@ def _summary(
         "statuses": {status: tally.statuses[status] for status in schema.STATUSES},
         "emotions": {name: tally.emotions[name] for name in labeler.class_names},
         "cpu_hours_per_million": result["labeled"] and cpu_hours / result["labeled"] * 1e6,
-        "ignored_files": tally.ignored,
+        "ignored_files": tally.ignored.total(),
         "class_names": list(labeler.class_names),
         "model": labeler.model,
         "detector": labeler.detector,

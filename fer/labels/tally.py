@@ -48,7 +48,7 @@ class LabelTally:
         statuses: Number of rows by status.
         emotions: Number of rows by emotion.
         confidences: Histogram of the faces' confidence, int64 (20,), in steps of 0.05.
-        ignored: Number of files that are not images.
+        ignored: Number of files that are not images, by the ends of their names.
         files: Names of the label files.
         samples: Sample faces by emotion.
         failures: Images that could not be used, each with its error.
@@ -59,7 +59,7 @@ class LabelTally:
     statuses: Counter[str] = field(default_factory=Counter)
     emotions: Counter[str] = field(default_factory=Counter)
     confidences: np.ndarray = field(default_factory=lambda: np.zeros(20, np.int64))
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     files: set[str] = field(default_factory=set)
     samples: dict[str, list[SampleFace]] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
@@ -119,7 +119,7 @@ class LabelTally:
             rows: The remaining rows of ``LABEL_SCHEMA``.
         """
         images = {row["image"] for row in rows}
-        tally = LabelTally(len(images), ignored=self.ignored, files=set(self.files))
+        tally = LabelTally(len(images), ignored=self.ignored.copy(), files=set(self.files))
         for row in rows:
             tally.count(row, None)
         tally.samples = {
@@ -156,7 +156,7 @@ class LabelTally:
             statuses=Counter(content["statuses"]),
             emotions=Counter(content["emotions"]),
             confidences=np.array(content["confidences"], np.int64),
-            ignored=content["ignored"],
+            ignored=Counter(content["ignored"]),
             files=set(content["files"]),
             samples=samples,
             failures=[tuple(failure) for failure in content["failures"]],

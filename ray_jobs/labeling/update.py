@@ -17,11 +17,11 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.sources import containing_file
+from fer.data.sources import containing_file, may_be_image
 from fer.labels.files import read_rows, read_tally, write_labels
 from fer.labels.schema import FAILED_STATUSES
-from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
+from ray_jobs.labeling.write import file_of_chunk
 from ray_jobs.pipeline import stages
 
 REPLACED = "replaced"
@@ -41,7 +41,7 @@ is the file that holds an item, as labels name it: the image itself, or the arch
 
 
 def select_unlabeled(
-    listed: ray.data.Dataset, output: str, done: Mapping[str, LabelTally]
+    listed: ray.data.Dataset, output: str, done: Mapping[str, int]
 ) -> ray.data.Dataset:
     """Return the listed items that are new or have changed since they were labeled.
 
@@ -50,9 +50,9 @@ def select_unlabeled(
     Args:
         listed: Rows of ``stages.ITEM_SCHEMA``, with archives unopened.
         output: Folder of the labels.
-        done: Tallies of the label files that exist, by chunk.
+        done: Number of images in each chunk that has a label file, by the name of the chunk.
     """
-    label_files = sorted(file for tally in done.values() for file in tally.files)
+    label_files = sorted(map(file_of_chunk, done))
     labeled = (
         ray.data.from_arrow(pa.table({"file": label_files}))
         .repartition(target_num_rows_per_block=64)
@@ -66,7 +66,7 @@ def select_unlabeled(
     )
     # The number of listed items must be known, because it sets the number of partitions.
     listed = listed.materialize()
-    num_files = listed.count() + sum(tally.images for tally in done.values())
+    num_files = listed.count() + sum(done.values())
     both = listed.map_batches(_add_file, batch_format="pyarrow", num_cpus=0.25).union(labeled)
     # Repartitioning by key puts all rows of a file into one block, as Ray Data's groupby does.
     return both.repartition(1 + num_files // FILES_PER_PARTITION, keys=["file"]).map_batches(
@@ -114,6 +114,8 @@ def _compare(both: pa.Table, output: str) -> pa.Table:
         if not row["labeled_in"]
         and row["kind"] != "ignored"
         and not _is_unchanged(row, labeled[row["file"]])
+        # The first run has already counted the files that are not images.
+        and (row["kind"] != "unknown" or may_be_image(row["source"]))
     ]
     replaced = [
         {name: old[name] for name in ("file", "labeled_in")}
@@ -138,10 +140,8 @@ def _is_unchanged(item: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
     return item["etag"] is None or {row["etag"] for row in labeled} == {item["etag"]}
 
 
-def drop_replaced(
-    output: str, class_names: Sequence[str], formats: Collection[str]
-) -> Iterator[LabelTally]:
-    """Remove the outdated rows from the label files, and yield the new tally of each such file.
+def drop_replaced(output: str, class_names: Sequence[str], formats: Collection[str]) -> bool:
+    """Remove the outdated rows from the label files, and return whether there were any.
 
     Args:
         output: Folder of the labels.
@@ -150,8 +150,8 @@ def drop_replaced(
     """
     names = sorted(listing.child_names(storage.join(output, REPLACED)))
     if not names:
-        return
-    tallies = (
+        return False
+    rewritten = (
         ray.data.from_arrow(pa.table({"name": names}))
         .map_batches(
             _read_records, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=1
@@ -164,7 +164,7 @@ def drop_replaced(
             batch_size=None,
         )
     )
-    yield from stages.tallies(tallies)
+    return sum(1 for _ in stages.tallies(rewritten)) > 0
 
 
 def _read_records(names: pa.Table, output: str) -> pa.Table:
@@ -184,4 +184,4 @@ def _rewrite(
         tally = read_tally(location).recounted(rows)
         with stages.explain_write_errors(output):
             write_labels(output, name, rows, tally, class_names, formats)
-        yield stages.tally_batch(tally)
+        yield stages.tally_batch(name)

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import ray.data
 
 from fer import storage
+from fer.data.kinds import ending
 from fer.data.sources import SourceItem, list_items, read_items
 from fer.labels.chunks import Chunk, split_into_chunks
 from fer.labels.globs import Selection
 from fer.labels.manifests import is_manifest, list_manifest_files, read_manifest
-from fer.labels.tally import LabelTally
 from fer.storage import listing, parquet
 from ray_jobs.cluster import session
 from ray_jobs.labeling import update
@@ -53,6 +53,7 @@ class Worklist:
 
     Attributes:
         kinds: Number of items by kind.
+        ignored: Number of ignored files by the ends of their names.
         files: Names of the worklist's files, without suffix.
         salt: Part of the digests that name the chunks: a digest of the label files that existed
             before, or empty. An image that is labeled again without a change must get a file of
@@ -60,6 +61,7 @@ class Worklist:
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
     salt: str = ""
 
@@ -68,15 +70,21 @@ class Worklist:
         """Whether it holds nothing that could be an image."""
         return not set(self.kinds) - {"ignored"}
 
+    def count(self, item: SourceItem) -> None:
+        """Count an item."""
+        self.kinds[item.kind] += 1
+        if item.kind == "ignored":
+            self.ignored[ending(item.source)] += 1
 
-def make(images: str, output: str, selection: Selection, done: Mapping[str, LabelTally]) -> None:
+
+def make(images: str, output: str, selection: Selection, done: Mapping[str, int]) -> None:
     """List what is still to be labeled and write the worklist, unless it is complete already.
 
     Args:
         images: Location of a folder, an archive, an image or a manifest.
         output: Folder of the labels.
         selection: Which images to label. A limit counts them in the order of their names.
-        done: Tallies of the label files that exist, by chunk.
+        done: Number of images in each chunk that has a label file, by the name of the chunk.
     """
     if storage.exists(storage.join(output, COMPLETE)):
         return
@@ -98,6 +106,7 @@ def make(images: str, output: str, selection: Selection, done: Mapping[str, Labe
     )
     for share in stages.tallies(written):
         worklist.kinds.update(share.kinds)
+        worklist.ignored.update(share.ignored)
         worklist.files.extend(share.files)
     with stages.explain_write_errors(output):
         storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(worklist)).encode())
@@ -110,7 +119,8 @@ def _make_salt(done: Collection[str]) -> str:
 def read(output: str) -> Worklist:
     """Read what is known about a complete worklist; its chunks stay in their files."""
     content = json.loads(storage.read_bytes(storage.join(output, COMPLETE)))
-    return Worklist(Counter(content["kinds"]), content["files"], content["salt"])
+    kinds, ignored = (Counter(content[name]) for name in ("kinds", "ignored"))
+    return Worklist(kinds, ignored, content["files"], content["salt"])
 
 
 # List.
@@ -139,26 +149,29 @@ class Section:
     location: str
     kind: SectionKind
 
-    def items(self) -> Iterator[SourceItem]:
-        """Yield the items of this section, with archives unopened."""
+    def items(self, *, all_files: bool = False) -> Iterator[SourceItem]:
+        """Yield the items of this section, with archives unopened.
+
+        Args:
+            all_files: Whether files whose names do not say what they are may be images.
+        """
         if self.kind == SectionKind.MANIFEST:
             return read_manifest(self.location)
-        return list_items(self._entries())
+        return list_items(self._entries(), all_files=all_files)
 
     def _entries(self) -> Iterator[listing.Entry]:
-        """Yield the files of this section, whose location may be gone or unreadable by now."""
+        """Yield the files of this section, or an entry with the reason why it can't be listed."""
         location = self.location
         try:
-            if not storage.is_folder(location):
-                if storage.exists(location):
-                    yield listing.describe(location)
-            elif self.kind == SectionKind.TREE:
-                yield from listing.walk(location)
+            if storage.is_folder(location):
+                is_tree = self.kind == SectionKind.TREE
+                yield from (listing.walk if is_tree else listing.child_files)(location)
+            elif storage.exists(location):
+                yield listing.describe(location)
             else:
-                yield from listing.child_files(location)
-        except PermissionError:
-            # An entry that is not an image, as a walk of the parent folder would yield here.
-            yield listing.Entry(location, storage.base_name(location), 0, None)
+                raise FileNotFoundError(location)
+        except listing.UNLISTABLE as error:
+            yield listing.unlisted(location, storage.base_name(location), error)
 
 
 def divide(images: str, *, whole: bool = False) -> list[Section]:
@@ -202,14 +215,15 @@ def _expand_folders(root: str) -> tuple[list[str], list[str]]:
 def _subfolders(location: str, *, is_root: bool) -> list[str] | None:
     """Return the subfolders of a folder; None for a file or a folder that is not to be replaced.
 
-    That is a folder with very many children, or one that may not be read. The root must be
+    That is a folder with very many children, or one that can't be listed. The root must be
     readable.
     """
     try:
         children = listing.children(location) if storage.is_folder(location) else None
-    except PermissionError:
+    except listing.UNLISTABLE:
         if is_root:
             raise
+        # Listing the section fails for the same reason, and says so in an item.
         return None
     return None if children is None else children[0]
 
@@ -234,7 +248,9 @@ def _list_items(
 def _list_sections(rows: dict[str, np.ndarray], selection: Selection) -> Iterator[pa.Table]:
     pairs = zip(rows["location"].tolist(), rows["kind"].tolist(), strict=True)
     sections = (Section(location, SectionKind(kind)) for location, kind in pairs)
-    items = chain.from_iterable(section.items() for section in sections)
+    items = chain.from_iterable(
+        section.items(all_files=selection.all_files) for section in sections
+    )
     for batch in stages.batch_items(selection.select(items)):
         yield stages.to_table(batch)
 
@@ -256,7 +272,7 @@ def _write(items: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str,
 def _split(items: pa.Table, share: Worklist, num_tasks: int) -> Iterator[Chunk]:
     """Yield chunks of everything but the archives, then each archive alone, and count the items."""
     archives: list[SourceItem] = []
-    others = _set_archives_aside(items, archives, share.kinds)
+    others = _set_archives_aside(items, archives, share)
     yield from split_into_chunks(others, share.salt, num_tasks)
     for archive in archives:
         digest = hashlib.sha256(archive.source.encode()).hexdigest()[:24]
@@ -264,15 +280,15 @@ def _split(items: pa.Table, share: Worklist, num_tasks: int) -> Iterator[Chunk]:
 
 
 def _set_archives_aside(
-    items: pa.Table, archives: list[SourceItem], kinds: Counter[str]
+    items: pa.Table, archives: list[SourceItem], share: Worklist
 ) -> Iterator[SourceItem]:
-    """Yield the items that are not archives, add the others to ``archives``, count all by kind.
+    """Yield the items that are not archives, add the others to ``archives``, count all of them.
 
     Rows become items in batches, since all of them would not fit in memory as Python objects.
     """
     for batch in items.to_batches(max_chunksize=4096):
         for item in (SourceItem(**row) for row in batch.to_pylist()):
-            kinds[item.kind] += 1
+            share.count(item)
             if item.kind == "archive":
                 archives.append(item)
             else:
@@ -345,7 +361,8 @@ def _read_chunks(
     if not name.startswith(ARCHIVE_PREFIX):
         yield {"chunk": [name], "table": [stages.pack(table)]}
         return
-    members = selection.select(_members(SourceItem(**table.to_pylist()[0])))
+    archive = SourceItem(**table.to_pylist()[0])
+    members = selection.select(_members(archive, all_files=selection.all_files))
     if salt:
         # The first run has already counted the archive's files that are not images.
         members = (member for member in members if member.kind != "ignored")
@@ -354,14 +371,14 @@ def _read_chunks(
             yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.items))]}
 
 
-def _members(archive: SourceItem) -> Iterator[SourceItem]:
+def _members(archive: SourceItem, *, all_files: bool) -> Iterator[SourceItem]:
     if not storage.exists(archive.source):
         yield _rejected(archive, "is gone since it was listed")
     # Chunks of its earlier content may be labeled already.
     elif archive.etag not in (None, listing.describe(archive.source).etag):
         yield _rejected(archive, "has changed since it was listed")
     else:
-        yield from read_items(archive.source, with_tables=False)
+        yield from read_items(archive.source, with_tables=False, all_files=all_files)
 
 
 def _rejected(archive: SourceItem, reason: str) -> SourceItem:

@@ -3,7 +3,9 @@
 It does not import torch or matplotlib, so that its processes start quickly.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
+from fer.data.kinds import ending
 from fer.labels.files import SUFFIX, read_tally, write_labels
 from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
@@ -22,6 +25,9 @@ from ray_jobs.pipeline import stages
 
 FACES = "faces"
 """Folder of the label files in the output."""
+
+NUM_READ_TOGETHER = 64
+"""Number of files of earlier runs whose tallies one task reads and adds up."""
 
 NUM_WITH_SAMPLES = 256
 """Number of chunks of earlier runs whose sample faces are kept for the report.
@@ -60,9 +66,11 @@ def write_chunk(
     The file also holds the tally, for a run that resumes this one.
     """
     name, detected = chunk["chunk"][0].as_py(), stages.unpack(chunk["table"][0].as_py())
-    images = [image for image in detected.to_pylist() if image["status"] != IGNORED]
-    file = f"{FACES}/{name}{SUFFIX}"
-    tally = LabelTally(len(images), ignored=len(detected) - len(images), files={file})
+    found = detected.to_pylist()
+    images = [image for image in found if image["status"] != IGNORED]
+    ignored = Counter(ending(file["image"]) for file in found if file["status"] == IGNORED)
+    file = file_of_chunk(name)
+    tally = LabelTally(len(images), ignored=ignored, files={file})
     rows = [row for image in images for row in _rows(image, labeler, tally)]
     tally = tally.limited()
     with stages.explain_write_errors(output):
@@ -80,32 +88,69 @@ def _rows(image: dict[str, Any], labeler: Labeler, tally: LabelTally) -> list[di
     return rows
 
 
-def read_tallies(output: str) -> dict[str, LabelTally]:
-    """Return the tallies of the chunks that have files, by the names of the chunks."""
+@dataclass
+class Labeled:
+    """What earlier runs labeled: names and counts of chunks, and one tally of them all.
+
+    The tallies of single chunks are not kept: those of a billion images would fill gigabytes.
+
+    Attributes:
+        images: Number of images in each chunk that has a file, by the name of the chunk.
+        tally: Tally of all these chunks, without the names of their files.
+    """
+
+    images: dict[str, int] = field(default_factory=dict)
+    tally: LabelTally = field(default_factory=LabelTally)
+
+    def add(self, other: "Labeled") -> None:
+        """Add other chunks to these."""
+        self.images |= other.images
+        self.tally.add(other.tally)
+
+
+def file_of_chunk(name: str) -> str:
+    """Return the name of a chunk's file in the output."""
+    return f"{FACES}/{name}{SUFFIX}"
+
+
+def read_labeled(output: str, names: Iterable[str] | None = None) -> Labeled:
+    """Read what the chunks that have files hold.
+
+    Args:
+        output: Folder of the labels.
+        names: Names of the chunks; by default all that have files.
+    """
+    if names is None:
+        files = listing.child_names(storage.join(output, FACES))
+        names = (file.removesuffix(SUFFIX) for file in files)
     # The names are digests, so the first of them are a random choice.
-    names = sorted(listing.child_names(storage.join(output, FACES)))
-    if not names:
-        return {}
-    rows = [
-        {"name": name, "has_samples": number < NUM_WITH_SAMPLES}
-        for number, name in enumerate(names)
-    ]
-    read = ray.data.from_items(rows).map_batches(
-        partial(_read_tallies, output=output), batch_format="numpy", batch_size=64, num_cpus=0.25
-    )
-    return {chunk_name(tally): tally for tally in stages.tallies(read)}
+    ordered = sorted(names)
+    labeled = Labeled()
+    if ordered:
+        blocks = [
+            pa.table({"name": ordered[start : start + NUM_READ_TOGETHER]})
+            for start in range(0, len(ordered), NUM_READ_TOGETHER)
+        ]
+        with_samples = frozenset(ordered[:NUM_WITH_SAMPLES])
+        read = ray.data.from_arrow(blocks).map_batches(
+            partial(_read_labeled, output=output, with_samples=with_samples),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=0.25,
+        )
+        for block in stages.tallies(read):
+            labeled.add(block)
+    return labeled
 
 
-def chunk_name(tally: LabelTally) -> str:
-    """Return the name of the chunk that a tally belongs to."""
-    (file,) = tally.files
-    return storage.base_name(file).removesuffix(SUFFIX)
-
-
-def _read_tallies(files: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
-    tallies = np.empty(len(files["name"]), object)
-    for row, name in enumerate(map(str, files["name"])):
-        tallies[row] = read_tally(storage.join(output, FACES, name))
-        if not files["has_samples"][row]:
-            tallies[row].samples.clear()
-    return {"tally": tallies}
+def _read_labeled(
+    block: pa.Table, output: str, with_samples: Collection[str]
+) -> dict[str, np.ndarray]:
+    labeled = Labeled()
+    for name in block["name"].to_pylist():
+        tally = read_tally(storage.join(output, file_of_chunk(name)))
+        tally.files.clear()
+        if name not in with_samples:
+            tally.samples.clear()
+        labeled.add(Labeled({name: tally.images}, tally))
+    return stages.tally_batch(labeled)
