@@ -247,8 +247,10 @@ class _Claim:
             # A store that can't be reached is tried again. Other jobs can't reach it either.
             with suppress(OSError, StoreError):
                 self._renew()
-        if self.loss is not None:
+        # Again, since a signal that comes just before a thread begins to sleep does not wake it.
+        while self.loss is not None and not released.is_set():
             _interrupt_main_thread()
+            released.wait(RENEW_SECONDS)
 
     def _renew(self) -> None:
         names = self._list()

@@ -183,9 +183,10 @@ def test_a_batch_larger_than_the_data(fer, dataset, tmp_path):
     ) == (2, True)
 
 
-def test_nothing_to_resume(fer, dataset, tmp_path):
-    run = fer("train", "--dataset", dataset, "--output", tmp_path / "run", "--resume")
-    assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
+def test_a_run_is_not_begun_beside_other_files(fer, dataset, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    run = fer("train", "--dataset", dataset, "--output", tmp_path, "--resume")
+    assert (run.code, "contains mine.txt, which fer did not create" in run.sentence) == (2, True)
 
 
 @pytest.mark.slow

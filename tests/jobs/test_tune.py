@@ -146,10 +146,9 @@ def test_a_change_of_the_recipe_is_one_of_train_s_flags(change):
 
 def test_what_is_refused(fer, dataset, tmp_path):
     arguments = ("tune", "--dataset", dataset, "--output", tmp_path / "study", *SMALL)
-    run = fer(*arguments, "--resume")
-    assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
     run = fer(*arguments, "--cpus-per-trial", "99")
     assert (run.code, "Trials this large need 99 CPU in all" in run.sentence) == (2, True)
+    assert not (tmp_path / "study").exists()
     run = fer(*arguments, "--gpus-per-trial", "0.5")
     assert (run.code, "need 0.5 GPU in all, but the cluster has 0" in run.sentence) == (2, True)
     run = fer(*arguments, "--study", "votes")

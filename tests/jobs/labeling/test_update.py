@@ -173,7 +173,7 @@ def test_an_archive_that_changes_before_it_is_read_is_labeled_by_an_update(
 
 def test_rejects_an_update_without_labels(label):
     run = label("--update")
-    assert (run.code, "holds no run to resume" in run.sentence) == (2, True)
+    assert (run.code, "holds no labels to update; leave out --update" in run.sentence) == (2, True)
 
 
 def test_the_file_that_contains_an_item():

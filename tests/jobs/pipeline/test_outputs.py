@@ -1,0 +1,93 @@
+"""Outputs: refused while another job writes them, begun or continued by --resume."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from ray_jobs.config import LabelConfig
+from ray_jobs.label import OUTPUT
+from ray_jobs.pipeline.resumable import run_resumable
+
+HOLD = """
+import sys
+from ray_jobs.pipeline import leases
+with leases.hold(sys.argv[1], "label"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def taken(tmp_path):
+    """An output that another process holds, and the number of this process."""
+    output = tmp_path / "taken"
+    command = [sys.executable, "-c", HOLD, str(output)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "held\n"
+        yield output, process.pid
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("ingest", "--source", "{sources}/fer2013.csv"),
+        ("train", "--dataset", "{dataset}", "--num-epochs", "1"),
+        ("train", "--dataset", "{dataset}", "--num-epochs", "1", "--resume"),
+        ("tune", "--dataset", "{dataset}", "--num-epochs", "1"),
+        ("evaluate", "--dataset", "{dataset}", "--checkpoint", "{checkpoint}"),
+        ("label", "--images", "{sources}/faces.zip", "--detector", "none", "--overwrite"),
+        ("export", "--checkpoint", "{checkpoint}"),
+    ],
+    ids=lambda flags: " ".join({*flags} & {"--resume", "--overwrite"} | {flags[0]}),
+)
+def test_no_job_writes_an_output_that_another_holds(
+    fer, taken, sources, dataset, checkpoint, flags
+):
+    inputs = {"sources": sources, "dataset": dataset, "checkpoint": checkpoint}
+    run = fer(*(flag.format(**inputs) for flag in flags), "--output", taken[0])
+    assert run.code == 2
+    assert run.sentence.startswith(
+        f"{taken[0]} is being written by fer label (process {taken[1]} on "
+    )
+    assert [name.name[:7] for name in taken[0].iterdir()] == [".lease-"]
+
+
+def run_label(config, fail=False):
+    """Run a label job whose work is only to begin and to commit."""
+
+    inputs = SimpleNamespace(fingerprints={"model": "a"})
+
+    def work(_config, _inputs, reservation):
+        reservation.begin()
+        if fail:
+            raise KeyboardInterrupt
+        result = {"images": 1}
+        reservation.commit({"result": result})
+        return result
+
+    return run_resumable(config, OUTPUT, lambda _: inputs, work)
+
+
+def test_resume_begins_continues_and_reports(tmp_path, capsys):
+    config = LabelConfig(images=str(tmp_path), output=str(tmp_path / "labels"), resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_label(config, fail=True)
+    assert capsys.readouterr().err == (
+        f"{config.output} holds no run to resume; starting a new one.\n"
+    )
+    job = json.loads((tmp_path / "labels" / "job.json").read_text())
+    assert job["made_from"] == {"model": "a"}
+    assert run_label(config) == {"images": 1, "resumed": True}
+    assert run_label(config) == {"images": 1, "resumed": True}
+    assert capsys.readouterr().err == ""
+    assert {path.name for path in (tmp_path / "labels").iterdir()} == {"job.json", "summary.json"}
+
+
+def test_what_began_without_resume_says_so(tmp_path):
+    config = LabelConfig(images=str(tmp_path), output=str(tmp_path / "labels"))
+    assert run_label(config) == {"images": 1, "resumed": False}
