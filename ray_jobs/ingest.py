@@ -9,34 +9,21 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer import storage
-from fer.data import copies, dataset
-from fer.data.emotions import FER2013_CLASSES, SPLITS, ClassList
+from fer.data import checks, dataset, parsed
+from fer.data.emotions import FER2013_CLASSES, ClassList
 from fer.data.ferplus import Votes, read_votes
-from fer.data.kinds import commonest, describe_ignored, ending
-from fer.data.numbering import misfit_with_fer2013
-from fer.data.parsing import (
-    FORMATS,
-    NUM_PIXELS,
-    SPLIT_SOURCES,
-    Example,
-    Ignored,
-    Outcome,
-    Reject,
-    Rules,
-    parse_item,
-)
+from fer.data.kinds import commonest, describe_ignored
+from fer.data.parsing import Outcome, Reject, Rules, parse_item
 from fer.data.sources import SourceItem, check_source
-from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally, RejectGroup
+from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally
 from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
@@ -53,26 +40,6 @@ OUTPUT = OutputSpec(
 
 ORIGINS = ("formats", "numbers_as", "split_from", "copies_dropped", "copies_of_train")
 """Entries of the summary that the RESULT line repeats: what was made of the sources."""
-
-PARSED_SCHEMA = pa.schema(
-    [
-        ("pixels", pa.binary(NUM_PIXELS)),
-        ("label", pa.int8()),
-        ("split", pa.string()),
-        ("split_from", pa.string()),
-        ("source", pa.string()),
-        ("sha256", pa.binary(32)),
-        ("row", pa.int64()),
-        ("has_usage", pa.bool_()),
-        ("format", pa.string()),
-        ("number", pa.int16()),
-        ("unclear_name", pa.string()),
-        ("votes", pa.list_(pa.int8(), dataset.NUM_VOTES)),
-        ("code", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
-"""Examples have pixels, rejects have a reason, and ignored files have neither."""
 
 
 def run(config: IngestConfig) -> dict[str, Any]:
@@ -99,7 +66,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
         output.begin()
         with session.unwrap_errors():
             tally = _ingest(config, rules, votes)
-        _check_tally(tally, config, rules, votes)
+        _check(tally, config, rules, votes)
         num_dropped = _drop_redundant_rows(tally, config.output)
         summary = _finish(tally, config, rules, num_dropped, output)
     _say_copies(summary)
@@ -150,11 +117,7 @@ def _ingest_files(
     """Read, parse and write as one stream; yield the tally of each file."""
     counted = stages.read_sources(config.source, all_files=config.all_files).map_batches(
         parse_and_write,
-        fn_kwargs={
-            "rules": rules,
-            "votes": votes,
-            "output": config.output,
-        },
+        fn_kwargs={"rules": rules, "votes": votes, "output": config.output},
         batch_format="pyarrow",
         batch_size=None,
     )
@@ -175,23 +138,18 @@ def parse_and_write(
     Yields:
         The tally of each file.
     """
-    parsed = parse(items, rules, votes)
+    rows = parse(items, rules, votes)
     schema = dataset.example_schema(rules.classes.names, with_votes=bool(votes))
-    for start in range(0, len(parsed), dataset.ROWS_PER_FILE):
-        rows = parsed.slice(start, dataset.ROWS_PER_FILE)
-        yield write(rows, output, schema)
+    for start in range(0, len(rows), dataset.ROWS_PER_FILE):
+        yield write(rows.slice(start, dataset.ROWS_PER_FILE), output, schema)
 
 
 def parse(table: pa.Table, rules: Rules, votes: Votes | None) -> pa.Table:
-    """Parse a table of ``stages.ITEM_SCHEMA`` into one of ``PARSED_SCHEMA``."""
-    by_kind: dict[type, list[Outcome]] = {Example: [], Reject: [], Ignored: []}
+    """Parse a table of ``stages.ITEM_SCHEMA`` into one of ``parsed.PARSED_SCHEMA``."""
     parse_all = _parse_isolated if isolation.is_poison_suspect() else parse_item
-    for row in table.to_pylist():
-        for outcome in parse_all(SourceItem(**row), rules):
-            by_kind[type(outcome)].append(outcome)
-    tables = [_to_table(outcomes) for outcomes in by_kind.values() if outcomes]
-    parsed = pa.concat_tables(tables)
-    return _join_votes(parsed, votes) if votes else parsed
+    items = (SourceItem(**row) for row in table.to_pylist())
+    outcomes = itertools.chain.from_iterable(parse_all(item, rules) for item in items)
+    return parsed.to_table(outcomes, votes)
 
 
 def _parse_isolated(item: SourceItem, rules: Rules) -> list[Outcome]:
@@ -206,190 +164,39 @@ def _parse_to_list(item: SourceItem, rules: Rules) -> list[Outcome]:
     return list(parse_item(item, rules))
 
 
-def _to_table(outcomes: list[Outcome]) -> pa.Table:
-    """Return outcomes of one kind as a table, with nulls in the columns of the other kinds."""
-    columns = dict(zip(outcomes[0]._fields, zip(*outcomes, strict=True), strict=True))
-    nulls = [None] * len(outcomes)
-    return pa.table({name: columns.get(name, nulls) for name in PARSED_SCHEMA.names}, PARSED_SCHEMA)
-
-
-def _join_votes(parsed: pa.Table, votes: Votes) -> pa.Table:
-    columns = (parsed[name].to_pylist() for name in ("source", "row", "split", "split_from"))
-    joined = [
-        None if split is None else _votes_of(votes, source, row, split, split_from)
-        for source, row, split, split_from in zip(*columns, strict=True)
-    ]
-    field = PARSED_SCHEMA.field("votes")
-    index = PARSED_SCHEMA.get_field_index("votes")
-    return parsed.set_column(index, field, pa.array(joined, field.type))
-
-
-def _votes_of(votes: Votes, source: str, row: int, split: str, split_from: str) -> np.ndarray:
-    if not row or split_from != "usage":
-        raise InputError(
-            f"--votes belong to the rows of FER2013's CSV file, but {source} is not one."
-        )
-    return votes.for_row(row, split)
-
-
-def write(parsed: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndarray]:
-    """Write parsed rows: a table of ``PARSED_SCHEMA`` to at most two files, and their tally.
+def write(rows: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndarray]:
+    """Write a table of ``parsed.PARSED_SCHEMA`` to at most two files, and return their tally.
 
     Args:
-        parsed: The rows.
+        rows: The rows.
         output: Location of the dataset.
         schema: Of its examples.
     """
-    examples = parsed.filter(pc.is_valid(parsed["pixels"])).combine_chunks()
-    rejects = parsed.filter(pc.is_valid(parsed["reason"])).select(dataset.REJECT_COLUMNS)
-    tally = _count(examples, rejects)
-    tally.numbers = _numbers_by_format(parsed)
-    tally.last_row = pc.max(parsed["row"]).as_py() or 0
-    is_ignored = pc.and_(pc.is_null(parsed["pixels"]), pc.is_null(parsed["reason"]))
-    tally.ignored = Counter(map(ending, parsed["source"].filter(is_ignored).to_pylist()))
+    examples, rejects = parsed.examples_of(rows), parsed.rejects_of(rows)
+    tally = parsed.count(rows)
     if len(examples):
-        table = _to_examples(examples, schema)
-        encoding = dataset.PIXEL_ENCODING
-        name = parquet.write_keyed_table(output, "examples", table, key="source", **encoding)
+        name = _write_examples(output, parsed.to_dataset(examples, schema))
         tally.files.add(name)
-        tally.file_sizes[name] = len(table)
+        tally.file_sizes[name] = len(examples)
     if len(rejects):
         tally.files.add(parquet.write_keyed_table(output, "rejects", rejects, key="source"))
     return stages.tally_batch(tally)
 
 
-def _to_examples(parsed: pa.Table, schema: pa.Schema) -> pa.Table:
-    images = pa.FixedSizeListArray.from_arrays(pa.array(_bytes_of(parsed["pixels"])), NUM_PIXELS)
-    hexes = pa.array([digest.hex() for digest in parsed["sha256"].to_pylist()])
-    columns = {"image": images, "sha256": hexes}
-    return pa.table(
-        [columns[name] if name in columns else parsed[name] for name in schema.names], schema=schema
-    )
+def _write_examples(output: str, table: pa.Table) -> str:
+    encoding = dataset.PIXEL_ENCODING
+    return parquet.write_keyed_table(output, "examples", table, key="source", **encoding)
 
 
-def _bytes_of(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a column of byte strings of one length, none of them null, as uint8 (N * length,)."""
-    size = column.type.byte_width
-    chunks = [
-        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * size :][: len(chunk) * size]
-        for chunk in column.chunks
-    ]
-    return np.concatenate(chunks) if chunks else np.empty(0, np.uint8)
-
-
-def _count(examples: pa.Table, rejects: pa.Table) -> DatasetTally:
-    digests = _bytes_of(examples["sha256"])
-    labels = examples["label"].to_numpy().astype(np.uint8)
-    tally = DatasetTally(
-        digests=bytearray(digests),
-        labels=bytearray(labels),
-        splits=_indexes(examples["split"], SPLITS),
-        split_sources=_indexes(examples["split_from"], SPLIT_SOURCES),
-        formats=_indexes(examples["format"], FORMATS),
-        is_numbered=bytearray(examples["number"].is_valid().to_numpy().astype(np.uint8)),
-        has_usage=bytearray(examples["has_usage"].to_numpy().astype(np.uint8)),
-        tables=bytearray(_tables_of(examples).tobytes()),
-        unclear_names={*examples["unclear_name"].drop_null().unique().to_pylist()},
-        samples=_choose_samples(examples, digests.view("V32"), labels),
-    )
-    for source, code, reason in zip(*(column.to_pylist() for column in rejects), strict=True):
-        tally.add_rejects(code, RejectGroup(1, source, reason))
-    return tally
-
-
-def _indexes(column: pa.ChunkedArray, names: Sequence[str]) -> bytearray:
-    indexes = pc.index_in(column, value_set=pa.array(names)).to_numpy()
-    return bytearray(indexes.astype(np.uint8))
-
-
-def _tables_of(examples: pa.Table) -> np.ndarray:
-    """Return the table of each example, as ``fer.data.copies`` identifies them."""
-    is_row = examples["row"].to_numpy() > 0
-    locations = [source.rpartition("#")[0] for source in examples["source"].to_pylist()]
-    ids = {location: copies.table_id(location) for location in set(locations)}
-    tables = np.array([ids[location] for location in locations], copies.TABLE_DTYPE)
-    return np.where(is_row, tables, 0).astype(copies.TABLE_DTYPE)
-
-
-def _numbers_by_format(parsed: pa.Table) -> dict[str, set[int]]:
-    """Return the numbers that stand for classes, of examples and of rejects alike."""
-    numbered = parsed.filter(pc.is_valid(parsed["number"])).group_by(["format", "number"])
-    numbers: dict[str, set[int]] = {}
-    for row in numbered.aggregate([]).to_pylist():
-        numbers.setdefault(row["format"], set()).add(row["number"])
-    return numbers
-
-
-def _choose_samples(
-    examples: pa.Table, digests: np.ndarray, labels: np.ndarray
-) -> dict[int, list[tuple[bytes, bytes]]]:
-    """Choose the examples of each label whose digests come first, however they were divided."""
-    samples = {}
-    for label in np.unique(labels).tolist():
-        rows = np.flatnonzero(labels == label)
-        chosen = examples.take(rows[np.argsort(digests[rows])][:SAMPLES_PER_CLASS])
-        columns = (chosen[name].to_pylist() for name in ("sha256", "pixels"))
-        samples[label] = list(zip(*columns, strict=True))
-    return samples
-
-
-def _check_tally(
-    tally: DatasetTally, config: IngestConfig, rules: Rules, votes: Votes | None
-) -> None:
-    _check_votes(tally, votes)
-    _check_numbers(tally, rules)
-    _check_splits(tally, config)
-    _check_rejects(tally, config)
+def _check(tally: DatasetTally, config: IngestConfig, rules: Rules, votes: Votes | None) -> None:
+    """Refuse what can't become a dataset without guesses, or lost too many examples."""
+    checks.check_votes(tally, votes)
+    checks.check_numbers(tally, rules.classes)
+    checks.check_splits(tally, rules.val_fraction)
+    checks.check_rejects(tally, config.max_reject_fraction, config.output)
     if not tally.num_examples:
         files = describe_ignored(tally.ignored, all_files=config.all_files) or "; check --source"
         raise JobError(f"No example was found in {', '.join(config.source)}{files}.")
-
-
-def _check_votes(tally: DatasetTally, votes: Votes | None) -> None:
-    if votes and tally.last_row != len(votes):
-        raise InputError(
-            f"--votes has {len(votes):,} rows and the CSV file has {tally.last_row:,}; give the "
-            "votes for the same rows."
-        )
-
-
-def _check_numbers(tally: DatasetTally, rules: Rules) -> None:
-    """Refuse numbered classes that would be taken for FER2013's and can't be."""
-    if rules.classes != FER2013_CLASSES:
-        return
-    tables = (tally.numbers.get(name, set()) for name in ("csv", "hugging_face"))
-    misfit = misfit_with_fer2013(tally.numbers.get("class_folders", set()), set().union(*tables))
-    if misfit:
-        raise InputError(misfit)
-
-
-def _check_splits(tally: DatasetTally, config: IngestConfig) -> None:
-    """Refuse to mix examples whose splits the sources seem to tell, and a second ``val``."""
-    if tally.unclear_names:
-        names = ", ".join(map(repr, sorted(tally.unclear_names)))
-        raise InputError(
-            f"{names} may name a split, but which one is unclear: rename it to train, val or test, "
-            "or give --split-from hash to mix all examples."
-        )
-    if config.val_fraction and tally.num_val:
-        raise InputError(
-            f"The sources have {tally.num_val:,} val examples of their own, which --val-fraction "
-            "would mix with train examples; leave --val-fraction out."
-        )
-
-
-def _check_rejects(tally: DatasetTally, config: IngestConfig) -> None:
-    total = tally.num_examples + tally.num_rejects
-    if tally.num_rejects <= config.max_reject_fraction * total:
-        return
-    by_count = tally.rejects_by_count()
-    kinds = ", ".join(f"{code.replace('_', ' ')} ({n.count:,})" for code, n in by_count[:3])
-    first = by_count[0][1]
-    raise JobError(
-        f"{tally.num_rejects:,} of {total:,} examples were rejected, more than "
-        f"--max-reject-fraction {config.max_reject_fraction:g} allows: {kinds}; for example, "
-        f"{first.source}: {first.reason.rstrip('.')}; see {config.output}/rejects."
-    )
 
 
 def _drop_redundant_rows(tally: DatasetTally, output: str) -> int:
@@ -405,13 +212,10 @@ def _drop_redundant_rows(tally: DatasetTally, output: str) -> int:
 
 
 def _rewrite(output: str, name: str, kept: np.ndarray) -> set[str]:
-    """Write some rows of a file of examples to a new file, and return its name."""
+    """Write some rows of a file of examples to a new file, and return its name, if any are left."""
     store, path = storage.filesystem(storage.join(output, name))
     table = pq.read_table(path, filesystem=store).filter(pa.array(kept))
-    if not len(table):
-        return set()
-    encoding = dataset.PIXEL_ENCODING
-    return {parquet.write_keyed_table(output, "examples", table, key="source", **encoding)}
+    return {_write_examples(output, table)} if len(table) else set()
 
 
 def _finish(
@@ -436,13 +240,13 @@ def _finish(
         "class_names": classes.names,
         "examples": tally.num_examples,
         "rejects": tally.num_rejects,
-        "rejects_by_reason": _describe_rejects(tally),
+        "rejects_by_reason": tally.describe_rejects(),
         "ignored_files": tally.ignored.total(),
         "ignored": commonest(tally.ignored),
         "counts": counts,
         "formats": tally.counts_by_format(),
         "label_from": tally.label_from(),
-        "numbers_as": _numbers_as(tally, classes),
+        "numbers_as": checks.numbers_as(tally, classes),
         "split_from": tally.split_from(),
         "duplicates": tally.duplicates(),
         "copies_of_train": tally.copies_of_train(),
@@ -454,20 +258,6 @@ def _finish(
     }
     output.commit(summary, pictures)
     return summary
-
-
-def _describe_rejects(tally: DatasetTally) -> dict[str, Any]:
-    return {
-        code: {"count": group.count, "example": {"source": group.source, "reason": group.reason}}
-        for code, group in tally.rejects_by_count()
-    }
-
-
-def _numbers_as(tally: DatasetTally, classes: ClassList) -> str | None:
-    """Return whose classes the numbers of the sources were taken for, if there were any."""
-    if "number" not in tally.label_from():
-        return None
-    return "FER2013" if classes == FER2013_CLASSES else "--classes"
 
 
 def _say_copies(summary: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -120,6 +121,16 @@ class DatasetTally:
     def rejects_by_count(self) -> list[tuple[str, RejectGroup]]:
         """Return the kinds of rejects and their groups, the largest group first."""
         return sorted(self.rejects.items(), key=lambda item: (-item[1].count, item[0]))
+
+    def describe_rejects(self) -> dict[str, dict[str, Any]]:
+        """Return the number of rejects and an example by code, the largest group first."""
+        return {
+            code: {
+                "count": group.count,
+                "example": {"source": group.source, "reason": group.reason},
+            }
+            for code, group in self.rejects_by_count()
+        }
 
     def keep(self, kept: np.ndarray) -> None:
         """Leave out of the columns of examples those that are not in the mask, bool (N,)."""

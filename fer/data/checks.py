@@ -1,0 +1,85 @@
+"""Checks of what was read: whether it can become a dataset without guesses."""
+
+from fer.data.emotions import FER2013_CLASSES, ClassList
+from fer.data.ferplus import Votes
+from fer.data.numbering import misfit_with_fer2013
+from fer.data.tally import DatasetTally
+from fer.errors import InputError, JobError
+
+
+def check_votes(tally: DatasetTally, votes: Votes | None) -> None:
+    """Refuse votes of another number of rows.
+
+    Raises:
+        InputError: The CSV file has fewer or more rows.
+    """
+    if votes and tally.last_row != len(votes):
+        raise InputError(
+            f"--votes has {len(votes):,} rows and the CSV file has {tally.last_row:,}; give the "
+            "votes for the same rows."
+        )
+
+
+def check_numbers(tally: DatasetTally, classes: ClassList) -> None:
+    """Refuse numbered classes that would be taken for FER2013's and can't be.
+
+    Raises:
+        InputError: The numbers are not FER2013's.
+    """
+    if classes != FER2013_CLASSES:
+        return
+    tables = (tally.numbers.get(name, set()) for name in ("csv", "hugging_face"))
+    misfit = misfit_with_fer2013(tally.numbers.get("class_folders", set()), set().union(*tables))
+    if misfit:
+        raise InputError(misfit)
+
+
+def check_splits(tally: DatasetTally, val_fraction: float) -> None:
+    """Refuse to mix examples whose splits the sources seem to tell.
+
+    Raises:
+        InputError: A name may mean a split, or ``val`` is to be taken out of ``train`` although
+            there is one.
+    """
+    if tally.unclear_names:
+        names = ", ".join(map(repr, sorted(tally.unclear_names)))
+        raise InputError(
+            f"{names} may name a split, but which one is unclear: rename it to train, val or test, "
+            "or give --split-from hash to mix all examples."
+        )
+    if val_fraction and tally.num_val:
+        raise InputError(
+            f"The sources have {tally.num_val:,} val examples of their own, which --val-fraction "
+            "would mix with train examples; leave --val-fraction out."
+        )
+
+
+def check_rejects(tally: DatasetTally, max_fraction: float, output: str) -> None:
+    """Refuse a dataset that lacks too many examples.
+
+    Args:
+        tally: What was read.
+        max_fraction: Largest fraction of rejects, from 0 to 1.
+        output: Location of the dataset, which holds the rejects.
+
+    Raises:
+        JobError: More were rejected.
+    """
+    total = tally.num_examples + tally.num_rejects
+    if tally.num_rejects <= max_fraction * total:
+        return
+    by_count = tally.rejects_by_count()
+    kinds = ", ".join(f"{code.replace('_', ' ')} ({n.count:,})" for code, n in by_count[:3])
+    first = by_count[0][1]
+    raise JobError(
+        f"{tally.num_rejects:,} of {total:,} examples were rejected, more than "
+        f"--max-reject-fraction {max_fraction:g} allows: {kinds}; for example, "
+        f"{first.source}: {first.reason.rstrip('.')}; see {output}/rejects."
+    )
+
+
+def numbers_as(tally: DatasetTally, classes: ClassList) -> str | None:
+    """Return whose classes the numbers of the sources were taken for, if there were any."""
+    if "number" not in tally.label_from():
+        return None
+    return "FER2013" if classes == FER2013_CLASSES else "--classes"
