@@ -62,7 +62,7 @@ class Labeler:
         Args:
             image: The columns of ``LABEL_SCHEMA`` that describe the image, and ``faces``: a list of
                 dictionaries with ``box`` and ``detection_score``, or None if the image could not be
-                read.
+                read. Every row gets its ``error``, which may say what an image that was used lacks.
             probs: The C class probabilities of each face.
         """
         faces = image["faces"]

@@ -13,7 +13,14 @@ from fer.labels.schema import BOX_FIELDS, Labeler
 from fer.models.predictor import Predictor
 from fer.serving.schemas import DetectorName, ImageResult, PredictResponse, build_image_result
 from fer.serving.uploads import Upload
-from fer.vision.decode import IMAGE_SIZE, ImageError, decode_image, decode_photo
+from fer.vision.decode import (
+    IMAGE_SIZE,
+    DecodedImage,
+    ImageError,
+    Photo,
+    decode_image,
+    decode_photo,
+)
 from fer.vision.detector import FaceDetector, detector_id
 
 Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
@@ -41,6 +48,7 @@ class InferenceService:
         *,
         classify: Classify | None = None,
         min_face_size: float = 16.0,
+        any_orientation: bool = False,
         min_confidence: float = 0.0,
     ) -> None:
         """Start the threads and run the network once, so that the first request is not slower.
@@ -51,12 +59,14 @@ class InferenceService:
             classify: Classifies the crops of several requests together. By default the crops of
                 each request are classified on their own.
             min_face_size: Smallest width of a detected face, in pixels of the photograph.
+            any_orientation: Whether photographs are searched turned, too.
             min_confidence: Faces with a lower confidence, in [0, 1], get no emotion.
         """
         self.predictor = predictor
         self.detector: DetectorName = "none" if weights is None else "yunet"
         self._classify = classify or self.classify
         self._weights, self._min_face_size = weights, min_face_size
+        self._any_orientation = any_orientation
         self._min_confidence = min_confidence
         # One thread detects faces, because decoding an image already keeps a core busy.
         self._detection_thread = ThreadPoolExecutor(1, "detection")
@@ -136,8 +146,7 @@ class InferenceService:
     def _decode(self, upload: Upload) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Take an image as one face."""
         image = decode_image(upload.data)
-        size = {"width": image.width, "height": image.height}
-        return {"name": upload.name, **size, "faces": [{}]}, [image.pixels]
+        return _describe(upload, image, [{}]), [image.pixels]
 
     def _detect(self, upload: Upload) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Detect the faces in a photograph."""
@@ -150,13 +159,22 @@ class InferenceService:
             }
             for face in detections
         ]
-        size = {"width": photo.width, "height": photo.height}
-        return {"name": upload.name, **size, "faces": faces}, [face.crop for face in detections]
+        return _describe(upload, photo, faces), [face.crop for face in detections]
 
     def _face_detector(self) -> FaceDetector:
         """Return this thread's detector; YuNet holds the size of the image that it works on."""
         if not hasattr(self._thread_local, "detector"):
             assert self._weights is not None
-            self._thread_local.detector = FaceDetector(self._weights, self._min_face_size)
+            self._thread_local.detector = FaceDetector(
+                self._weights, self._min_face_size, any_orientation=self._any_orientation
+            )
         detector: FaceDetector = self._thread_local.detector
         return detector
+
+
+def _describe(
+    upload: Upload, image: DecodedImage | Photo, faces: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what ``build_image_result`` takes: an image and its faces."""
+    size = {"width": image.width, "height": image.height}
+    return {"name": upload.name, **size, "error": image.note, "faces": faces}

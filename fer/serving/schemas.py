@@ -39,7 +39,9 @@ class ImageResult(BaseModel):
     width: Annotated[int | None, Field(description="of the upright image, in pixels")] = None
     height: int | None = None
     status: Annotated[str, Field(json_schema_extra={"enum": [*STATUSES]})]
-    error: str | None = None
+    error: Annotated[
+        str | None, Field(description="why there is no prediction, or what the used file lacks")
+    ] = None
     faces: list[FaceResult] = []
 
 
@@ -64,8 +66,9 @@ def build_image_result(
 
     Args:
         labeler: Turns probabilities into emotions.
-        image: The ``name``, ``width`` and ``height`` of the image, and its ``faces``: a list of
-            dictionaries with ``box`` and ``detection_score``.
+        image: The ``name``, ``width`` and ``height`` of the image, its ``error``, which says what
+            the file lacks, and its ``faces``: a list of dictionaries with ``box`` and
+            ``detection_score``.
         probs: The C class probabilities of each face.
     """
     rows = labeler.rows({"faces": image["faces"]}, probs)
@@ -78,6 +81,7 @@ def build_image_result(
         width=image["width"],
         height=image["height"],
         status=status,
+        error=image["error"],
         faces=faces,
     )
 

@@ -13,6 +13,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 FORM, JSON = "multipart/form-data", "application/json"
 
+_TO_STANDARD, _WHITESPACE = bytes.maketrans(b"-_", b"+/"), b" \t\r\n"
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -47,7 +49,7 @@ class Upload:
 class EncodedImage(BaseModel):
     """An image in JSON."""
 
-    data: str = Field(description="the file in base64")
+    data: str = Field(description="the file in base64, or a data URL with it")
     name: str = "image"
 
 
@@ -133,9 +135,24 @@ def describe_first_error(errors: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _decode_base64(image: EncodedImage) -> Upload:
-    text = image.data.encode("utf-8", "replace")
+    """Decode base64 as browsers, MIME and JSON web tokens write it.
+
+    That is as a data URL (RFC 2397), in lines (RFC 2045, 6.8), and with the alphabet that is safe
+    in URLs, in which padding may be left out (RFC 4648, 5).
+    """
+    text = image.data
+    if text[:5].lower() == "data:":
+        header, comma, text = text.partition(",")
+        if not comma or not header.lower().endswith(";base64"):
+            reason = "a data URL must start like data:image/jpeg;base64, to be decoded"
+            return Upload(image.name, error=f"The data is not valid base64: {reason}.")
+    encoded = text.encode("utf-8", "replace").translate(_TO_STANDARD, _WHITESPACE)
+    if not encoded.endswith(b"="):
+        encoded += b"=" * (-len(encoded) % 4)
     try:
-        return Upload(image.name, base64.b64decode(text, validate=True))
+        if len(encoded) % 4:
+            raise binascii.Error("Incorrect padding")
+        return Upload(image.name, base64.b64decode(encoded, validate=True))
     except binascii.Error as error:
         return Upload(image.name, error=f"The data is not valid base64: {error}.")
 

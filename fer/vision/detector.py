@@ -10,7 +10,7 @@ import numpy as np
 import pooch
 
 from fer import storage
-from fer.errors import InputError
+from fer.errors import InputError, first_line
 from fer.vision.decode import IMAGE_SIZE, ImageError, Photo
 from fer.vision.faces import Face, align
 
@@ -82,7 +82,7 @@ class FaceDetector:
         try:
             return self._detect_faces(photo)
         except cv2.error as error:
-            reason = str(error).splitlines()[0][:200]
+            reason = first_line(error)[:200]
             raise ImageError("unreadable", f"Face detection failed: {reason}.") from error
 
     def _detect_faces(self, photo: Photo) -> list[Face]:

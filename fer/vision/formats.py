@@ -6,6 +6,8 @@ import re
 import pillow_heif
 from PIL import Image
 
+from fer.errors import first_line
+
 pillow_heif.register_heif_opener()
 Image.init()
 
@@ -63,5 +65,5 @@ def _damage(data: bytes) -> str | None:
         try:
             factory(io.BytesIO(data), "")
         except Exception as error:
-            return f"the {name} file is damaged ({str(error).splitlines()[0][:200]})"
+            return f"the {name} file is damaged ({first_line(error)[:200]})"
     return None

@@ -2,7 +2,7 @@
 
 import re
 
-_NEEDED = re.compile(rb"VP8X|VP8L|VP8 |ALPH|ANIM|ANMF|EXIF")
+_NEEDED = re.compile(rb"VP8X|VP8L|VP8 |ALPH|ANIM|ANMF|EXIF")  # codespell:ignore
 """Chunks of pixels, and EXIF, which says how the image is turned."""
 
 _VP8X_SIZE = (10).to_bytes(4, "little")

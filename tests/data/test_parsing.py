@@ -1,8 +1,10 @@
+import io
 import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from fer.data.annotations import read_labeled_items
 from fer.data.emotions import ClassList
@@ -161,3 +163,15 @@ def test_every_kind_of_source_item_has_a_code(tmp_path):
         archive.writestr("happy/x.png", b"x")
     codes = [reject.code for reject in outcomes(tmp_path / "x.zip")]
     assert codes == ["nested_archive", "unsafe_path", "unreadable"]
+
+
+def test_a_jpeg_that_lacks_only_its_end_is_an_example(tmp_path, faces):
+    buffer = io.BytesIO()
+    Image.fromarray(faces[0][0]).save(buffer, "JPEG")
+    (tmp_path / "happy").mkdir()
+    for name, data in (("whole", buffer.getvalue()), ("cut", buffer.getvalue()[:-2])):
+        (tmp_path / "happy" / f"{name}.jpg").write_bytes(data)
+    (tmp_path / "happy" / "half.jpg").write_bytes(buffer.getvalue()[:-300])
+    cut, half, whole = outcomes(tmp_path)
+    assert (cut.pixels, cut.label) == (whole.pixels, whole.label)
+    assert "the JPEG file ends early, and " in half.reason

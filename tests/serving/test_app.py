@@ -177,6 +177,79 @@ def test_invalid_base64_is_an_error_of_its_image(client, crop):
     assert results[0]["error"].startswith("The data is not valid base64: ")
 
 
+def forms_of_base64(content):
+    text = base64.b64encode(content).decode()
+    safe = base64.urlsafe_b64encode(content).decode()
+    return {
+        "data URL": f"data:image/png;base64,{text}",
+        "data URL without a type": f"DATA:;base64,{text}",
+        "76 columns": base64.encodebytes(content).decode(),
+        "lines of Windows": base64.encodebytes(content).decode().replace("\n", "\r\n"),
+        "safe in URLs": safe,
+        "without padding": safe.rstrip("="),
+        "all": f"data:image/png;base64,\n{safe[:76]}\n{safe[76:].rstrip('=')}\n",
+    }
+
+
+@pytest.mark.parametrize("extra", [b"", b"\xfb", b"\xff\xfe"])
+def test_base64_is_accepted_as_others_write_it(client, crop, extra):
+    # What follows an image's end is ignored, and makes for other letters and padding.
+    forms = forms_of_base64(crop + extra)
+    body = {"images": [{"name": name, "data": text} for name, text in forms.items()]}
+    results = client.post("/v1/predict", json=body).json()["results"]
+    assert [result["name"] for result in results if result["status"] != "ok"] == []
+    assert [result["faces"] for result in results] == [results[0]["faces"]] * len(forms)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a", "number of data characters"),
+        ("aaaa=", "Incorrect padding"),
+        ("aa==aa==", "Excess data after padding"),
+        ("aaaa*aaa", "Only base64 data is allowed"),
+        ("é", "Only base64 data is allowed"),
+        ("data:image/png,abc", "a data URL must start like data:image/jpeg;base64, to be decoded"),
+        ("data:image/png;base64", "a data URL must start like data:image/jpeg;base64, to be"),
+    ],
+)
+def test_other_text_than_base64_is_refused_in_one_sentence(client, text, reason):
+    body = {"images": [{"name": "a", "data": text}]}
+    (result,) = client.post("/v1/predict", json=body).json()["results"]
+    assert result["status"] == "unreadable"
+    assert result["error"].startswith("The data is not valid base64: ")
+    assert reason in result["error"]
+    assert result["error"].count(".") == 1
+
+
+@pytest.mark.parametrize("detector", ["yunet", "none"])
+def test_what_a_file_lacks_is_said_beside_its_faces(serve, crowd, detector):
+    client = serve(weights=crowd.weights)
+    params = {"detector": detector}
+    (whole,) = client.post("/v1/predict", params=params, content=crowd.file).json()["results"]
+    cut = crowd.file[: crowd.file.rindex(b"\xff\xd9")]
+    (result,) = client.post("/v1/predict", params=params, content=cut).json()["results"]
+    assert whole["error"] is None
+    assert result.pop("error") == "The JPEG file ends early, but all its pixels are there."
+    assert result == {name: value for name, value in whole.items() if name != "error"}
+
+
+def test_faces_are_found_in_any_orientation(serve, crowd):
+    with Image.open(io.BytesIO(crowd.file)) as image:
+        sideways = image.transpose(Image.Transpose.ROTATE_90)
+    buffer = io.BytesIO()
+    sideways.save(buffer, "PNG")
+    client = serve(weights=crowd.weights, any_orientation=True)
+    (result,) = client.post("/v1/predict", content=buffer.getvalue()).json()["results"]
+    (upright,) = client.post("/v1/predict", content=crowd.file).json()["results"]
+    assert len(result["faces"]) == len(upright["faces"]) == 3
+    # What was on the right is on top.
+    tops = sorted(face["box"]["y"] for face in result["faces"])
+    boxes = [face["box"] for face in upright["faces"]]
+    rights = sorted(image.width - box["x"] - box["width"] for box in boxes)
+    assert tops == pytest.approx(rights, abs=4)
+
+
 def test_too_many_images_are_refused(serve, crop):
     client = serve(Limits(max_images=2))
     assert client.post("/v1/predict", files=form(crop, crop)).status_code == 200

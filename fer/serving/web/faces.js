@@ -14,10 +14,19 @@ export function wholePercents(shares) {
   return percents;
 }
 
-/** Summarize a result in one sentence. */
+/** Return whether an image could not be used; an image that was used may have an error, too. */
+export function hasFailed(result) {
+  return result.faces.length === 0 && result.status !== "no_face";
+}
+
+/** Summarize a result in one sentence, and another one if the file lacks something. */
 export function summarize(result) {
+  if (hasFailed(result)) return result.error;
+  return [countFaces(result), result.error].filter(Boolean).join(" ");
+}
+
+function countFaces(result) {
   if (result.status === "no_face") return "No face was detected.";
-  if (result.error) return result.error;
   const names = result.faces.map((face) => face.emotion ?? "uncertain");
   if (names.length === 1) return `One face: ${names[0]} ${Math.round(100 * result.faces[0].confidence)} %.`;
   const counts = [...new Set(names)].map((name) => [names.filter((other) => other === name).length, name]);

@@ -1,7 +1,7 @@
 // The gallery: images that were selected, dropped or pasted, each with its result or error.
 
 import { RequestError, RetryableError, predict } from "./api.js";
-import { cloneTemplate, showFaces, summarize } from "./faces.js";
+import { cloneTemplate, hasFailed, showFaces, summarize } from "./faces.js";
 import { drawBoxes, drawCrop, faceAt } from "./overlay.js";
 
 const MAX_CONCURRENT = 2;
@@ -143,9 +143,8 @@ class GalleryImage {
 
   async showResult(result) {
     this.result = result;
-    const hasFailed = result.status !== "no_face" && result.error;
-    const sentence = this.showMessage(summarize(result), hasFailed ? "error" : "");
-    if (hasFailed) return sentence;
+    const sentence = this.showMessage(summarize(result), hasFailed(result) ? "error" : "");
+    if (hasFailed(result)) return sentence;
     this.article.querySelector(".size").textContent = `${result.width} × ${result.height}`;
     if (result.status === "no_face") this.offerRetry(TAKE_AS_ONE_FACE, "none");
     showFaces(this.faces, result);
@@ -158,7 +157,7 @@ class GalleryImage {
     this.image.alt = `${this.file.name}. ${sentence}`;
     this.stage.classList.toggle("has-faces", result.faces.length > 1);
     const isShown = await this.preview;
-    const sentences = [result.faces.length === 1 ? "" : sentence, isShown ? "" : NO_PREVIEW];
+    const sentences = [result.faces.length === 1 ? result.error ?? "" : sentence, isShown ? "" : NO_PREVIEW];
     this.message.textContent = sentences.join(" ").trim();
     result.faces.forEach((face, index) => {
       const card = this.faces.children[index];
