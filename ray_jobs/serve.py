@@ -241,6 +241,7 @@ class Replica:
             weights,
             classify=self._classify,
             min_face_size=self._config.min_face_size,
+            any_orientation=self._config.any_orientation,
             min_confidence=self._config.min_confidence,
         )
 
