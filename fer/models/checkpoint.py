@@ -290,6 +290,14 @@ def _read_json(location: str) -> dict[str, Any]:
         raise InputError(
             f"{location}/{CONFIG} is not the configuration of a checkpoint; expected a JSON object."
         )
+    version = content.get("schema_version", SCHEMA_VERSION)
+    # Before anything else: what a later version added would look like a mistake.
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"{location} was written by a later version of fer-on-ray (its schema_version is "
+            f"{version}, and this version reads {SCHEMA_VERSION}); install the version that wrote "
+            "it, or a later one."
+        )
     return content
 
 

@@ -55,7 +55,9 @@ def test_temperature_divides_the_logits(tmp_path, save_network, faces):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"schema_version": 99}, "99"),
+        ({"schema_version": 2, "shears": 1}, "later version .* is 2, and this version reads 1"),
+        ({"schema_version": 2, "architecture": None}, "install the version that wrote it, or a"),
+        ({"schema_version": 0}, "has the schema_version 0; this version supports 1"),
         ({"preprocessing": "none"}, "none"),
         ({"image_size": 224}, "224"),
         ({"architecture": {"name": "wide", "arguments": {}}}, "wide"),

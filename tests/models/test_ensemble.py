@@ -59,7 +59,7 @@ def test_exponential_weights_are_equal_if_they_do_not_help(labels):
         {"members": []},
         {"members": [".", "0"]},
         {"members": ["../0", "0"]},
-        {"schema_version": 2},
+        {"schema_version": 0},
     ],
 )
 def test_rejects_invalid_ensembles(tmp_path, save_network, wrong):
@@ -69,6 +69,14 @@ def test_rejects_invalid_ensembles(tmp_path, save_network, wrong):
     with pytest.raises(
         InputError, match=r"config\.json is not the configuration of an ensemble; expected"
     ):
+        load_checkpoint(str(tmp_path))
+
+
+def test_rejects_an_ensemble_of_a_later_version(tmp_path, save_network):
+    save_network(tmp_path / "0")
+    config = {"schema_version": 2, "members": {"0": {"share": 1}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="was written by a later version of fer-on-ray"):
         load_checkpoint(str(tmp_path))
 
 
