@@ -29,7 +29,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
-from fer.errors import InputError, JobError
+from fer.errors import InputError, JobError, last_line
 from fer.models.checkpoint import load_checkpoint
 from fer.models.predictor import Predictor
 from fer.serving.app import build_api
@@ -37,7 +37,7 @@ from fer.serving.inference import InferenceService
 from fer.serving.middleware import TOKEN_VARIABLE
 from fer.serving.uploads import Limits
 from fer.vision.detector import FaceDetector, load_detector_weights
-from ray_jobs.cluster import session
+from ray_jobs.cluster import internals, session
 from ray_jobs.config import ServeConfig
 from ray_jobs.pipeline import locations
 
@@ -112,6 +112,7 @@ def _serve(config: ServeConfig, application: Application) -> None:
         serve.delete(APPLICATION)
         # Others may have added their applications on a shared cluster.
         if not serve.status().applications:
+            internals.silence_pushed_errors()
             serve.shutdown()
 
 
@@ -119,8 +120,7 @@ def _deploy(application: Application) -> None:
     try:
         serve.run(application, name=APPLICATION, logging_config={"enable_access_log": False})
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise JobError(f"No replica could start: {reason}") from error
+        raise JobError(f"No replica could start: {last_line(error)}.") from error
 
 
 def app(arguments: dict[str, Any]) -> Application:

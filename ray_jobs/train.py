@@ -29,7 +29,7 @@ from ray.util.queue import Queue
 
 from fer import storage
 from fer.data.dataset import Dataset, open_dataset
-from fer.errors import InputError, JobError
+from fer.errors import InputError, JobError, last_line
 from fer.models import checkpoint
 from fer.models.layers import Layers
 from fer.training.history import from_json_lines
@@ -169,14 +169,14 @@ def _train(config: TrainConfig, inputs: _Inputs, output: Reservation) -> dict[st
     reading_cpus = streaming.READ_CPUS if is_streamed(config, inputs.data) else 0
     scaling = place_workers(config, reading_cpus)
     output.begin()
-    with _explained_failures(), _mlflow_run(config) as callbacks:
-        result = _fit(config, inputs, scaling, callbacks)
+    with _explained_failures(), _mlflow_run(config) as trackers:
+        result = _fit(config, inputs, scaling, trackers)
         _finish(config, result)
     return _result(output)
 
 
 def _fit(
-    config: TrainConfig, inputs: _Inputs, scaling: ScalingConfig, callbacks: list[UserCallback]
+    config: TrainConfig, inputs: _Inputs, scaling: ScalingConfig, trackers: list[MlflowCallback]
 ) -> Result:
     """Run Ray Train until every epoch is done, through lost workers and nodes."""
     total = _num_steps(config, inputs.data, config.num_epochs)
@@ -185,6 +185,10 @@ def _fit(
         _keyboard_interrupts(),
         progress_from_workers(f"Training {config.model}", "steps", total, begun) as queue,
     ):
+        callbacks = [
+            _LostWorkersCallback(queue),
+            *(tracker.reporting_to(queue) for tracker in trackers),
+        ]
         trainer = TorchTrainer(
             train_loop_per_worker,
             train_loop_config={
@@ -195,7 +199,7 @@ def _fit(
             scaling_config=scaling,
             datasets=_streams(config, inputs.data),
             dataset_config=streaming.data_config(),
-            run_config=_run_config(config, [*callbacks, _LostWorkersCallback(queue)]),
+            run_config=_run_config(config, callbacks),
         )
         return trainer.fit()
 
@@ -256,8 +260,8 @@ class _LostWorkersCallback(UserCallback):  # type: ignore[misc]
 
 
 @contextmanager
-def _mlflow_run(config: TrainConfig) -> Iterator[list[UserCallback]]:
-    """Yield the callbacks that follow the training, and tell MLflow how it ended."""
+def _mlflow_run(config: TrainConfig) -> Iterator[list[MlflowCallback]]:
+    """Yield what tracks the training, and tell MLflow how it ended."""
     if config.mlflow_uri is None:
         yield []
         return
@@ -276,9 +280,8 @@ def _explained_failures() -> Iterator[None]:
         with session.unwrap_errors():
             yield
     except (TrainingFailedError, RayError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1].rstrip(".")
         raise JobError(
-            f"Training failed: {reason}; fix the cause and continue with --resume."
+            f"Training failed: {last_line(error)}; fix the cause and continue with --resume."
         ) from error
 
 

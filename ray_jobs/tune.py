@@ -24,7 +24,7 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from fer import storage
 from fer.data.dataset import Dataset, open_dataset
-from fer.errors import InputError, JobError
+from fer.errors import InputError, JobError, last_line
 from fer.models import checkpoint
 from fer.reports import trials
 from fer.reports.study import study_report
@@ -297,8 +297,7 @@ def _finish(
     """Copy the best trial's checkpoint, and write the table and the page, ``report.json`` last."""
     scored = [(trial, result) for result in results if (trial := _read_trial(result))]
     if not scored:
-        reasons = (str(error).splitlines()[-1] for error in results.errors)
-        reason = next(reasons, "every loss became non-finite").rstrip(".")
+        reason = next(map(last_line, results.errors), "every loss became non-finite")
         raise JobError(f"No trial finished an epoch: {reason}.")
     best = _copy_best(config, scored)
     study = trials.Study(

@@ -87,3 +87,4 @@ def test_rejects_an_address_for_submitted_jobs(monkeypatch, capsys, tmp_path, ad
     assert main(["demo", "--output", str(tmp_path / "demo"), "--num-faces", "100"]) == 2
     error = capsys.readouterr().err
     assert f"RAY_ADDRESS must be a node's HOST:PORT, such as HOST:6379, but is {address}" in error
+    assert "http:// address of a dashboard with ray job submit -- python -m ray_jobs" in error

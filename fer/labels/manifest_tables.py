@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from fer import storage
 from fer.data.tables import MAX_ROW_BYTES, is_csv
-from fer.errors import InputError
+from fer.errors import InputError, first_line
 
 BATCH_ROWS = 4096
 """Rows of a Parquet file that are in memory at the same time."""
@@ -245,7 +245,7 @@ def _explain_errors(file: str) -> Iterator[None]:
     except (pa.ArrowException, csv.Error) as error:
         if "UTF8" in str(error) and not file.lower().endswith(PARQUET_SUFFIX):
             raise _not_utf8(file) from error
-        message = str(error).splitlines()[0][:200].rstrip(".")
+        message = first_line(error)[:200]
         raise InputError(
             f"{file} can't be read as a manifest: {message}; check its columns and quotes."
         ) from error

@@ -100,6 +100,18 @@ def autoscaling_state() -> Any:  # noqa: ANN401 - a protocol buffer without type
     return reply.autoscaling_state
 
 
+def silence_pushed_errors() -> None:
+    """Stop printing what the cluster pushes to this driver, for the rest of the process.
+
+    When a driver shuts Ray Serve down, a node pushes a line to it: that the call is retried since
+    the controller is gone. ``listen_error_messages`` prints each such message with this function,
+    and no setting turns it off.
+    """
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None
+
+
 def aws_node_provider() -> Any:  # noqa: ANN401 - a class without type stubs
     """Return the class by which Ray's autoscaler starts and stops EC2 instances.
 

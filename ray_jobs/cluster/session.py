@@ -2,18 +2,20 @@
 
 import logging
 import os
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import ray
 import ray.data
 from ray.data import ExecutionResources
 from ray.exceptions import RayError
 
-from fer.errors import InputError, JobError
-from ray_jobs.cluster import autoscaling, internals
+from fer.errors import InputError, JobError, last_line
+from ray_jobs.cluster import autoscaling, internals, stderr
 from ray_jobs.cluster.autoscaling import Bundle
 
 OBJECT_BYTES_PER_CPU = 128 * 2**20
@@ -25,6 +27,9 @@ the object store.
 
 NUM_READER_TASKS_AUTOSCALED = 16
 """Reader tasks that run at the same time on an autoscaled cluster, whose final size is unknown."""
+
+CONNECT_SECONDS = 10.0
+"""How long a cluster may take to answer before the job is refused."""
 
 TRAINING_MEMORY = {
     "env_vars": {
@@ -56,7 +61,8 @@ def connect(runtime_env: dict[str, Any] | None = None) -> None:
         runtime_env: Runtime environment of all processes of the job, if they share one.
 
     Raises:
-        InputError: ``RAY_ADDRESS`` is not the address of a node.
+        InputError: ``RAY_ADDRESS`` is not the address of a node, or no cluster answers there.
+        JobError: Ray does not start.
     """
     if not ray.is_initialized():
         _join(runtime_env)
@@ -81,17 +87,75 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
     for name, value in {**settings, **internals.PROCESS_SETTINGS}.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
-    if address and "://" in address:
+    if address and address not in ("auto", "local"):
+        _check_address(address)
+    try:
+        with stderr.filtered():
+            ray.init(
+                address=None if address else "local",
+                runtime_env=runtime_env,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:
+        # Ray raises plain exceptions, such as for a node that timed out during startup.
+        raise _explain_start(address, error) from error
+
+
+def _check_address(address: str) -> None:
+    """Check that a cluster answers at an address, which Ray would try for a quarter of an hour.
+
+    Raises:
+        InputError: It is not the address of a node, or no cluster answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
         raise InputError(
-            f"RAY_ADDRESS must be a node's HOST:PORT, such as HOST:6379, but is {address}. Submit "
-            "the job to that address with ray job submit -- python -m ray_jobs …, or unset "
-            "RAY_ADDRESS to run on this machine alone."
+            f"RAY_ADDRESS must be a node's HOST:PORT, such as HOST:6379, but is {address}; correct "
+            "it, submit the job to the http:// address of a dashboard with ray job submit -- "
+            "python -m ray_jobs …, or unset RAY_ADDRESS to run on this machine alone."
         )
-    ray.init(
-        address=None if address else "local",
-        runtime_env=runtime_env,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
+    reason = _find_refusal(host.strip("[]"), int(port))
+    if reason is not None:
+        raise InputError(
+            f"No Ray cluster answers at RAY_ADDRESS {address} ({reason}); start the cluster, "
+            "correct the address, or unset RAY_ADDRESS to run on this machine alone."
+        )
+
+
+def _find_refusal(host: str, port: int) -> str | None:
+    """Return why a node can't be reached; None if something there speaks gRPC, as Ray does."""
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    if os.environ.get("RAY_USE_TLS", "0") == "1":
+        # The handshake needs Ray's certificates.
+        return None
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            return "what listens there is not Ray"
+    return None
+
+
+def _explain_start(address: str | None, error: Exception) -> InputError | JobError:
+    """Return one sentence for an error of ``ray.init``."""
+    if address == "auto" and isinstance(error, ConnectionError):
+        return InputError(
+            "RAY_ADDRESS is auto, but no Ray cluster runs on this machine; start one with ray "
+            "start --head, or unset RAY_ADDRESS to start one for this job alone."
+        )
+    reason = last_line(error)
+    if address in (None, "", "local"):
+        return JobError(
+            f"Ray did not start on this machine: {reason}; check its memory and disks, and the "
+            "logs in session_latest/logs below RAY_TMPDIR, which is /tmp/ray by default."
+        )
+    return JobError(
+        f"The Ray cluster at {address} can't be joined: {reason}; check that its nodes run, with "
+        f"ray status --address {address}, and that this machine has the same version of Ray."
     )
 
 

@@ -117,7 +117,7 @@ def progress_from_workers(
     """Show the progress that workers put into the yielded queue.
 
     A worker puts pairs: the number of units done so far, or None if it does not know the number;
-    and a mapping of further details.
+    and a mapping of further details. It may also put a line of text, which is printed.
     """
     # The queue lives on this process's node: if it were lost with another node, workers would fail.
     this_node = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
@@ -138,12 +138,19 @@ def progress_from_workers(
 
 def _relay(queue: Queue, advance: Advance, initial: int, finished: threading.Event) -> None:
     last_done = initial
-    while not finished.is_set():
+    while True:
         try:
-            done, details = queue.get(timeout=0.5)
-            last_done = last_done if done is None else done
-            advance(last_done, **details)
+            message = queue.get(timeout=0.5)
         except Empty:
+            # Only now, since the last messages come just before the end.
+            if finished.is_set():
+                return
             continue
         except RayError:
             return
+        if isinstance(message, str):
+            print(message, file=sys.stderr, flush=True)
+            continue
+        done, details = message
+        last_done = last_done if done is None else done
+        advance(last_done, **details)

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray.train import Checkpoint, UserCallback
+from ray.util.queue import Queue
 
 from fer import storage
-from fer.errors import InputError
+from fer.errors import InputError, first_line
 from fer.training.history import from_json_lines
 from fer.training.run import METRICS
 from ray_jobs.config import TrainConfig
@@ -29,10 +30,16 @@ class MlflowCallback(UserCallback):  # type: ignore[misc]
     Attributes:
         uri: Tracking URI of MLflow.
         run_id: Id of the run in MLflow.
+        queue: Takes lines of text to the user's terminal. What the process that controls the
+            workers prints only reaches its log. None in the driver, which prints.
     """
 
-    def __init__(self, uri: str, run_id: str) -> None:
-        self.uri, self.run_id = uri, run_id
+    def __init__(self, uri: str, run_id: str, queue: Queue | None = None) -> None:
+        self.uri, self.run_id, self.queue = uri, run_id, queue
+
+    def reporting_to(self, queue: Queue) -> "MlflowCallback":
+        """Return this callback for another process, whose messages a queue takes."""
+        return MlflowCallback(self.uri, self.run_id, queue)
 
     @classmethod
     def begin(cls, uri: str, config: TrainConfig) -> "MlflowCallback":
@@ -53,12 +60,12 @@ class MlflowCallback(UserCallback):  # type: ignore[misc]
         metrics: list[dict[str, Any]],
         checkpoint: Checkpoint | None,  # noqa: ARG002
     ) -> None:
-        """Log the metrics of an epoch. If the server fails, only a message is printed."""
+        """Log the metrics of an epoch. If the server fails, only a message is shown."""
         try:
             client, epoch = _client(self.uri), metrics[0]["epoch"]
             _log(client, self.run_id, epoch, metrics[0])
         except Exception as error:
-            print(f"MLflow did not accept an epoch: {_first_line(error)}", file=sys.stderr)
+            self._report("an epoch", error)
 
     def end(self, status: str, output: str) -> None:
         """Log the epochs that MLflow has missed, and end the run there.
@@ -78,9 +85,15 @@ class MlflowCallback(UserCallback):  # type: ignore[misc]
                         _log(client, self.run_id, epoch["epoch"], epoch)
             client.set_terminated(self.run_id, status)
         except Exception as error:
-            print(
-                f"MLflow did not accept the end of the run: {_first_line(error)}", file=sys.stderr
-            )
+            self._report("the end of the run", error)
+
+    def _report(self, refused: str, error: Exception) -> None:
+        message = f"MLflow did not accept {refused}: {_explain(error, self.uri)}"
+        if self.queue is None:
+            print(message, file=sys.stderr, flush=True)
+        else:
+            # Not awaited: this process must go on to control the workers.
+            self.queue.actor.put_nowait.remote(message)
 
 
 def _client(uri: str) -> Any:  # noqa: ANN401 - of an extra that may be absent
@@ -99,7 +112,7 @@ def _client(uri: str) -> Any:  # noqa: ANN401 - of an extra that may be absent
 
 @contextmanager
 def _explain_no_response(uri: str) -> Iterator[None]:
-    """Turn any error of MLflow into one sentence without the URI, which may hold a password."""
+    """Turn any error of MLflow into one sentence."""
     try:
         yield
     except InputError:
@@ -107,7 +120,7 @@ def _explain_no_response(uri: str) -> Iterator[None]:
     except Exception as error:
         raise InputError(
             "The server at --mlflow-uri does not respond: "
-            f"{_first_line(error).replace(uri, '…')}; check the address, or leave the flag out."
+            f"{_explain(error, uri)}; check the address, or leave the flag out."
         ) from error
 
 
@@ -159,5 +172,6 @@ def _create_run(client: Any, config: TrainConfig) -> str:  # noqa: ANN401
     return run_id
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _explain(error: Exception, uri: str) -> str:
+    """Return the first line of an error without the URI, which may hold a password."""
+    return first_line(error).replace(uri, "…") if uri else first_line(error)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -112,3 +113,39 @@ def test_rejects_mlflow_that_is_not_installed(fer, dataset, tmp_path, monkeypatc
     flags = ("--dataset", dataset, "--output", tmp_path / "run")
     run = fer("train", *flags, "--mlflow-uri", "sqlite:///x.db", *FAST)
     assert (run.code, "pip install 'fer-on-ray[mlflow]', or leave" in run.sentence) == (2, True)
+
+
+@pytest.fixture
+def full_server(server):
+    """A store that takes runs and flags, and refuses metrics as a full disk does."""
+    import sqlite3
+
+    with closing(sqlite3.connect(server.removeprefix("sqlite:///"))) as database:
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON metrics "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+        database.commit()
+    return server
+
+
+def test_what_the_server_refuses_is_seen_where_the_job_was_started(
+    fer, dataset, full_server, tmp_path
+):
+    flags = ("--dataset", dataset, "--output", tmp_path / "run", "--mlflow-uri", full_server)
+    run = fer("train", *flags, *FAST)
+    assert run.code == 0
+    told = [line for line in run.errors.splitlines() if line.startswith("MLflow did not accept ")]
+    assert [line.partition(": ")[0].removeprefix("MLflow did not accept ") for line in told] == [
+        *("an epoch", "an epoch", "the end of the run")
+    ]
+    assert all("the disk is full" in line for line in told)
+    assert full_server not in run.errors
+
+
+def test_an_error_without_a_message_is_told_by_its_class():
+    from ray_jobs.training import mlflow
+
+    assert mlflow._explain(TimeoutError(), "sqlite:///x") == "TimeoutError"
+    assert mlflow._explain(OSError("no sqlite:///x.\nline"), "sqlite:///x") == "no …"
+    assert mlflow._explain(OSError("as it is"), "") == "as it is"

@@ -1,0 +1,145 @@
+"""How a job joins or starts a cluster: what it prints, and what it says where there is none."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import ray
+
+from fer.data.synthetic import Faces, draw_faces, to_csv
+from fer.errors import InputError, JobError
+from ray_jobs.cluster import session, stderr
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """A process that has joined no cluster."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    return monkeypatch
+
+
+@pytest.fixture
+def mute():
+    """The address of a server that accepts connections and answers none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def refusal(address, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError) as caught:
+        session.connect()
+    return str(caught.value)
+
+
+def test_an_address_where_no_cluster_is(alone):
+    start = time.monotonic()
+    assert refusal("127.0.0.1:9", alone) == (
+        "No Ray cluster answers at RAY_ADDRESS 127.0.0.1:9 (Connection refused); start the "
+        "cluster, correct the address, or unset RAY_ADDRESS to run on this machine alone."
+    )
+    assert "RAY_ADDRESS no.such.invalid:6379 (" in refusal("no.such.invalid:6379", alone)
+    assert time.monotonic() - start < 30
+
+
+def test_an_address_where_something_else_listens(alone, mute):
+    alone.setattr(session, "CONNECT_SECONDS", 1.0)
+    assert f"RAY_ADDRESS {mute} (what listens there is not Ray)" in refusal(mute, alone)
+
+
+@pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:port", "ray://head:10001"])
+def test_what_is_no_address(alone, address):
+    assert f"such as HOST:6379, but is {address}; correct it" in refusal(address, alone)
+
+
+def test_auto_where_no_cluster_runs(alone):
+    def init(**_):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    # The tests' own cluster may run here.
+    alone.setattr(ray, "init", init)
+    assert refusal("auto", alone) == (
+        "RAY_ADDRESS is auto, but no Ray cluster runs on this machine; start one with ray start "
+        "--head, or unset RAY_ADDRESS to start one for this job alone."
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Exception("The current node timed out during startup."), "The current node timed out"),
+        (RuntimeError(), "RuntimeError; check"),
+        (ValueError("first\nlast line.\n"), ": last line; check"),
+    ],
+)
+def test_a_start_that_fails_is_one_sentence(alone, error, reason):
+    def init(**_):
+        raise error
+
+    alone.delenv("RAY_ADDRESS", raising=False)
+    alone.setattr(ray, "init", init)
+    with pytest.raises(JobError) as caught:
+        session.connect()
+    assert str(caught.value).startswith("Ray did not start on this machine: ")
+    assert reason in str(caught.value)
+
+
+def run(*arguments, **environment):
+    """Run a job in a process of its own, on a cluster of its own."""
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.run(
+        [sys.executable, "-m", "ray_jobs", *map(str, arguments)],
+        env={**inherited, "RAY_AUTH_MODE": "disabled", **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def ten_faces(tmp_path_factory):
+    images, labels = draw_faces(10, seed=1)
+    file = tmp_path_factory.mktemp("faces") / "fer2013.csv"
+    file.write_bytes(to_csv(Faces(images, labels, ["train", "val"] * 5)))
+    return file
+
+
+def test_a_job_prints_its_progress_and_nothing_else(ten_faces, tmp_path):
+    done = run("ingest", "--source", ten_faces, "--output", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"(Ingesting: [^\n]*\n)*", done.stderr)
+    assert re.fullmatch(r"RESULT {[^\n]*}\n", done.stdout)
+
+
+def test_a_cluster_that_cannot_start_is_one_sentence(ten_faces, tmp_path):
+    # A socket's path has at most 107 bytes.
+    folder = tmp_path / ("x" * 100)
+    flags = ("--source", ten_faces, "--output", tmp_path / "data")
+    done = run("ingest", *flags, RAY_TMPDIR=str(folder))
+    assert done.returncode == 1
+    assert done.stderr.startswith("fer: Ray did not start on this machine: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_only_ray_s_noise_is_left_out(capfd):
+    noise = "[2026-11-27 01:49:59,735 I 1 1] logging.cc:303: Set ray log level from environment"
+    with stderr.filtered():
+        os.write(2, f"before\n{noise} variable RAY_BACKEND_LOG_LEVEL to 3\nafter".encode())
+    os.write(2, b"\nlater\n")
+    assert capfd.readouterr().err == "before\nafter\nlater\n"
+
+
+def test_what_is_printed_just_before_an_abort_is_seen():
+    code = (
+        "import os\nfrom ray_jobs.cluster import stderr\n"
+        "with stderr.filtered():\n    os.write(2, b'the cause')\n    os.abort()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, stderr=subprocess.PIPE, text=True
+    )
+    assert (done.returncode, done.stderr) == (-6, "the cause")
