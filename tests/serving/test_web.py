@@ -180,6 +180,19 @@ def test_each_file_gets_its_own_result_or_error(page, crop):
     expect(articles(page)).to_have_count(0)
 
 
+def test_a_file_that_lacks_its_end_shows_its_face_and_says_so(page, faces):
+    choose_crops(page)
+    buffer = io.BytesIO()
+    Image.fromarray(faces[0][0]).save(buffer, "JPEG")
+    cut = {"name": "cut.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()[:-2]}
+    upload(page, cut)
+    note = "The JPEG file ends early, but all its pixels are there."
+    expect(page.locator(".face")).to_have_count(1)
+    expect(articles(page)).to_contain_text(note)
+    expect(articles(page).locator(".error")).to_have_count(0)
+    expect(page.get_by_role("log")).to_contain_text(note)
+
+
 def paste_or_drop(page, kind, file):
     """Paste a file, or drop it on the page."""
     page.evaluate(
