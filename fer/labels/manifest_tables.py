@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -140,20 +140,18 @@ def _batch_rows(batches: Iterator[pa.RecordBatch], columns: Columns) -> Iterator
 
 
 def _parquet_types(file: str) -> dict[str, pa.DataType]:
-    store, path = storage.filesystem(file)
-    with store.open_input_file(path) as stream:
+    with storage.open_seekable(file) as stream:
         schema = pq.read_schema(stream)
     return dict(zip(schema.names, schema.types, strict=True))
 
 
 def _parquet_rows(file: str, columns: Columns) -> Iterator[Row]:
-    store, path = storage.filesystem(file)
-    with store.open_input_file(path) as stream:
+    with storage.open_seekable(file) as stream:
         yield from _batch_rows(_parquet_batches(stream, _types_of(columns)), columns)
 
 
 def _parquet_batches(
-    stream: pa.NativeFile, types: Mapping[str, pa.DataType]
+    stream: BinaryIO, types: Mapping[str, pa.DataType]
 ) -> Iterator[pa.RecordBatch]:
     for batch in pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=[*types]):
         arrays = [batch.column(name).cast(type_) for name, type_ in types.items()]
@@ -215,8 +213,8 @@ def _lines(file: str) -> Iterator[str]:
 
 def _open_bytes(file: str) -> pa.NativeFile:
     """Open a file that gzip may have compressed, as its name says."""
-    store, path = storage.filesystem(file)
-    return store.open_input_stream(path, compression="detect")
+    compression = "gzip" if file.lower().endswith(".gz") else None
+    return pa.input_stream(storage.open_stream(file), compression=compression)
 
 
 def _encoding_of(file: str, start: bytes) -> str:

@@ -199,14 +199,24 @@ def read_bytes(location: str, max_bytes: int | None = None) -> bytes:
 
 
 def open_stream(location: str) -> BinaryIO:
-    """Open a file for one sequential read from its start, with read-ahead."""
+    """Open a file for one sequential read from its start, with read-ahead.
+
+    An object that is replaced meanwhile raises an OSError.
+    """
     store, path = filesystem(location)
+    if location.startswith("s3://"):
+        return io.BufferedReader(s3.open_object(location), READ_AHEAD_BYTES)
     return io.BufferedReader(store.open_input_stream(path, compression=None), READ_AHEAD_BYTES)
 
 
 def open_seekable(location: str) -> BinaryIO:
-    """Open a file for random access. Reads close to each other share one request."""
+    """Open a file for random access. Reads close to each other share one request.
+
+    An object that is replaced meanwhile raises an OSError.
+    """
     store, path = filesystem(location)
+    if location.startswith("s3://"):
+        return io.BufferedReader(s3.open_object(location), READ_AHEAD_BYTES)
     return io.BufferedReader(store.open_input_file(path), READ_AHEAD_BYTES)
 
 

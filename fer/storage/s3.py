@@ -4,6 +4,7 @@ The functions take a bucket's *authority*, the text between ``s3://`` and the ne
 of the bucket, or ``anonymous@`` or ``requester@`` and then the name.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from fer.errors import StoreError
+from fer.storage import s3_boto
 from fer.storage.s3_boto import ReadOnlyHandler
 
 MAX_ATTEMPTS = 10
@@ -84,6 +86,16 @@ def open_bucket(authority: str) -> pafs.S3FileSystem:
 def open_bucket_read_only(authority: str) -> pafs.FileSystem:
     """Open a bucket for reading through boto3, which can do what pyarrow can't."""
     return pafs.PyFileSystem(ReadOnlyHandler(partial(client, authority), MAX_ATTEMPTS))
+
+
+def open_object(location: str) -> io.RawIOBase:
+    """Open an object for several reads, all of them of the same version.
+
+    pyarrow requests each range without a condition, so it would mix an object with its successor.
+    """
+    authority, key = split_location(location)
+    path = f"{bucket_name(authority)}/{key}"
+    return s3_boto.open_object(client(authority), path, MAX_ATTEMPTS)
 
 
 def bucket_name(authority: str) -> str:

@@ -1,4 +1,7 @@
-"""S3 objects read through boto3, for what pyarrow can't read: Requester Pays, keys with ``//``."""
+"""S3 objects read through boto3, for what pyarrow can't do.
+
+It reads Requester Pays buckets and keys with ``//``, and does not mix two versions of an object.
+"""
 
 import contextlib
 import io
@@ -10,6 +13,8 @@ import pyarrow.fs as pafs
 
 _NOT_FOUND_CODES = frozenset(("404", "NoSuchKey", "NoSuchBucket"))
 _DENIED_CODES = frozenset(("403", "AccessDenied"))
+_REPLACED_CODES = frozenset(("412", "PreconditionFailed"))
+_REPLACED = "it was replaced while it was read"
 
 
 class ReadOnlyHandler(pafs.FileSystemHandler):  # type: ignore[misc]
@@ -37,7 +42,7 @@ class ReadOnlyHandler(pafs.FileSystemHandler):  # type: ignore[misc]
         return [self._info(path) for path in paths]
 
     def open_input_file(self, path: str) -> pa.PythonFile:  # noqa: D102
-        return pa.PythonFile(_ObjectFile(self.connect(), path, self.max_attempts), mode="r")
+        return pa.PythonFile(open_object(self.connect(), path, self.max_attempts), mode="r")
 
     def open_input_stream(self, path: str) -> pa.PythonFile:  # noqa: D102
         return self.open_input_file(path)
@@ -65,6 +70,17 @@ class ReadOnlyHandler(pafs.FileSystemHandler):  # type: ignore[misc]
     delete_file = move = copy_file = _refuse
 
 
+def open_object(client: Any, path: str, max_attempts: int) -> io.RawIOBase:  # noqa: ANN401
+    """Open an object as it is now: a read after it was replaced raises an OSError.
+
+    Args:
+        client: A boto3 client of S3.
+        path: ``bucket/key``.
+        max_attempts: How often to request a part whose transfer breaks off.
+    """
+    return _ObjectFile(client, path, max_attempts)
+
+
 class _ObjectFile(io.RawIOBase):
     """An S3 object as a seekable file. Each read is one request."""
 
@@ -72,7 +88,8 @@ class _ObjectFile(io.RawIOBase):
         self._client, self._max_attempts = client, max_attempts
         bucket, _, key = path.partition("/")
         self._address = {"Bucket": bucket, "Key": key}
-        self._size = int(_request(client.head_object, **self._address)["ContentLength"])
+        head = _request(client.head_object, **self._address)
+        self._size, self._etag = int(head["ContentLength"]), str(head["ETag"])
         self._position = 0
 
     def readable(self) -> bool:
@@ -99,12 +116,25 @@ class _ObjectFile(io.RawIOBase):
         self._position += len(content)
         return len(content)
 
+    def readall(self) -> bytes:
+        # By default, Python reads 8 KiB at a time, and each read is a request.
+        if self._position >= self._size:
+            return b""
+        content = self._fetch(f"bytes={self._position}-{self._size - 1}")
+        self._position += len(content)
+        return content
+
     def _fetch(self, byte_range: str) -> bytes:
         from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
 
         # boto3 retries a request, but not once the body of the answer has started to arrive.
         for _ in range(self._max_attempts):
-            answer = _request(self._client.get_object, **self._address, Range=byte_range)
+            answer = _request(
+                self._client.get_object, **self._address, Range=byte_range, IfMatch=self._etag
+            )
+            # A store that does not know the condition answers it with what is there now.
+            if answer["ETag"] != self._etag:
+                raise OSError(_REPLACED)
             with contextlib.suppress(HTTPClientError, IncompleteReadError):
                 return bytes(answer["Body"].read())
         raise OSError(f"the transfer broke off {self._max_attempts} times")
@@ -128,4 +158,6 @@ def _request(
             raise FileNotFoundError(path) from error
         if code in _DENIED_CODES:
             raise PermissionError("the store denies access to these credentials") from error
+        if code in _REPLACED_CODES:
+            raise OSError(_REPLACED) from error
         raise OSError(f"the store answered {code}") from error

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import tarfile
 import time
 import zipfile
 from collections import Counter
@@ -149,6 +150,58 @@ def test_without_credentials_requests_are_not_signed(
     assert storage.read_bytes(entry.location).startswith(b"\x89PNG")
     with pytest.raises(InputError, match="it is not public and no credentials were used"):
         storage.read_bytes("s3://open/none/0.png")
+
+
+@pytest.mark.parametrize("opener", [storage.open_stream, storage.open_seekable])
+def test_a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_its_successor(s3, opener):
+    old, new = bytes(9 * 2**20), bytes([1]) * (9 * 2**20)
+    s3.put_object(Bucket="open", Key="replaced/one", Body=old)
+    with opener("s3://open/replaced/one") as file:
+        assert file.read(2**20) == old[: 2**20]
+        s3.put_object(Bucket="open", Key="replaced/one", Body=new)
+        with pytest.raises(OSError, match="^it was replaced while it was read$"):
+            file.read()
+    with opener("s3://open/replaced/one") as file:
+        assert file.read() == new
+
+
+def test_an_archive_that_is_replaced_while_it_is_read_is_rejected(s3):
+    for suffix, pack in (("zip", zip_of_blobs), ("tar", tar_of_blobs)):
+        s3.put_object(Bucket="open", Key=f"replaced/x.{suffix}", Body=pack(b"0"))
+        items = read_items(f"s3://open/replaced/x.{suffix}")
+        assert next(items).kind == "image"
+        s3.put_object(Bucket="open", Key=f"replaced/x.{suffix}", Body=pack(b"1"))
+        read = [*items]
+        contents = {item.data[:1] for item in read if item.kind == "image"}
+        assert contents <= {b"0"}
+        # Without an ETag, so that an update reads it again.
+        reasons = [(item.etag, item.reason) for item in read if item.kind == "rejected"]
+        assert reasons
+        assert all(
+            etag is None and reason.endswith("it was replaced while it was read")
+            for etag, reason in reasons
+        )
+
+
+BLOBS = {f"{number}.png": 3 * 2**20 for number in range(4)}
+
+
+def zip_of_blobs(byte):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, size in BLOBS.items():
+            archive.writestr(name, byte * size)
+    return packed.getvalue()
+
+
+def tar_of_blobs(byte):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, size in BLOBS.items():
+            info = tarfile.TarInfo(name)
+            info.size = size
+            archive.addfile(info, io.BytesIO(byte * size))
+    return packed.getvalue()
 
 
 def test_a_key_with_an_empty_part(s3):
