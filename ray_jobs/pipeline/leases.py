@@ -244,8 +244,8 @@ class _Claim:
 
     def _keep_renewing(self, released: threading.Event) -> None:
         while self.loss is None and not released.wait(RENEW_SECONDS):
-            # A store that can't be reached is tried again. Other jobs can't reach it either.
-            with suppress(OSError, StoreError):
+            # Whatever fails is tried again: a thread that ended would give the output away.
+            with suppress(Exception):
                 self._renew()
         # Again, since a signal that comes just before a thread begins to sleep does not wake it.
         while self.loss is not None and not released.is_set():
