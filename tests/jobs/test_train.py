@@ -221,6 +221,29 @@ def test_training_learns_from_a_teacher(fer, trained, dataset, sources, tmp_path
     assert (run.code, "was started with --teacher " in run.sentence) == (2, True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("memory_limit", ["4", "0"], ids=["in memory", "streamed"])
+def test_a_residual_network_learns_from_a_teacher_of_augmented_images(
+    fer, trained, dataset, tmp_path, memory_limit
+):
+    """Two workers, every part of the augmentation, and a checkpoint that exports and resumes."""
+    teacher, _ = trained["1"]
+    output, images = tmp_path / "taught", open_dataset(str(dataset)).read_split("val").images
+    arguments = ("--model", "resnet6-w32", "--num-epochs", "2", "--batch-size", "32")
+    arguments += ("--erase-fraction", "0.5", "--mixup", "0.2", "--memory-limit", memory_limit)
+    arguments += ("--teacher", teacher, "--teacher-view", "augmented", "--num-workers", "2")
+    run = fer("train", "--dataset", dataset, "--output", output, *arguments)
+    assert run.result["id"].startswith("resnet6-w32-")
+    first, second = history(output)
+    assert second["train_loss"] < first["train_loss"]
+    exported = fer("export", "--checkpoint", output, "--output", tmp_path / "onnx")
+    assert exported.code == 0
+    probs = Predictor.load(str(output)).predict_probs(images)
+    assert probs.shape == (len(images), 7)
+    again = fer("train", "--dataset", dataset, "--output", output, *arguments, "--resume")
+    assert again.result["id"] == run.result["id"]
+
+
 def test_a_checkpoint_that_is_replaced_while_it_is_used(save_network, monkeypatch, tmp_path):
     monkeypatch.setattr(worker.ray_train, "get_checkpoint", lambda: None)
     save_network(tmp_path / "net", seed=1)
