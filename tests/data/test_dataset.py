@@ -101,6 +101,31 @@ def test_rejects_a_split_that_is_empty_or_lacks_a_class(tmp_path):
         data.check_split("test")
 
 
+@pytest.mark.parametrize(
+    ("splits", "split", "advice"),
+    [
+        (["train", "test"], "val", "ingest again with --val-fraction 0.1, which takes them out of"),
+        (["train"], "val", "ingest again with --val-fraction 0.1, which takes them out of train."),
+        (["train", "val"], "test", "ingest a source that has test examples, or use --split-from"),
+        (["val", "test"], "train", "ingest a source that has train examples."),
+    ],
+)
+def test_what_to_do_about_a_split_that_is_missing(tmp_path, splits, split, advice):
+    counts = {name: dict.fromkeys(EMOTIONS, 3) for name in splits}
+    (tmp_path / "summary.json").write_text(json.dumps(summary(counts)))
+    with pytest.raises(
+        InputError, match=f"no {split} examples: it holds {', '.join(splits)}; "
+    ) as e:
+        open_dataset(str(tmp_path)).check_split(split)
+    assert advice in str(e.value)
+    assert ("hash" in str(e.value)) == ("test" not in splits and split != "val")
+
+
+def test_copies_of_train():
+    counted = tally(*[(b"a", 0, 0), (b"a", 0, 1), (b"a", 0, 1)], *[(b"b", 0, 2), (b"c", 0, 1)])
+    assert counted.copies_of_train() == {"val": 2, "test": 0}
+
+
 def test_no_examples_have_no_duplicates():
     assert DatasetTally().duplicates()["images"] == 0
     assert np.sum(list(DatasetTally().counts()["train"].values())) == 0
