@@ -13,11 +13,7 @@ GOOD = " ".join(["7"] * 2304)
 
 
 def outcomes(path):
-    return [
-        outcome
-        for item in read_items(str(path))
-        for outcome in parse_item(item, Rules())
-    ]
+    return [outcome for item in read_items(str(path)) for outcome in parse_item(item, Rules())]
 
 
 @pytest.mark.parametrize(
