@@ -3,7 +3,7 @@
 Shapes: N examples, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,14 @@ Z_95 = 1.959963984540054
 
 NUM_BINS = 15
 """Number of calibration bins of equal width, as in Guo et al. 2017 (arXiv 1706.04599)."""
+
+WITHOUT_COPIES = "_without_copies"
+"""Suffix of a score on the images of a split that ``train`` does not hold too."""
+
+VAL_SCORES = tuple(
+    score + suffix for suffix in ("", WITHOUT_COPIES) for score in ("val_accuracy", "val_macro_f1")
+)
+"""Names of an epoch's scores on ``val``."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,18 @@ def scores_from_confusion(confusion: np.ndarray) -> tuple[float, float]:
     present = confusion.sum(axis=1) > 0
     accuracy = confusion.trace() / max(confusion.sum(), 1)
     return float(accuracy), float(f1[present].mean()) if present.any() else 0.0
+
+
+def selection_metric(select_by: str, epochs: Iterable[Mapping[str, object]]) -> str:
+    """Return the name of the metric that ranks epochs: a score without copies of ``train``.
+
+    Args:
+        select_by: Name of a score on ``val``.
+        epochs: Metrics of the epochs so far. If one lacks the score without copies, which earlier
+            versions did not compute, all are ranked by the score with them.
+    """
+    name = select_by + WITHOUT_COPIES
+    return name if all(name in epoch for epoch in epochs) else select_by
 
 
 def wilson_interval(successes: int, trials: int) -> Interval:

@@ -30,6 +30,7 @@ from ray.util.queue import Queue
 from fer import storage
 from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError, last_line
+from fer.metrics import VAL_SCORES, selection_metric
 from fer.models import checkpoint
 from fer.models.layers import Layers
 from fer.training.history import from_json_lines
@@ -207,7 +208,7 @@ def _fit(
 def _run_config(config: TrainConfig, callbacks: list[UserCallback]) -> RunConfig:
     filesystem, path = storage.filesystem(config.output)
     # Ray Train keeps the newest checkpoint besides the best one, to resume from.
-    best_only = CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=config.select_by)
+    best_only = CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=_ranking_metric(config))
     return RunConfig(
         name=LAST,
         storage_filesystem=filesystem,
@@ -234,8 +235,17 @@ def _stream(config: TrainConfig) -> ray.data.Dataset:
 
 
 def _num_epochs_done(config: TrainConfig) -> int:
+    return len(_read_history(config))
+
+
+def _ranking_metric(config: TrainConfig) -> str:
+    return selection_metric(config.select_by, _read_history(config))
+
+
+def _read_history(config: TrainConfig) -> list[dict[str, Any]]:
+    """Return the metrics of the epochs that are done."""
     location = storage.join(config.output, METRICS)
-    return len(from_json_lines(storage.read_bytes(location))) if storage.exists(location) else 0
+    return from_json_lines(storage.read_bytes(location)) if storage.exists(location) else []
 
 
 def _num_steps(config: TrainConfig, data: Dataset, num_epochs: int) -> int:
@@ -306,8 +316,7 @@ def _finish(config: TrainConfig, result: Result) -> None:
     from fer.reports import figures  # noqa: PLC0415 - Ray Train's controller needs no matplotlib
 
     best = _best_checkpoint(config, result)
-    epochs = from_json_lines(storage.read_bytes(storage.join(config.output, METRICS)))
-    curves = figures.plot_training_curves(epochs)
+    curves = figures.plot_training_curves(_read_history(config))
     storage.write_bytes(storage.join(config.output, CURVES), curves)
     for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
         content = storage.read_bytes(storage.join(best, name))
@@ -322,7 +331,8 @@ def _with_best_epoch(failure: str, config: TrainConfig, result: Result) -> str:
 
 
 def _best_checkpoint(config: TrainConfig, result: Result) -> str:
-    best, _ = max(result.best_checkpoints, key=lambda scored: scored[1][config.select_by])
+    metric = _ranking_metric(config)
+    best, _ = max(result.best_checkpoints, key=lambda scored: scored[1][metric])
     return storage.join(config.output, LAST, storage.base_name(best.path))
 
 
@@ -333,7 +343,7 @@ def _result(output: Reservation) -> dict[str, Any]:
         "id": best.id,
         "parameters": best.parameters,
         "best_epoch": best.training["epoch"],
-        "val_accuracy": best.scores["val_accuracy"],
-        "val_macro_f1": best.scores["val_macro_f1"],
+        # Checkpoints of earlier versions lack the scores without copies.
+        **{name: best.scores[name] for name in VAL_SCORES if name in best.scores},
         "seconds": round(output.elapsed_seconds, 2),
     }

@@ -25,6 +25,7 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from fer import storage
 from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError, last_line
+from fer.metrics import VAL_SCORES, selection_metric
 from fer.models import checkpoint
 from fer.reports import trials
 from fer.reports.study import study_report
@@ -139,7 +140,7 @@ def _tuner(config: TuneConfig, tune_config: tune.TuneConfig, callback: tune.Call
         failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
         # Two, since the state that a killed driver wrote about a trial may be an epoch old.
         checkpoint_config=tune.CheckpointConfig(
-            num_to_keep=2, checkpoint_score_attribute=config.select_by
+            num_to_keep=2, checkpoint_score_attribute=_metric(config)
         ),
     )
     return tune.Tuner(
@@ -201,13 +202,18 @@ def _tune_config(config: TuneConfig) -> tune.TuneConfig:
     # A random search limits its own concurrency.
     limits_itself = not is_comparison(config) and config.search == "random"
     return tune.TuneConfig(
-        metric=config.select_by,
+        metric=_metric(config),
         mode="max",
         num_samples=1 if is_comparison(config) else config.num_samples,
         search_alg=None if is_comparison(config) else _search_algorithm(config),
         scheduler=FIFOScheduler() if is_comparison(config) else _scheduler(),
         max_concurrent_trials=None if limits_itself else _max_concurrent_trials(config),
     )
+
+
+def _metric(config: TuneConfig) -> str:
+    """Return the name of the metric that ranks the epochs and the trials of a new study."""
+    return selection_metric(config.select_by, ())
 
 
 def _search_algorithm(config: TuneConfig) -> Searcher | SearchAlgorithm:
@@ -217,7 +223,7 @@ def _search_algorithm(config: TuneConfig) -> Searcher | SearchAlgorithm:
     from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415 - an extra
 
     try:
-        return OptunaSearch(metric=config.select_by, mode="max", seed=config.seed)
+        return OptunaSearch(metric=_metric(config), mode="max", seed=config.seed)
     except (ImportError, AssertionError) as error:
         raise InputError(
             "--search optuna needs Optuna, which is not installed; run "
@@ -256,7 +262,7 @@ def _progress(config: TuneConfig) -> Iterator[tune.Callback]:
     """Show how many trials are done and the best score so far."""
     with progress(f"Study {config.study}", "trials", num_trials(config)) as advance:
         _ProgressCallback.advance = advance
-        yield _ProgressCallback(config.select_by)
+        yield _ProgressCallback(_metric(config))
 
 
 class _ProgressCallback(tune.Callback):  # type: ignore[misc]
@@ -299,10 +305,13 @@ def _finish(
     if not scored:
         reason = next(map(last_line, results.errors), "every loss became non-finite")
         raise JobError(f"No trial finished an epoch: {reason}.")
-    best = _copy_best(config, scored)
+    # A study that an earlier version began may hold epochs without the newer scores.
+    epochs = (epoch for trial, _ in scored for epoch in trial.history)
+    metric = selection_metric(config.select_by, epochs)
+    best = _copy_best(config, scored, metric)
     study = trials.Study(
         name=config.study,
-        select_by=config.select_by,
+        metric=metric,
         trials=tuple(trial for trial, _ in scored),
         failed=len(results) - len(scored),
         num_val=sum(data.counts("val").values()),
@@ -311,8 +320,7 @@ def _finish(
     result = {
         "output": config.output,
         "checkpoint": storage.join(config.output, BEST),
-        "val_accuracy": best.best(config.select_by)["val_accuracy"],
-        "val_macro_f1": best.best(config.select_by)["val_macro_f1"],
+        **{name: score for name, score in best.best(metric).items() if name in VAL_SCORES},
         "varied": best.varied,
         "trials": len(scored),
         "failed": study.failed,
@@ -326,13 +334,11 @@ def _finish(
 
 
 def _copy_best(
-    config: TuneConfig, scored: Sequence[tuple[trials.Trial, tune.Result]]
+    config: TuneConfig, scored: Sequence[tuple[trials.Trial, tune.Result]], metric: str
 ) -> trials.Trial:
     """Copy the checkpoint of the best trial, and return that trial."""
-    best, result = max(scored, key=lambda pair: pair[0].best(config.select_by)[config.select_by])
-    newest_best, _ = max(
-        reversed(result.best_checkpoints), key=lambda pair: pair[1][config.select_by]
-    )
+    best, result = max(scored, key=lambda pair: pair[0].best(metric)[metric])
+    newest_best, _ = max(reversed(result.best_checkpoints), key=lambda pair: pair[1][metric])
     with newest_best.as_directory() as folder:
         for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
             content = storage.read_bytes(storage.join(folder, name))
@@ -345,6 +351,10 @@ def _read_trial(result: tune.Result) -> trials.Trial | None:
     metrics = result.metrics_dataframe
     if not result.best_checkpoints or metrics is None or metrics.empty:
         return None
-    history = tuple(metrics.to_dict("records"))
+    # A metric that only some epochs have is nan in the others: no epoch reports one that is nan.
+    history = tuple(
+        {name: value for name, value in epoch.items() if value == value}  # noqa: PLR0124
+        for epoch in metrics.to_dict("records")
+    )
     varied = {name: result.config[name] for name in sorted(result.config)}
     return trials.Trial(storage.base_name(result.path), varied, history)

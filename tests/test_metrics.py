@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer.metrics import score, wilson_interval
+from fer.metrics import score, selection_metric, wilson_interval
 
 
 def test_scores_of_a_perfect_network():
@@ -37,3 +37,10 @@ def test_scores_of_three_classes():
 def test_wilson_interval():
     interval = wilson_interval(5, 10)
     assert (interval.low, interval.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+
+
+def test_epochs_are_ranked_without_copies_unless_one_is_too_old_to_know():
+    old, new = {"val_accuracy": 0.5}, {"val_accuracy": 0.5, "val_accuracy_without_copies": 0.4}
+    assert selection_metric("val_accuracy", []) == "val_accuracy_without_copies"
+    assert selection_metric("val_accuracy", [new, new]) == "val_accuracy_without_copies"
+    assert selection_metric("val_accuracy", [old, new]) == "val_accuracy"

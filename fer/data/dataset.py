@@ -106,12 +106,14 @@ class Examples:
         labels: int64 (N,).
         sources: Source of each example, N strings; None if the column was not read.
         votes: FER+ votes int8 (N, 10); None if the dataset has none.
+        digests: SHA-256 of each image's pixels, N strings; None if the column was not read.
     """
 
     images: np.ndarray
     labels: np.ndarray
     sources: list[str] | None = None
     votes: np.ndarray | None = None
+    digests: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -123,6 +125,7 @@ class Examples:
             self.labels[rows],
             self.sources and self.sources[rows],
             None if self.votes is None else self.votes[rows],
+            self.digests and self.digests[rows],
         )
 
 
@@ -133,6 +136,7 @@ def examples_from_table(table: pa.Table) -> Examples:
         labels=_labels_of(table),
         sources=table["source"].to_pylist() if "source" in table.column_names else None,
         votes=_votes_of(table),
+        digests=table["sha256"].to_pylist() if "sha256" in table.column_names else None,
     )
 
 
@@ -209,7 +213,7 @@ class Dataset:
             rank: Index of this reader, from 0.
             world_size: Number of readers. The files are dealt out to them in turn.
         """
-        columns = self.existing_columns("image", "label", "source", "votes")
+        columns = self.existing_columns("image", "label", "source", "sha256", "votes")
         files = sorted(self._files().get_fragments(), key=lambda file: file.path)
         for file in files[rank::world_size]:
             batches = file.to_batches(
@@ -230,14 +234,17 @@ class Dataset:
         """Return the SHA-256 digests of a split's images that ``train`` holds too.
 
         A model has seen these images, so it scores higher on them than on others. FER2013 has such
-        copies in its official splits.
+        copies in its official splits. ``train`` itself has none: its images are no copies.
         """
-        digests = (self._digests(name) for name in ("train", split))
-        return frozenset.intersection(*digests)
+        if split == "train":
+            return frozenset()
+        # Only the digests of the split are held in memory: train may be larger than that.
+        own = self._read_column("sha256", pads.field("split") == split)
+        is_copy = (pads.field("split") == "train") & pads.field("sha256").isin(own)
+        return frozenset(self._read_column("sha256", is_copy).to_pylist())
 
-    def _digests(self, split: str) -> frozenset[str]:
-        table = self._files().to_table(["sha256"], filter=pads.field("split") == split)
-        return frozenset(table["sha256"].to_pylist())
+    def _read_column(self, name: str, rows: pads.Expression) -> pa.Array:
+        return self._files().to_table([name], filter=rows)[name].combine_chunks()
 
     def existing_columns(self, *names: str) -> list[str]:
         """Return the given columns without those that the dataset lacks, such as ``votes``."""

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fer.metrics import WITHOUT_COPIES
+
 if TYPE_CHECKING:
     from fer.metrics import Scores
     from fer.reports.trials import Trial
@@ -133,7 +135,8 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
 
     Args:
         history: For each epoch, a mapping with ``epoch``, ``train_loss``, ``val_loss``,
-            ``train_accuracy``, ``val_accuracy`` and ``val_macro_f1``.
+            ``train_accuracy``, ``val_accuracy`` and ``val_macro_f1``, perhaps also with the scores
+            on val without copies of ``train``, which are drawn if they differ.
     """
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
@@ -145,8 +148,9 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
         ("train_accuracy", "train accuracy", accuracy, COLORS[0], "--"),
         ("val_accuracy", "val accuracy", accuracy, COLORS[0], "-"),
         ("val_macro_f1", "val macro-F1", accuracy, COLORS[1], "-"),
+        *_curves_without_copies(history, accuracy),
     ):
-        values = [row[name] for row in history]
+        values = [row.get(name, np.nan) for row in history]
         marker = "o" if len(epochs) < 20 else None
         axes.plot(epochs, values, line, color=color, marker=marker, ms=3, label=title)
     for axes, title in ((loss, "Loss"), (accuracy, "Accuracy and macro-F1")):
@@ -158,13 +162,28 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     return to_png(figure)
 
 
-def plot_study_curves(trials: "Sequence[Trial]", select_by: str) -> bytes:
+def _curves_without_copies(
+    history: Sequence[Mapping[str, Any]], axes: Axes
+) -> list[tuple[str, str, Axes, str, str]]:
+    """Return the curves of the scores without copies of ``train`` that differ from those with."""
+    curves = (
+        ("val_accuracy", "val accuracy, without copies of train", COLORS[0]),
+        ("val_macro_f1", "val macro-F1, without copies of train", COLORS[1]),
+    )
+    return [
+        (name + WITHOUT_COPIES, title, axes, color, ":")
+        for name, title, color in curves
+        if any(row.get(name + WITHOUT_COPIES, row[name]) != row[name] for row in history)
+    ]
+
+
+def plot_study_curves(trials: "Sequence[Trial]", metric: str) -> bytes:
     """Plot the score of each trial by epoch and by training time."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
-    ranked = sorted(trials, key=lambda trial: -trial.best(select_by)[select_by])
+    ranked = sorted(trials, key=lambda trial: -trial.best(metric)[metric])
     for rank, trial in enumerate(ranked):
-        scores = [epoch[select_by] for epoch in trial.history]
+        scores = [epoch[metric] for epoch in trial.history]
         epochs = [epoch["epoch"] for epoch in trial.history]
         style, color = divmod(rank, len(COLORS))
         # Trials beyond the distinct lines share the color of the grid and have no legend.
@@ -177,7 +196,7 @@ def plot_study_curves(trials: "Sequence[Trial]", select_by: str) -> bytes:
         }
         by_epoch.plot(epochs, scores, label=trial.title if is_distinct else None, **line)
         by_time.plot(trial.minutes, scores, **line)
-    by_epoch.set(xlabel="epoch", ylabel=select_by)
+    by_epoch.set(xlabel="epoch", ylabel=metric)
     by_epoch.xaxis.get_major_locator().set_params(integer=True)
     by_time.set(xlabel="training time in minutes")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
@@ -186,12 +205,12 @@ def plot_study_curves(trials: "Sequence[Trial]", select_by: str) -> bytes:
     return to_png(figure)
 
 
-def plot_importance(shares: Mapping[str, float], select_by: str) -> bytes:
+def plot_importance(shares: Mapping[str, float], metric: str) -> bytes:
     """Plot the share of each parameter in the importance for a score.
 
     Args:
         shares: Share of each parameter, the largest first; they sum to 1.
-        select_by: Name of the score.
+        metric: Name of the score.
     """
     figure = Figure(figsize=(7, 0.5 * len(shares) + 1.2), layout="constrained")
     axes = figure.subplots()
@@ -199,7 +218,7 @@ def plot_importance(shares: Mapping[str, float], select_by: str) -> bytes:
     axes.bar_label(bars, fmt="{:.0%}", fontsize=8, padding=3, color=TEXT_COLOR)
     axes.invert_yaxis()
     axes.margins(x=0.15)
-    axes.set_title(f"Relative importance for {select_by}")
+    axes.set_title(f"Relative importance for {metric}")
     _style_axes(axes, "x")
     return to_png(figure)
 

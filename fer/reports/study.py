@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer.metrics import VAL_SCORES
 from fer.models.architectures import build_model, count_multiply_adds, count_parameters
 from fer.reports import figures
 from fer.reports.pages import render_page
 from fer.reports.trials import Study, Trial, format_value
 
-METRICS = ("val_accuracy", "val_macro_f1", "train_accuracy", "epoch", "minutes")
+METRICS = (*VAL_SCORES, "train_accuracy", "epoch", "minutes")
 MIN_TRIALS_FOR_IMPORTANCE = 6
 """Smallest number of trials from which the importance of parameters is estimated."""
 
@@ -26,13 +27,13 @@ def study_report(study: Study, result: Mapping[str, Any]) -> dict[str, bytes]:
     """
     table = trial_table(study)
     importance = parameter_importance(study)
-    pictures = {"accuracy.png": figures.plot_study_curves(study.trials, study.select_by)}
+    pictures = {"accuracy.png": figures.plot_study_curves(study.trials, study.metric)}
     if importance:
-        pictures["importance.png"] = figures.plot_importance(importance, study.select_by)
+        pictures["importance.png"] = figures.plot_importance(importance, study.metric)
     content = {
         "schema_version": 1,
         "study": study.name,
-        "select_by": study.select_by,
+        "metric": study.metric,
         "minutes": round(study.minutes, 1),
         "failed": study.failed,
         "result": result,
@@ -54,11 +55,13 @@ def trial_table(study: Study) -> pd.DataFrame:
     """
     rows = []
     for trial in study.trials:
-        best = trial.best(study.select_by)
+        best = trial.best(study.metric)
         minutes = {"minutes": round(float(trial.minutes[-1]), 2)}
-        metrics = {name: {**best, **minutes}[name] for name in METRICS}
+        known = {**best, **minutes}
+        # Trials of earlier versions lack the scores without copies.
+        metrics = {name: known[name] for name in METRICS if name in known}
         rows.append({**trial.varied, **_costs(trial, study.num_classes), **metrics})
-    return pd.DataFrame(rows).sort_values(study.select_by, ascending=False, ignore_index=True)
+    return pd.DataFrame(rows).sort_values(study.metric, ascending=False, ignore_index=True)
 
 
 def _costs(trial: Trial, num_classes: int) -> dict[str, int]:
@@ -87,7 +90,7 @@ def parameter_importance(study: Study) -> dict[str, float]:
 
     values = pd.DataFrame([trial.varied for trial in study.trials], columns=names)
     columns = np.column_stack([_as_numbers(values[name]) for name in names])
-    scores = [trial.best(study.select_by)[study.select_by] for trial in study.trials]
+    scores = [trial.best(study.metric)[study.metric] for trial in study.trials]
     forest = RandomForestRegressor(n_estimators=200, random_state=0).fit(columns, scores)
     permuted = permutation_importance(forest, columns, scores, n_repeats=20, random_state=0)
     losses = np.maximum(permuted.importances_mean, 0)

@@ -21,12 +21,12 @@ class Trial:
     varied: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
 
-    def best(self, select_by: str) -> Mapping[str, Any]:
-        """Return the metrics of the epoch with the highest score.
+    def best(self, metric: str) -> Mapping[str, Any]:
+        """Return the metrics of the epoch with the highest value of a metric.
 
         The last of equal epochs counts, as when Ray Tune selects a checkpoint.
         """
-        return max(reversed(self.history), key=lambda epoch: epoch[select_by])
+        return max(reversed(self.history), key=lambda epoch: epoch[metric])
 
     @property
     def title(self) -> str:
@@ -46,7 +46,7 @@ class Study:
 
     Attributes:
         name: Name of the study.
-        select_by: Name of the score on val that ranks the trials.
+        metric: Name of the metric that ranks epochs and trials.
         trials: Trials that finished at least one epoch.
         failed: Number of the other trials.
         num_val: Number of examples in val.
@@ -54,7 +54,7 @@ class Study:
     """
 
     name: str
-    select_by: str
+    metric: str
     trials: tuple[Trial, ...]
     failed: int
     num_val: int
@@ -73,7 +73,7 @@ class Study:
         proportions, in the normal approximation. It is slightly too wide for two networks scored on
         the same images, and too narrow for the best of many trials.
         """
-        share = max(trial.best(self.select_by)["val_accuracy"] for trial in self.trials)
+        share = max(trial.best(self.metric)["val_accuracy"] for trial in self.trials)
         return float(1.96 * np.sqrt(2 * share * (1 - share) / self.num_val))
 
 

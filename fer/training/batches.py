@@ -4,7 +4,7 @@ A recipe fixes the global batches. The same seed gives the same examples in the 
 augmented in the same way, whatever the number of workers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -86,27 +86,45 @@ class DeviceExamples:
         images: uint8 (N, 48, 48).
         labels: int64 (N,).
         targets: float32 (N, C), the probabilities to learn; a row sums to its example's weight.
+        is_copy: bool (N,), whether the image is in ``train`` too; None if none of them is.
     """
 
     images: Tensor
     labels: Tensor
     targets: Tensor
+    is_copy: Tensor | None = None
 
     @classmethod
     def from_examples(
-        cls, examples: Examples, num_classes: int, device: torch.device
+        cls,
+        examples: Examples,
+        num_classes: int,
+        device: torch.device,
+        copies: Set[str] = frozenset(),
     ) -> "DeviceExamples":
-        """Copy examples to a device, with their one-hot labels as targets."""
+        """Copy examples to a device, with their one-hot labels as targets.
+
+        Args:
+            examples: N examples. Their digests must have been read if there are copies.
+            num_classes: C.
+            device: The device.
+            copies: Digests of the images that are in ``train`` too.
+        """
         images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
         targets = smoothed_targets(labels, num_classes, 0.0)
-        return cls(images.to(device), labels.to(device), targets.to(device))
+        is_copy = None
+        if copies:
+            assert examples.digests is not None
+            is_copy = torch.tensor([digest in copies for digest in examples.digests]).to(device)
+        return cls(images.to(device), labels.to(device), targets.to(device), is_copy)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: slice | Tensor) -> "DeviceExamples":
         """Return the examples at a slice or at a tensor of indices."""
-        return DeviceExamples(self.images[index], self.labels[index], self.targets[index])
+        is_copy = None if self.is_copy is None else self.is_copy[index]
+        return DeviceExamples(self.images[index], self.labels[index], self.targets[index], is_copy)
 
 
 class BatchSource(Protocol):
@@ -180,7 +198,8 @@ class InMemoryBatches:
         targets = _build_targets(builder, train, rank, world_size, on_teacher_progress)
         train_examples = DeviceExamples.from_examples(train, num_classes, device)
         train_examples = replace(train_examples, targets=targets.to(device))
-        val_examples = DeviceExamples.from_examples(val, num_classes, device)
+        copies = data.copies_of_train("val")
+        val_examples = DeviceExamples.from_examples(val, num_classes, device, copies)
         return cls(recipe, train_examples, val_examples, rank, world_size)
 
     @property

@@ -1,6 +1,6 @@
 """Train for one epoch, or evaluate once, over any iterable of batches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -113,23 +113,38 @@ def evaluate_epoch(
     """Evaluate a network on batches of examples.
 
     Returns:
-        losses: float64 (81,), the loss at each of ``TEMPERATURES``, summed over the examples.
-        confusion: int64 (C, C), the confusion matrix with the true classes in rows.
+        losses: float64 (2, 81), the loss at each of ``TEMPERATURES``, summed over the examples that
+            ``train`` does not hold, and over those that it holds too.
+        confusion: int64 (2, C, C), the confusion matrices of the same two groups, with the true
+            classes in rows.
     """
     preprocess = PREPROCESSING[recipe.preprocessing]
     model.eval()
-    losses = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    losses = torch.zeros(2, len(TEMPERATURES), dtype=torch.float64)
+    confusion = torch.zeros(2, num_classes, num_classes, dtype=torch.int64)
     for batch in batches:
         images = preprocess(batch.images)
         with autocast(images.device, enabled=recipe.bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last)).float()
-        losses += torch.stack(
-            [cross_entropy_sum(logits / temperature, batch.targets) for temperature in TEMPERATURES]
-        ).cpu()
-        cells = (batch.labels * num_classes + logits.argmax(dim=1)).cpu()
-        confusion += torch.bincount(cells, minlength=num_classes**2).reshape(confusion.shape)
+        for group, rows in enumerate(_groups(batch)):
+            losses[group] += _losses(logits[rows], batch.targets[rows])
+            confusion[group] += _confusion(logits[rows], batch.labels[rows], num_classes)
     return losses, confusion
+
+
+def _groups(batch: DeviceExamples) -> Sequence[slice | Tensor]:
+    """Return the rows of the examples that ``train`` does not hold, then those of the others."""
+    return (slice(None),) if batch.is_copy is None else (~batch.is_copy, batch.is_copy)
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    losses = [cross_entropy_sum(logits / temperature, targets) for temperature in TEMPERATURES]
+    return torch.stack(losses).cpu()
+
+
+def _confusion(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    cells = (labels * num_classes + logits.argmax(dim=1)).cpu()
+    return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def best_temperature(losses: Tensor) -> tuple[float, float]:

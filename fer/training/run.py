@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer.errors import JobError
-from fer.metrics import scores_from_confusion
+from fer.metrics import WITHOUT_COPIES, scores_from_confusion
 from fer.models.architectures import Network, build_model
 from fer.models.checkpoint import load_checkpoint, pack_training, unpack_training
 from fer.models.predictor import Predictor
@@ -205,7 +205,10 @@ class Run:
         return {name: f"{self.history[-1][name]:.3f}" for name in names}
 
     def _evaluate(self, batches: BatchSource) -> dict[str, float]:
-        """Evaluate on this worker's share of ``val``; return the scores over all workers."""
+        """Evaluate on this worker's share of ``val``; return the scores over all workers.
+
+        The temperature is chosen without the images that ``train`` holds too.
+        """
         if self.world_size > 1:
             # Batch normalization statistics differ between workers; rank 0 stores its own.
             for buffer in self.eval_model.buffers():
@@ -214,12 +217,15 @@ class Run:
         losses, confusion = evaluate_epoch(
             self.eval_model, batches.val_batches(), self.recipe, num_classes
         )
-        temperature, loss = best_temperature(self._sum_over_workers(losses))
-        accuracy, macro_f1 = scores_from_confusion(self._sum_over_workers(confusion).numpy())
+        losses, confusion = map(self._sum_over_workers, (losses, confusion))
+        # If train holds all of val, nothing else is left to choose by.
+        rest = slice(0, 1) if confusion[0].any() else slice(None)
+        _, loss = best_temperature(losses.sum(dim=0))
+        temperature, _ = best_temperature(losses[rest].sum(dim=0))
         return {
             "val_loss": loss / batches.num_val,
-            "val_accuracy": accuracy,
-            "val_macro_f1": macro_f1,
+            **_scores(confusion.sum(dim=0)),
+            **_scores(confusion[rest].sum(dim=0), WITHOUT_COPIES),
             "temperature": temperature,
         }
 
@@ -228,6 +234,11 @@ class Run:
             totals = totals.to(next(self.network.parameters()).device)
             dist.all_reduce(totals)
         return totals.cpu()
+
+
+def _scores(confusion: Tensor, suffix: str = "") -> dict[str, float]:
+    accuracy, macro_f1 = scores_from_confusion(confusion.numpy())
+    return {f"val_accuracy{suffix}": accuracy, f"val_macro_f1{suffix}": macro_f1}
 
 
 def _non_finite_loss(epoch: int) -> str:

@@ -3,6 +3,7 @@
 import torch
 
 from fer.data.dataset import Dataset
+from fer.metrics import VAL_SCORES
 from fer.models.checkpoint import pack_checkpoint
 from fer.training.run import Run
 from ray_jobs.config import TrainConfig
@@ -34,6 +35,6 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
             "torch": torch.__version__,
         },
         data={"location": data.location, "fingerprint": data.summary["fingerprint"]},
-        scores={name: metrics[name] for name in ("val_loss", "val_accuracy", "val_macro_f1")},
+        scores={name: metrics[name] for name in ("val_loss", *VAL_SCORES)},
     )
     return {**checkpoint, **run.pack()}

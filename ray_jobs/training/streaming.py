@@ -58,6 +58,7 @@ class StreamedBatches:
         recipe: Sets the batch size, the seed and the augmentation.
         target_builder: Builds the targets of each batch.
         stream: This worker's share of ``train_examples``.
+        copies: Digests of the images of ``val`` that ``train`` holds too.
         device: Device that holds the batches.
         rank: Number of this worker.
         world_size: Number of workers. It divides the batch size.
@@ -67,6 +68,7 @@ class StreamedBatches:
     recipe: Recipe
     target_builder: TargetBuilder
     stream: DataIterator
+    copies: frozenset[str]
     device: torch.device
     rank: int
     world_size: int
@@ -85,7 +87,8 @@ class StreamedBatches:
             recipe, *data.read_labels("train"), len(data.class_names), device
         )
         stream = ray_train.get_dataset_shard(TRAIN)
-        return cls(data, recipe, builder, stream, device, rank, world_size)
+        copies = data.copies_of_train("val")
+        return cls(data, recipe, builder, stream, copies, device, rank, world_size)
 
     @property
     def num_train(self) -> int:
@@ -129,4 +132,4 @@ class StreamedBatches:
         """Yield this worker's share of ``val``, in batches read from its share of the files."""
         num_classes = len(self.data.class_names)
         for examples in self.data.stream_split("val", VAL_BATCH_SIZE, self.rank, self.world_size):
-            yield DeviceExamples.from_examples(examples, num_classes, self.device)
+            yield DeviceExamples.from_examples(examples, num_classes, self.device, self.copies)

@@ -11,6 +11,7 @@ from ray.util.queue import Queue
 from fer import storage
 from fer.data.dataset import Dataset, open_dataset
 from fer.errors import JobError
+from fer.metrics import selection_metric
 from fer.models.checkpoint import read_id, temporary_folder
 from fer.training.batches import BatchSource, InMemoryBatches
 from fer.training.history import tensorboard_events
@@ -103,7 +104,8 @@ def _is_patience_exhausted(run: Run, config: TrainConfig) -> bool:
     """Tell whether the best epoch lies ``--patience`` epochs back."""
     if config.patience is None or not run.history:
         return False
-    scores = [epoch[config.select_by] for epoch in run.history]
+    metric = selection_metric(config.select_by, run.history)
+    scores = [epoch[metric] for epoch in run.history]
     return len(scores) - 1 - scores.index(max(scores)) >= config.patience
 
 

@@ -200,8 +200,22 @@ def test_evaluation_counts_every_example_and_changes_nothing(examples):
     at_once, same = evaluate_epoch(network, [examples], RECIPE, 7)
     assert torch.equal(confusion, same)
     torch.testing.assert_close(loss, at_once, rtol=1e-5, atol=0)
-    assert confusion.sum(dim=1).tolist() == torch.bincount(examples.labels, minlength=7).tolist()
+    # None of the examples is a copy.
+    rows = torch.bincount(examples.labels, minlength=7)
+    assert confusion.sum(dim=2).tolist() == [rows.tolist(), [0] * 7]
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
+
+
+def test_copies_of_train_are_evaluated_apart(examples):
+    torch.manual_seed(0)
+    network = build_model("conv1")
+    is_copy = torch.arange(len(examples)) % 3 == 0
+    marked = replace(examples, is_copy=is_copy)
+    losses, confusion = evaluate_epoch(network, in_parts(marked, 13), RECIPE, 7)
+    for group, rows in enumerate((~is_copy, is_copy)):
+        expected_losses, expected = evaluate_epoch(network, [examples[rows]], RECIPE, 7)
+        assert torch.equal(confusion[group], expected[0])
+        torch.testing.assert_close(losses[group], expected_losses[0], rtol=1e-5, atol=0)
 
 
 def test_loss_of_uniform_probabilities_is_the_logarithm_of_the_number_of_classes():
@@ -309,8 +323,8 @@ def test_best_temperature_corrects_an_overconfident_network(examples):
             return F.one_hot(preds, 7).float() * math.log(6 * 0.97 / 0.03)
 
     losses, confusion = evaluate_epoch(Overconfident(), [examples], RECIPE, 7)
-    temperature, loss = best_temperature(losses)
+    temperature, loss = best_temperature(losses[0])
     fitting = math.log(6 * 0.97 / 0.03) / math.log(6 * 0.75 / 0.25)
     assert temperature == pytest.approx(fitting, rel=0.02)
-    assert confusion.trace() == len(examples) * 3 // 4
-    assert loss > losses.min()
+    assert confusion[0].trace() == len(examples) * 3 // 4
+    assert loss > losses[0].min()

@@ -10,7 +10,7 @@ from test_loop import RECIPE
 from fer.data.dataset import Examples
 from fer.errors import JobError
 from fer.models.checkpoint import pack_checkpoint
-from fer.models.transforms import AugmentationSettings
+from fer.models.transforms import PREPROCESSING, AugmentationSettings
 from fer.training.batches import DeviceExamples, InMemoryBatches
 from fer.training.run import Run
 
@@ -75,3 +75,42 @@ def test_a_residual_network_learns_a_few_faces(batches):
     )
     assert history[0]["val_accuracy"] < 0.5
     assert history[-1]["val_accuracy"] > 0.95
+
+
+def new_run(batches):
+    """Return a run whose network has guessed, and is sure of, a class for each face."""
+    torch.manual_seed(0)
+    run = Run.create(batches.recipe, {"name": "conv1", "arguments": {"num_classes": 7}}, CPU)
+    with torch.no_grad():
+        run.eval_model.output.weight.mul_(4)
+    return run
+
+
+def evaluate(batches, val):
+    return new_run(batches)._evaluate(replace(batches, val_examples=val))
+
+
+@pytest.fixture(scope="module")
+def val(batches):
+    """Faces with the label that the network guesses; but every fifth has another one."""
+    network, faces = new_run(batches).eval_model.eval(), batches.val_examples
+    with torch.no_grad():
+        guesses = network(PREPROCESSING["standardize"](faces.images)).argmax(dim=1)
+    labels = (guesses + (torch.arange(len(faces)) % 5 == 0)) % 7
+    return replace(faces, labels=labels, targets=torch.eye(7)[labels])
+
+
+def test_copies_of_train_count_in_scores_and_not_in_what_is_chosen(batches, val):
+    is_copy = torch.arange(len(val)) % 5 > 2
+    all_of_it, rest = evaluate(batches, val), evaluate(batches, val[~is_copy])
+    found = evaluate(batches, replace(val, is_copy=is_copy))
+    for name in ("val_accuracy", "val_macro_f1"):
+        assert found[name] == all_of_it[name] == all_of_it[f"{name}_without_copies"]
+        assert found[f"{name}_without_copies"] == rest[name] != all_of_it[name]
+    assert found["val_loss"] == pytest.approx(all_of_it["val_loss"])
+    assert found["temperature"] == rest["temperature"] != all_of_it["temperature"]
+
+
+def test_a_val_split_that_train_holds_is_what_there_is_to_choose_by(batches, val):
+    found = evaluate(batches, replace(val, is_copy=torch.ones(len(val), dtype=torch.bool)))
+    assert found == pytest.approx(evaluate(batches, val))
