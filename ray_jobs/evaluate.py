@@ -42,6 +42,7 @@ PREDICTION_SCHEMA = pa.schema(
         ("checkpoint", pa.string()),
         ("source", pa.string()),
         ("sha256", pa.string()),
+        ("copy_of_train", pa.bool_()),
         ("label", pa.int8()),
         ("emotion", pa.string()),
         ("predicted", pa.string()),
@@ -49,7 +50,8 @@ PREDICTION_SCHEMA = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
     ]
 )
-"""One row an example and checkpoint: the true ``label`` and ``emotion``, and the prediction."""
+"""One row an example and checkpoint: whether ``train`` holds the example's pixels too, its true
+``label`` and ``emotion``, and the prediction."""
 
 
 @dataclasses.dataclass
@@ -57,7 +59,8 @@ class Predictions:
     """What the networks predicted for some examples.
 
     Attributes:
-        truth: Table of each example's ``source``, ``sha256`` and ``label``, N rows.
+        truth: Table of each example's ``source``, ``sha256``, ``label`` and ``copy_of_train``, N
+            rows.
         probs: float32 (N, K, C) of K networks.
         file: Name of the Parquet file that holds them.
     """
@@ -138,7 +141,11 @@ def _predict_files(
     """Read, classify and write as one stream; yield the predictions of each file."""
     faces = (
         stages.read_split(data, config.split, ("image", "label", "source", "sha256"))
-        .map_batches(to_crops, batch_format="pyarrow", batch_size=None)
+        .map_batches(
+            partial(to_crops, copies=data.copies_of_train(config.split)),
+            batch_format="pyarrow",
+            batch_size=None,
+        )
         .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
     # The report shows the checkpoint's own scores, not those of a processor's fast arithmetic.
@@ -154,11 +161,20 @@ def _predict_files(
     yield from stages.tallies(written)
 
 
-def to_crops(examples: pa.Table) -> pa.Table:
-    """Replace ``image`` with ``crops``, a list of one crop of 2,304 bytes, for a classifier."""
+def to_crops(examples: pa.Table, copies: frozenset[str]) -> pa.Table:
+    """Replace ``image`` with ``crops``, a list of one crop of 2,304 bytes, for a classifier.
+
+    Args:
+        examples: The examples.
+        copies: Digests of the images that ``train`` holds too. Add ``copy_of_train`` from them.
+    """
     crops = [[image.tobytes()] for image in images_from_table(examples)]
-    crops_column = pa.array(crops, pa.list_(pa.binary()))
-    return examples.drop_columns("image").append_column("crops", crops_column)
+    is_copy = [digest in copies for digest in examples["sha256"].to_pylist()]
+    return (
+        examples.drop_columns("image")
+        .append_column("crops", pa.array(crops, pa.list_(pa.binary())))
+        .append_column("copy_of_train", pa.array(is_copy, pa.bool_()))
+    )
 
 
 def write(
@@ -182,6 +198,7 @@ def _table(truth: pa.Table, name: str, probs: np.ndarray, class_names: tuple[str
         "checkpoint": [name] * len(truth),
         "source": truth["source"],
         "sha256": truth["sha256"],
+        "copy_of_train": truth["copy_of_train"],
         "label": truth["label"],
         "emotion": names[truth["label"].to_numpy()],
         "predicted": names[probs.argmax(axis=1)],
@@ -196,14 +213,22 @@ def _write_ensemble(
     data: Dataset,
     checkpoints: dict[str, str],
     predictions: Predictions,
+    rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write an ensemble of all networks as a checkpoint, and its predictions beside theirs.
+
+    Args:
+        config: The flags of the job.
+        data: The dataset.
+        checkpoints: The checkpoints by their names in the report.
+        predictions: What they predicted, N examples.
+        rows: Indices of the examples by which the networks' weights are chosen.
 
     Returns:
         The weight of each network, float (K,), and the ensemble's probabilities, float32 (N, C).
     """
     labels = predictions.truth["label"].to_numpy()
-    weights = fusion_weights(predictions.probs, labels, config.fusion)
+    weights = fusion_weights(predictions.probs[rows], labels[rows], config.fusion)
     for name, content in ensemble_files([*checkpoints.values()], weights.tolist()):
         storage.write_bytes(storage.join(config.output, ENSEMBLE, name), content)
     fused = combine_probs(predictions.probs, weights)
@@ -223,14 +248,16 @@ def _report(
 
     locations_by_name = dict(checkpoints)
     probs, weights = [*np.moveaxis(predictions.probs, 1, 0)], np.empty(0)
-    if config.ensemble:
-        weights, fused = _write_ensemble(config, data, checkpoints, predictions)
-        locations_by_name[ENSEMBLE] = storage.join(config.output, ENSEMBLE)
-        probs.append(fused)
     truth = evaluation.GroundTruth(
         labels=predictions.truth["label"].to_numpy().astype(int),
         digests=predictions.truth["sha256"].to_pylist(),
+        is_copy=predictions.truth["copy_of_train"].to_numpy(),
     )
+    if config.ensemble:
+        rows = truth.rows_without_copies()
+        weights, fused = _write_ensemble(config, data, checkpoints, predictions, rows)
+        locations_by_name[ENSEMBLE] = storage.join(config.output, ENSEMBLE)
+        probs.append(fused)
     evaluations = [
         evaluation.evaluate(evaluation.Network.load(name, location), truth, network_probs, data)
         for (name, location), network_probs in zip(locations_by_name.items(), probs, strict=True)
@@ -239,6 +266,7 @@ def _report(
         dataset=config.dataset,
         fingerprint=data.summary["fingerprint"],
         split=config.split,
+        copies_of_train=int(truth.is_copy.sum()),
         tta=config.tta,
         fusion=config.fusion if config.ensemble else None,
         weights=tuple(weights.tolist()),

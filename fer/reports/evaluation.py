@@ -79,10 +79,16 @@ class GroundTruth:
     Attributes:
         labels: int (N,).
         digests: SHA-256 of the pixels of each, N strings.
+        is_copy: Whether ``train`` holds the same pixels, bool (N,).
     """
 
     labels: np.ndarray
     digests: Sequence[str]
+    is_copy: np.ndarray
+
+    def rows_without_copies(self) -> np.ndarray:
+        """Return the indices of the examples that ``train`` does not hold, or of all if it does."""
+        return np.flatnonzero(~self.is_copy | self.is_copy.all())
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,14 @@ class Evaluation:
     Attributes:
         network: The network.
         scores: Its scores.
+        without_copies: Its scores without the images that ``train`` holds too.
         mistakes: The M faces that it misclassified most confidently, uint8 (M, 48, 48).
         captions: Label and prediction of each of these.
     """
 
     network: Network
     scores: Scores
+    without_copies: Scores
     mistakes: np.ndarray
     captions: tuple[str, ...]
 
@@ -106,14 +114,19 @@ class Evaluation:
         """Name of the network in the report."""
         return self.network.name
 
+    def identity(self) -> dict[str, Any]:
+        """Return the network's name, location and id."""
+        network = self.network
+        return {"name": network.name, "checkpoint": network.location, "id": network.id}
+
     def headline(self) -> dict[str, Any]:
-        """Return the network's name, location and id with its accuracy and macro-F1."""
+        """Return the network's identity, its accuracy and its macro-F1."""
         return {
-            "name": self.name,
-            "checkpoint": self.network.location,
-            "id": self.network.id,
+            **self.identity(),
             "accuracy": self.scores.accuracy.value,
             "macro_f1": self.scores.macro_f1,
+            "accuracy_without_copies": self.without_copies.accuracy.value,
+            "macro_f1_without_copies": self.without_copies.macro_f1,
         }
 
 
@@ -125,6 +138,7 @@ class EvaluationContext:
         dataset: Location of the dataset.
         fingerprint: Digest of its pixels, labels and splits.
         split: The split that was scored.
+        copies_of_train: Number of its examples that ``train`` holds too.
         tta: Whether the prediction was averaged over each image and its mirror image.
         fusion: How the members of the ensemble are weighted; None without an ensemble.
         weights: Weight of each member.
@@ -134,6 +148,7 @@ class EvaluationContext:
     dataset: str
     fingerprint: str
     split: str
+    copies_of_train: int
     tta: bool
     fusion: str | None
     weights: tuple[float, ...]
@@ -156,9 +171,13 @@ def evaluate(network: Network, truth: GroundTruth, probs: np.ndarray, data: Data
     captions = tuple(
         f"{names[truth.labels[row]]}\n→ {names[preds[row]]} {confidence[row]:.0%}" for row in worst
     )
-    scores = score(truth.labels, probs, names)
+    rest = truth.rows_without_copies()
     return Evaluation(
-        network, scores, data.read_images([truth.digests[row] for row in worst]), captions
+        network,
+        score(truth.labels, probs, names),
+        score(truth.labels[rest], probs[rest], names),
+        data.read_images([truth.digests[row] for row in worst]),
+        captions,
     )
 
 
@@ -215,11 +234,17 @@ def _page(
 
 
 def _to_json(evaluation: Evaluation) -> dict[str, Any]:
-    scores = dataclasses.asdict(evaluation.scores)
-    confusion = scores.pop("confusion").tolist()
-    # The scores overwrite the headline's accuracy with the one that has an interval.
-    cost = dataclasses.asdict(evaluation.network.cost)
-    return {**evaluation.headline(), **cost, **_without_nan(scores), "confusion": confusion}
+    return {
+        **evaluation.identity(),
+        **dataclasses.asdict(evaluation.network.cost),
+        **_scores_to_json(evaluation.scores),
+        "without_copies": _scores_to_json(evaluation.without_copies),
+    }
+
+
+def _scores_to_json(scores: Scores) -> dict[str, Any]:
+    content: dict[str, Any] = _without_nan(dataclasses.asdict(scores))
+    return {**content, "confusion": scores.confusion.tolist()}
 
 
 def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
