@@ -189,7 +189,8 @@ class TrainConfig:
     """Number format of the network's computations. auto uses bfloat16 where the processor is fast
     at it, and float32 elsewhere."""
     select_by: Literal["val_macro_f1", "val_accuracy"] = "val_macro_f1"
-    """Score on the val split by which the best epoch is chosen."""
+    """Score on the val split by which the best epoch is chosen, without images that the train split
+    holds too."""
     patience: OptionalInt = None
     """Stop after this many epochs without a better score on the val split, at least 1. By default
     all epochs are trained."""
@@ -277,7 +278,8 @@ class TuneConfig:
     gpus_per_trial: float = 0.0
     """GPUs that each trial reserves, at least 0. With fractions, trials share a GPU."""
     select_by: Literal["val_macro_f1", "val_accuracy"] = "val_macro_f1"
-    """Score on the val split by which trials and epochs are ranked."""
+    """Score on the val split by which trials and epochs are ranked, without images that the train
+    split holds too."""
     seed: int = 0
     """Random seed of the search and of every trial, from 0 to 4294967295."""
     resume: bool = False
