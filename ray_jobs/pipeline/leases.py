@@ -41,6 +41,9 @@ RENEW_SECONDS, EXPIRES_SECONDS = 10.0, 60.0
 POLL_SECONDS = 1.0
 """How often a waiting job looks at the claim of another."""
 
+_ACTIVE: set[str] = set()
+"""Names of the claims that jobs of this process have made and not withdrawn."""
+
 MAX_ATTEMPTS = 10
 """How often a job claims an output that others claim at the same moment."""
 
@@ -53,8 +56,8 @@ class Holder:
         job: Name of the job, such as ``label``.
         host: Name of the machine.
         pid: Number of the process.
-        process: Tells the process from all others that ever had this number; None where the system
-            has no ``/proc``.
+        process: Tells the process from others that have this number on other machines, or had it
+            before; None where the system has no ``/proc``.
         since: When the job began, by the clock of its machine.
         renewals: How often the claim was renewed; 0 until the job knows that it holds the output.
     """
@@ -90,6 +93,12 @@ class Holder:
         if self.process is None or _machine() != self.process.rpartition(" ")[0]:
             return None
         return _identify(self.pid) == self.process
+
+    @property
+    def is_this_process(self) -> bool:
+        """Whether the holder is a job of this process."""
+        # The process's id alone does not tell: processes may start at the same moment.
+        return self.pid == os.getpid() and self.is_running is True
 
     def __str__(self) -> str:
         return f"fer {self.job} (process {self.pid} on {self.host}, since {self.since})"
@@ -180,6 +189,7 @@ class _Claim:
                 self._outlive(name)
             # A new name, since others may have taken the last one for that of a lost job.
             self.name, self.loss = f"{PREFIX}{uuid.uuid4().hex}", None
+            _ACTIVE.add(self.name)
             self._write()
             others = self._others()
             if not others:
@@ -197,7 +207,7 @@ class _Claim:
             InputError: The other job holds the output.
         """
         first = content = self._read(name)
-        if first is not None and _is_running(first) is None:
+        if first is not None and _is_running(name, first) is None:
             print(
                 f"Waiting up to {EXPIRES_SECONDS:.0f} s to see whether {_describe(first)} still "
                 f"writes {self.output}",
@@ -206,7 +216,7 @@ class _Claim:
             )
         deadline = time.monotonic() + EXPIRES_SECONDS
         while content is not None:
-            is_running = _is_running(content)
+            is_running = _is_running(name, content)
             if is_running is False or time.monotonic() > deadline:
                 self.dead.add(name)
                 self._delete(name)
@@ -273,6 +283,7 @@ class _Claim:
         """Delete the claim, if there is one. What can't be deleted expires."""
         if self.name is not None:
             self._delete(self.name)
+            _ACTIVE.discard(self.name)
 
     # The claims' files.
 
@@ -303,10 +314,15 @@ def _describe(content: bytes | None) -> str:
     return str((content and Holder.from_json(content)) or "another job")
 
 
-def _is_running(content: bytes) -> bool | None:
-    """Return whether the process of a claim runs; None if this can't be found out from here."""
+def _is_running(name: str, content: bytes) -> bool | None:
+    """Return whether the job of a claim runs; None if this can't be found out from here."""
     holder = Holder.from_json(content)
-    return None if holder is None else holder.is_running
+    if holder is None:
+        return None
+    if holder.is_this_process:
+        # An earlier job of this process may not have been able to withdraw its claim.
+        return name in _ACTIVE
+    return holder.is_running
 
 
 def _is_held(content: bytes) -> bool:

@@ -26,7 +26,8 @@ def test_the_number_of_requests_is_as_planned(fer, photographs, checkpoint, s3_p
     assert (
         fer("label", "--images", photographs, "--output", "s3://open/asked/out", *flags).code == 0
     )
-    requests = Counter(kind(request) for request in s3_proxy.requests)
+    # The lease is renewed by time, not by images.
+    requests = Counter(kind(request) for request in s3_proxy.requests if ".lease-" not in request)
     planned = plan_label(
         NUM_IMAGES, ClusterShape(1, 4), Coefficients.read(str(DEFAULTS)), megapixels=None
     ).requests

@@ -165,6 +165,23 @@ def test_no_lease_is_left_after_a_failure(output, error):
     assert claims(output) == []
 
 
+def test_a_claim_that_could_not_be_withdrawn_does_not_block_the_same_process(tmp_path, monkeypatch):
+    output = str(tmp_path)
+
+    def refuse(location):
+        raise OSError(location)
+
+    with leases.hold(output, "label"):
+        with pytest.raises(InputError, match=r"is being written by fer label \(process "):
+            leases.hold(output, "label").__enter__()
+        monkeypatch.setattr(storage, "delete", refuse)
+    monkeypatch.undo()
+    assert len(claims(output)) == 1
+    with leases.hold(output, "label"):
+        assert len(claims(output)) == 1
+    assert claims(output) == []
+
+
 def test_an_output_that_stays_empty_is_not_left(tmp_path):
     with leases.hold(str(tmp_path / "runs" / "output"), "train"):
         assert (tmp_path / "runs" / "output").is_dir()
