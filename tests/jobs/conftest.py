@@ -26,6 +26,7 @@ from fer.storage import s3 as s3_store
 from ray_jobs.__main__ import main
 
 NUM_FACES = 280
+NUM_COPIES = 16
 STORE_CACHES = (
     storage.paths._open_store,
     *(s3_store.open_bucket_read_only, s3_store._make_client, s3_store._has_credentials),
@@ -241,6 +242,19 @@ def dataset(cluster, sources, tmp_path_factory):
     """The faces, ingested."""
     output = tmp_path_factory.mktemp("dataset") / "data"
     assert main(["ingest", "--source", str(sources / "fer2013.csv"), "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def dataset_with_copies(cluster, drawn, tmp_path_factory):
+    """A dataset whose ``val`` holds ``NUM_COPIES`` images of ``train`` too, labeled otherwise."""
+    images, labels, splits = drawn.images.copy(), drawn.labels.copy(), np.array(drawn.splits)
+    val, train = (np.flatnonzero(splits == split)[:NUM_COPIES] for split in ("val", "train"))
+    images[val], labels[val] = images[train], (labels[train] + 1) % 7
+    folder = tmp_path_factory.mktemp("copies")
+    (folder / "a.csv").write_bytes(to_csv(Faces(images, labels, drawn.splits)))
+    source, output = str(folder / "a.csv"), folder / "data"
+    assert main(["ingest", "--source", source, "--output", str(output)]) == 0
     return output
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from fer import Predictor
 from fer.data.dataset import open_dataset
 from fer.data.emotions import EMOTIONS
+from fer.models.ensemble import fusion_weights
 from ray_jobs import evaluate
 from ray_jobs.config import EvaluateConfig
 
@@ -92,6 +93,61 @@ def test_the_report_names_what_each_network_costs(report):
     page = (report / "index.html").read_text()
     assert f"{costs['conv1-a'][0]:,}" in page
     assert (report / "pictures" / "cost.png").exists()
+
+
+def scores_of(rows):
+    truth, predicted = zip(*[(row["emotion"], row["predicted"]) for row in rows], strict=True)
+    present = sorted(set(truth))
+    macro = f1_score(truth, predicted, labels=present, average="macro", zero_division=0)
+    return len(rows), accuracy_score(truth, predicted), macro
+
+
+def test_scores_are_also_those_without_copies_of_train(
+    fer, dataset_with_copies, networks, tmp_path
+):
+    output = tmp_path / "report"
+    flags = ("--ensemble", "--fusion", "exponential", "--output", output)
+    run = fer("evaluate", "--dataset", dataset_with_copies, "--checkpoint", *networks, *flags)
+    report = json.loads((output / "report.json").read_text())
+    assert report["copies_of_train"] == 16
+    table = pq.read_table(output / "predictions").to_pylist()
+    copies = open_dataset(str(dataset_with_copies)).copies_of_train("val")
+    assert all(row["copy_of_train"] == (row["sha256"] in copies) for row in table)
+    for listed, printed in zip(report["checkpoints"], run.result["checkpoints"], strict=True):
+        rows = [row for row in table if row["checkpoint"] == listed["name"]]
+        rest = [row for row in rows if not row["copy_of_train"]]
+        assert (len(rows), len(rest)) == (56, 40)
+        for block, group in ((listed, rows), (listed["without_copies"], rest)):
+            found = block["num_examples"], block["accuracy"]["value"], block["macro_f1"]
+            assert found == pytest.approx(scores_of(group))
+        _, *expected = scores_of(rest)
+        found = printed["accuracy_without_copies"], printed["macro_f1_without_copies"]
+        assert found == pytest.approx(tuple(expected))
+    assert "16 of 56 images are also in train" in (output / "index.html").read_text()
+    # The weights of the ensemble are those of the other images.
+    val = open_dataset(str(dataset_with_copies)).read_split("val")
+    rest = np.array([digest not in copies for digest in val.digests])
+    predictors = [Predictor.load(str(folder), engine="float32") for folder in networks]
+    probs = np.stack([predictor.predict_probs(val.images) for predictor in predictors], axis=1)
+    weights = fusion_weights(probs[rest], val.labels[rest], "exponential")
+    assert report["weights"] == pytest.approx(weights.tolist())
+
+
+def test_without_copies_both_scores_are_equal(report):
+    listed = json.loads((report / "report.json").read_text())
+    assert listed["copies_of_train"] == 0
+    for checkpoint in listed["checkpoints"]:
+        rest = checkpoint["without_copies"]
+        assert rest == {name: checkpoint[name] for name in rest}
+    assert "also in train" not in (report / "index.html").read_text()
+
+
+def test_train_is_no_copy_of_itself(fer, dataset, networks, tmp_path):
+    flags = ("--split", "train", "--output", tmp_path / "report")
+    run = fer("evaluate", "--dataset", dataset, "--checkpoint", networks[0], *flags)
+    (scores,) = run.result["checkpoints"]
+    assert scores["accuracy"] == scores["accuracy_without_copies"]
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["copies_of_train"] == 0
 
 
 def test_the_page_opens_from_disk(report):

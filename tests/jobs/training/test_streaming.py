@@ -5,8 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from fer.data.dataset import open_dataset
+from fer.training.batches import DeviceExamples
 
 FAST = ("--model", "conv2", "--num-epochs", "3", "--batch-size", "32", "--lr", "0.02")
 STREAMED = ("--memory-limit", "0")
@@ -60,6 +62,27 @@ def test_workers_share_all_of_val(dataset):
     assert all(len(part) <= 7 for share in parts for part in share)
     images = np.concatenate([part.images for share in parts for part in share])
     assert sorted(map(bytes, images)) == sorted(map(bytes, val.images))
+
+
+def test_val_is_told_apart_from_copies_of_train_as_in_memory(dataset_with_copies):
+    from ray_jobs.training.streaming import StreamedBatches
+
+    data, recipe, device = open_dataset(str(dataset_with_copies)), None, torch.device("cpu")
+    known = data.copies_of_train("val")
+    streams = [StreamedBatches(data, recipe, None, None, known, device, rank, 2) for rank in (0, 1)]
+    batches = [batch for stream in streams for batch in stream.val_batches()]
+    found = {
+        bytes(image): is_copy
+        for batch in batches
+        for image, is_copy in zip(batch.images.numpy(), batch.is_copy.tolist(), strict=True)
+    }
+    val = data.read_split("val")
+    in_memory = DeviceExamples.from_examples(val, 7, device, known)
+    expected = zip(map(bytes, val.images), in_memory.is_copy.tolist(), strict=True)
+    assert found == dict(expected)
+    train = set(map(bytes, data.read_split("train").images))
+    assert {image for image, is_copy in found.items() if is_copy} == found.keys() & train
+    assert sum(found.values()) == 16
 
 
 def test_rejects_batches_and_workers_that_streaming_cannot_serve(fer, dataset, tmp_path):
