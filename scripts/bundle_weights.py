@@ -84,10 +84,13 @@ def write_card(plain: Path, tta: Path) -> None:
         "tta": read_report(tta, config, tta=True),
     }
     # Training scored the weights in single precision; these are the scores in half precision.
+    scored = reports["plain"]
     scores = {
-        "val_loss": reports["plain"]["log_loss"],
-        "val_accuracy": reports["plain"]["accuracy"]["value"],
-        "val_macro_f1": reports["plain"]["macro_f1"],
+        "val_loss": scored["log_loss"],
+        "val_accuracy": scored["accuracy"]["value"],
+        "val_macro_f1": scored["macro_f1"],
+        "val_accuracy_without_copies": scored["without_copies"]["accuracy"]["value"],
+        "val_macro_f1_without_copies": scored["without_copies"]["macro_f1"],
     }
     (SHIPPED["bundled"] / CONFIG).write_text(dataclasses.replace(config, scores=scores).to_json())
     commit = subprocess.run(
