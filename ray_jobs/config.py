@@ -265,7 +265,7 @@ class TuneConfig:
     plain networks."""
     num_samples: int = 16
     """Number of trials of --study search and --study paper, at least 1. A comparison runs one trial
-    for each variant."""
+    for each variant and each of --seeds."""
     search: Literal["random", "optuna"] = "random"
     """How a search chooses the values of the next trial: at random, or by Optuna."""
     num_epochs: int = 12
@@ -282,6 +282,10 @@ class TuneConfig:
     split holds too."""
     seed: int = 0
     """Random seed of the search and of every trial, from 0 to 4294967295."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = ()
+    """Random seeds of a comparison, from 0 to 4294967295: each variant is trained once with each of
+    them, and the report shows means and standard deviations. By default each variant is trained
+    once, with --seed."""
     resume: bool = False
     """Continue the unfinished study that --output holds, or begin one if there is none."""
     overwrite: bool = False
@@ -290,6 +294,14 @@ class TuneConfig:
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "num_samples", "num_epochs", "max_concurrent_trials")
         _require_seed(self.seed)
+        for seed in self.seeds:
+            _require_seed(seed, "--seeds")
+        _require_distinct("--seeds", self.seeds)
+        if self.seeds and self.study in ("search", "paper"):
+            raise InputError(
+                f"--seeds repeats the variants of a comparison, but --study {self.study} searches; "
+                "leave --seeds out, or choose a comparison such as --study recipe."
+            )
         _require_poolable(self.model, "--study pooling", self.study == "pooling")
         _require_above_zero(self, "cpus_per_trial")
         _require_at_least(self, 0, "gpus_per_trial")
@@ -624,8 +636,13 @@ def _require_poolable(model: str, flag: str, is_chosen: bool) -> None:
         )
 
 
-def _require_seed(seed: int) -> None:
-    _require(0 <= seed < 2**32, "--seed", "from 0 to 4294967295", seed)
+def _require_seed(seed: int, flag: str = "--seed") -> None:
+    _require(0 <= seed < 2**32, flag, "from 0 to 4294967295", seed)
+
+
+def _require_distinct(flag: str, values: tuple[int, ...]) -> None:
+    listed = " ".join(map(str, values))
+    _require(len(set(values)) == len(values), flag, "different numbers", listed)
 
 
 def _forbid_together(config: Any, *names: str) -> None:  # noqa: ANN401 - any job's

@@ -11,7 +11,7 @@ from fer.metrics import VAL_SCORES
 from fer.models.architectures import build_model, count_multiply_adds, count_parameters
 from fer.reports import figures
 from fer.reports.pages import render_page
-from fer.reports.trials import Study, Trial, format_value
+from fer.reports.trials import SEED, Study, Trial, format_value
 
 METRICS = (*VAL_SCORES, "train_accuracy", "epoch", "minutes")
 MIN_TRIALS_FOR_IMPORTANCE = 6
@@ -26,6 +26,7 @@ def study_report(study: Study, result: Mapping[str, Any]) -> dict[str, bytes]:
         result: The job's RESULT line.
     """
     table = trial_table(study)
+    variants = variant_table(study, table)
     importance = parameter_importance(study)
     pictures = {"accuracy.png": figures.plot_study_curves(study.trials, study.metric)}
     if importance:
@@ -38,12 +39,13 @@ def study_report(study: Study, result: Mapping[str, Any]) -> dict[str, bytes]:
         "failed": study.failed,
         "result": result,
         "importance": importance,
+        "variants": json.loads(variants.to_json(orient="records")),
         "trials": json.loads(table.to_json(orient="records")),
     }
     return {
         **{f"pictures/{name}": png for name, png in pictures.items()},
         "trials.csv": table.to_csv(index=False).encode(),
-        "index.html": _page(study, table, pictures).encode(),
+        "index.html": _page(study, table, variants, pictures).encode(),
         "report.json": json.dumps(content, indent=2).encode(),
     }
 
@@ -64,6 +66,31 @@ def trial_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(study.metric, ascending=False, ignore_index=True)
 
 
+def variant_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the scores of each variant over its seeds, best mean first.
+
+    Args:
+        study: The study.
+        table: Its ``trial_table``.
+
+    Returns:
+        The varied flags but for the seed, the number of ``seeds``, and the mean and the sample
+        standard deviation of each of ``VAL_SCORES``, called ``NAME_mean`` and ``NAME_std``. Empty
+        if the study does not vary the seed.
+    """
+    if SEED not in table:
+        return pd.DataFrame()
+    statistics = {
+        f"{score}_{statistic}": (score, statistic)
+        for score in VAL_SCORES
+        if score in table
+        for statistic in ("mean", "std")
+    }
+    variants = table.groupby(study.flags, sort=False).agg(seeds=(SEED, "size"), **statistics)
+    ranking = f"{study.metric}_mean"
+    return variants.reset_index().sort_values(ranking, ascending=False, ignore_index=True)
+
+
 def _costs(trial: Trial, num_classes: int) -> dict[str, int]:
     """Return the parameters and multiply-adds of a trial's network if the study varies it."""
     if "model" not in trial.varied:
@@ -79,10 +106,10 @@ def parameter_importance(study: Study) -> dict[str, float]:
     is the loss of fit when its values are shuffled (Breiman 2001, doi 10.1023/A:1010933404324).
 
     Returns:
-        The shares, the largest first. Empty if only one parameter varies, or if there are fewer
-        than ``MIN_TRIALS_FOR_IMPORTANCE`` trials.
+        The shares, the largest first. Empty if only one parameter but the seed varies, or if there
+        are fewer than ``MIN_TRIALS_FOR_IMPORTANCE`` trials.
     """
-    names = list(study.trials[0].varied)
+    names = study.flags
     if len(names) < 2 or len(study.trials) < MIN_TRIALS_FOR_IMPORTANCE:
         return {}
     from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415 - slow to import, rarely needed
@@ -107,6 +134,16 @@ def _as_numbers(column: pd.Series) -> np.ndarray:
     return numbers
 
 
-def _page(study: Study, table: pd.DataFrame, pictures: Mapping[str, bytes]) -> str:
+def _page(
+    study: Study, table: pd.DataFrame, variants: pd.DataFrame, pictures: Mapping[str, bytes]
+) -> str:
     rows = [[format_value(value) for value in row] for row in table.itertuples(index=False)]
-    return render_page("study.html", pictures, study=study, columns=list(table.columns), rows=rows)
+    return render_page(
+        "study.html",
+        pictures,
+        study=study,
+        columns=list(table.columns),
+        rows=rows,
+        scores=[score for score in VAL_SCORES if score in table],
+        variants=variants.to_dict("records"),
+    )

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+SEED = "seed"
+"""The varied flag that repeats the variants of a study."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -59,6 +62,11 @@ class Study:
     failed: int
     num_val: int
     num_classes: int
+
+    @property
+    def flags(self) -> list[str]:
+        """Names of the varied flags, but for the seed."""
+        return [name for name in self.trials[0].varied if name != SEED]
 
     @property
     def minutes(self) -> float:

@@ -44,18 +44,21 @@ def is_comparison(config: TuneConfig) -> bool:
 
 def num_trials(config: TuneConfig) -> int:
     """Return how many trials a study has."""
-    return len(_variants(config)[1]) if is_comparison(config) else config.num_samples
+    if not is_comparison(config):
+        return config.num_samples
+    return len(_variants(config)[1]) * max(1, len(config.seeds))
 
 
 def param_space(config: TuneConfig) -> dict[str, Any]:
     """Return what a study varies, as Ray Tune takes it.
 
-    A comparison varies its flag. A search varies what the paper tuned (section 4.1), each
-    hyperparameter within the range in which training still converges.
+    A comparison varies its flag, and the seed if there are several. A search varies what the paper
+    tuned (section 4.1), each hyperparameter within the range in which training still converges.
     """
     if is_comparison(config):
         flag, values = _variants(config)
-        return {flag: tune.grid_search(list(values))}
+        seeds = {"seed": tune.grid_search(list(config.seeds))} if config.seeds else {}
+        return {flag: tune.grid_search(list(values)), **seeds}
     both = {"model": tune.choice(["shallow", "deep"])} if config.study == "paper" else {}
     return {
         **both,
