@@ -58,6 +58,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
     rules = Rules(classes, config.split_from, config.val_fraction)
     for source in config.source:
         check_source(source, all_files=config.all_files)
+        locations.check_outside(config.output, "source", source)
     _check_no_overlap(config.source)
     votes = _read_votes(config)
     with OUTPUT.reserve(config, started=started) as output:
@@ -85,7 +86,9 @@ def run(config: IngestConfig) -> dict[str, Any]:
 def _check_no_overlap(sources: Sequence[str]) -> None:
     """Refuse sources whose examples would be counted twice."""
     for first, second in itertools.combinations(sorted(sources), 2):
-        if second == first or second.startswith(f"{first}/"):
+        if second == first:
+            raise InputError(f"--source {first} is given twice; give it once.")
+        if second.startswith(f"{first}/"):
             raise InputError(
                 f"--source {second} is part of --source {first}; give only one of them."
             )
@@ -192,7 +195,7 @@ def _check(tally: DatasetTally, config: IngestConfig, rules: Rules, votes: Votes
     """Refuse what can't become a dataset without guesses, or lost too many examples."""
     checks.check_votes(tally, votes)
     checks.check_numbers(tally, rules.classes)
-    checks.check_splits(tally, rules.val_fraction)
+    checks.check_splits(tally, rules)
     checks.check_rejects(tally, config.max_reject_fraction, config.output)
     if not tally.num_examples:
         files = describe_ignored(tally.ignored, all_files=config.all_files) or "; check --source"

@@ -35,7 +35,7 @@ from ray_jobs.config import LabelConfig
 from ray_jobs.labeling import update, worklist, write
 from ray_jobs.labeling.detect import Detection, detect_faces
 from ray_jobs.labeling.write import FACES
-from ray_jobs.pipeline import stages
+from ray_jobs.pipeline import locations, stages
 from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import progress
@@ -118,11 +118,7 @@ def _select_images(config: LabelConfig) -> Selection:
     else:
         check_source(config.images, all_files=config.all_files)
         check_readable(config.images, all_files=config.all_files)
-    if f"{config.output}/".startswith(f"{config.images}/"):
-        raise InputError(
-            f"--output {config.output} lies inside --images and would be listed with them; choose "
-            "another --output."
-        )
+    locations.check_outside(config.output, "images", config.images)
     root = manifest_folder(config.images) if has_manifest else config.images
     selection = Selection(
         root, config.include, config.exclude, config.limit, all_files=config.all_files

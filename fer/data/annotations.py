@@ -53,8 +53,8 @@ def read_labeled_items(location: str, *, all_files: bool = False) -> Iterator[So
         elif (name := _raf_db_name(item)) is not None:
             labels = _find_labels(location) if labels is None else labels
             yield _label_item(item, labels.get(name))
-            continue
-        yield item
+        else:
+            yield item
 
 
 def _find_labels(location: str) -> dict[str, str]:

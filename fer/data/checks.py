@@ -3,6 +3,7 @@
 from fer.data.emotions import FER2013_CLASSES, ClassList
 from fer.data.ferplus import Votes
 from fer.data.numbering import misfit_with_fer2013
+from fer.data.parsing import Rules
 from fer.data.tally import DatasetTally
 from fer.errors import InputError, JobError
 
@@ -34,12 +35,12 @@ def check_numbers(tally: DatasetTally, classes: ClassList) -> None:
         raise InputError(misfit)
 
 
-def check_splits(tally: DatasetTally, val_fraction: float) -> None:
+def check_splits(tally: DatasetTally, rules: Rules) -> None:
     """Refuse to mix examples whose splits the sources seem to tell.
 
     Raises:
-        InputError: A name may mean a split, or ``val`` is to be taken out of ``train`` although
-            there is one.
+        InputError: A name may mean a split, some rows of a table lack it, or ``val`` is to be taken
+            out of ``train`` although there is one.
     """
     if tally.unclear_names:
         names = ", ".join(map(repr, sorted(tally.unclear_names)))
@@ -47,7 +48,13 @@ def check_splits(tally: DatasetTally, val_fraction: float) -> None:
             f"{names} may name a split, but which one is unclear: rename it to train, val or test, "
             "or give --split-from hash to mix all examples."
         )
-    if val_fraction and tally.num_val:
+    if rules.split_from == "auto" and (number := tally.num_without_usage()):
+        raise InputError(
+            f"{number:,} rows have no Usage, which tells the split of the other rows of their "
+            "table; fill it in, or give --split-from usage to reject these rows, or --split-from "
+            "hash to mix all examples."
+        )
+    if rules.val_fraction and tally.num_val:
         raise InputError(
             f"The sources have {tally.num_val:,} val examples of their own, which --val-fraction "
             "would mix with train examples; leave --val-fraction out."
@@ -55,7 +62,7 @@ def check_splits(tally: DatasetTally, val_fraction: float) -> None:
 
 
 def check_rejects(tally: DatasetTally, max_fraction: float, output: str) -> None:
-    """Refuse a dataset that lacks too many examples.
+    """Refuse a dataset that lacks too many examples, or all of them.
 
     Args:
         tally: What was read.
@@ -63,17 +70,18 @@ def check_rejects(tally: DatasetTally, max_fraction: float, output: str) -> None
         output: Location of the dataset, which holds the rejects.
 
     Raises:
-        JobError: More were rejected.
+        JobError: More were rejected, or none is left.
     """
     total = tally.num_examples + tally.num_rejects
-    if tally.num_rejects <= max_fraction * total:
+    is_allowed = tally.num_rejects <= max_fraction * total
+    if is_allowed and (tally.num_examples or not total):
         return
     by_count = tally.rejects_by_count()
     kinds = ", ".join(f"{code.replace('_', ' ')} ({n.count:,})" for code, n in by_count[:3])
     first = by_count[0][1]
+    limit = "" if is_allowed else f", more than --max-reject-fraction {max_fraction:g} allows"
     raise JobError(
-        f"{tally.num_rejects:,} of {total:,} examples were rejected, more than "
-        f"--max-reject-fraction {max_fraction:g} allows: {kinds}; for example, "
+        f"{tally.num_rejects:,} of {total:,} examples were rejected{limit}: {kinds}; for example, "
         f"{first.source}: {first.reason.rstrip('.')}; see {output}/rejects."
     )
 

@@ -59,8 +59,8 @@ class Split(NamedTuple):
     Attributes:
         name: ``train``, ``val`` or ``test``.
         source: What told it.
-        unclear_name: A name in the path that seems to tell a split but is not understood, if the
-            hash of the pixels had to decide.
+        unclear_name: What seems to tell a split but is not understood: the value of ``Usage``, or
+            a name in the path if the hash of the pixels had to decide.
     """
 
     name: str
@@ -243,7 +243,7 @@ def _label(text: str, classes: ClassList) -> _Label:
     label = classes.label(name)
     number = int(name) if is_class_number(name) else None
     if label is None:
-        reason = f"unknown class {text[:40]!r}"
+        reason = f"unknown class {text[:40]!r}" if name else "has no class"
         if number is not None:
             raise _UnknownNumberError("unknown_class", reason, number)
         raise RejectedError("unknown_class", reason)
@@ -254,13 +254,13 @@ def _split(usage: str, path: str, sha256: bytes, rules: Rules) -> Split:
     """Return the split of an example, after some of ``train`` became ``val``."""
     split = _named_split(usage, path, rules.split_from)
     if split is None:
-        split = Split(split_from_sha256(sha256), "hash")
-        if rules.split_from == "auto":
-            split = split._replace(unclear_name=_unclear_name(path))
-        elif rules.split_from != "hash":
+        if rules.split_from not in ("auto", "hash"):
             raise RejectedError(
                 "no_split", f"names no split in its {rules.split_from}: expected train, val or test"
             )
+        split = Split(split_from_sha256(sha256), "hash")
+    if rules.split_from == "auto":
+        split = split._replace(unclear_name=_unclear_name(usage, path, split.source))
     if split.name == "train" and is_held_out(sha256, rules.val_fraction):
         return Split("val", "val_fraction", split.unclear_name)
     return split
@@ -280,4 +280,10 @@ def _named_split(usage: str, path: str, split_from: SplitFrom) -> Split | None:
     return None
 
 
-_unclear_name = lru_cache(maxsize=256)(unclear_split_name)
+@lru_cache(maxsize=256)
+def _unclear_name(usage: str, path: str, source: SplitSource) -> str | None:
+    """Return the value of ``Usage`` or the name in the path that may mean an unknown split."""
+    value = usage.strip()
+    if value and split_from_usage(value) is None:
+        return value[:40]
+    return unclear_split_name(path) if source == "hash" else None

@@ -41,7 +41,7 @@ _SHARD_DIGEST = re.compile(r"(?<=-of-[0-9]{5})-[0-9a-f]{16}$")
 
 def split_from_usage(usage: str) -> str | None:
     """Return the split for a value of FER2013's ``Usage`` column (``PublicTest`` is ``val``)."""
-    return _SPLITS_BY_WORD.get(usage.strip().lower())
+    return split_from_name(usage.strip())
 
 
 def split_from_file_name(path: str) -> str | None:

@@ -67,7 +67,8 @@ class DatasetTally:
         tables: Identifies the CSV table of each example, 8 bytes each (``fer.data.copies``).
         file_sizes: Number of examples by file, in the order of the examples.
         numbers: Numbers that stand for classes, by format.
-        unclear_names: Names that seem to tell a split but are not understood.
+        unclear_names: Names, and values of ``Usage``, that seem to tell a split but are not
+            understood.
         rejects: Rejects by code.
         ignored: Number of files that are neither images nor tables nor archives, by the ends of
             their names.
@@ -148,6 +149,12 @@ class DatasetTally:
         """Number of examples in ``val``, without those that were taken out of ``train``."""
         taken = self.split_from().get("val_fraction", 0)
         return self.splits.count(SPLITS.index("val")) - taken
+
+    def num_without_usage(self) -> int:
+        """Return the number of rows without ``Usage`` in tables that have it for other rows."""
+        tables = np.frombuffer(self.tables, TABLE_DTYPE)
+        has_usage = np.frombuffer(self.has_usage, bool)
+        return int((np.isin(tables, np.unique(tables[has_usage])) & ~has_usage).sum())
 
     @property
     def num_rejects(self) -> int:

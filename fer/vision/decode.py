@@ -302,7 +302,9 @@ def _load_jpeg(data: bytes, mode: str, scale: Scale) -> _Loaded:
     end = jpeg.find_end(data)
     missing = _missing_share(data[:end], loaded, mode, scale)
     if missing >= MAX_MISSING_SHARE:
-        raise _unreadable(f"the JPEG file ends early, and {missing:.0%} of its pixels are missing")
+        raise _unreadable(
+            f"the JPEG file ends early, and {100 * missing:.0f} % of its pixels are missing"
+        )
     if missing:
         note = "The JPEG file ends early: less than 1 % of its pixels, the last ones, are missing."
         return replace(loaded, note=note)

@@ -42,6 +42,20 @@ def resolve(config: Config) -> Config:
     return dataclasses.replace(config, **resolved)  # type: ignore[type-var] # configs are dataclasses
 
 
+def check_outside(output: str, flag: str, folder: str) -> None:
+    """Refuse an output inside a folder that the job reads.
+
+    Raises:
+        InputError: The output is that folder or lies inside it.
+    """
+    inner, outer = (storage.strip_access_mode(location) for location in (output, folder))
+    if f"{inner}/".startswith(f"{outer}/"):
+        raise InputError(
+            f"--output {output} lies inside --{flag} {folder} and would be read with it; choose "
+            "another --output."
+        )
+
+
 @contextmanager
 def explain_refusals(config: object) -> Iterator[None]:
     """Replace an error by its cause if a store now refuses every request.

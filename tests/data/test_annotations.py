@@ -5,6 +5,7 @@ import zipfile
 import pytest
 
 from fer.data.annotations import kdef_emotion, parse_label_list, read_labeled_items
+from fer.data.sources import LABEL_LIST
 
 LIST = b"train_00001.jpg 5\ntrain_00002.jpg 1\r\ntest_0001.jpg 7\n\nnothing\ntest_0002.jpg 8\n"
 
@@ -71,6 +72,7 @@ def test_images_of_raf_db_get_the_labels_of_its_list(tmp_path, name, pack, is_li
     items = {
         item.source.rpartition("/")[2]: item for item in read_labeled_items(str(tmp_path / name))
     }
+    assert LABEL_LIST not in items  # It was used, so it is not counted as ignored.
     labeled = items["train_00001_aligned.jpg"]
     assert (labeled.kind, labeled.format, labeled.label) == ("image", "raf_db", "sad")
     assert items["train_00001.jpg"].kind == "ignored"

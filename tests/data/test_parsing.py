@@ -45,7 +45,7 @@ def test_ways_to_write_a_label(tmp_path, label, expected):
 )
 def test_labels_that_are_not_understood_are_rejected_with_their_value(tmp_path, label, number):
     (reject,) = outcomes(write_rows(tmp_path / "a.csv", f"{label},{PIXELS}"))
-    assert reject.reason == f"unknown class {label!r}"
+    assert reject.reason == (f"unknown class {label!r}" if label else "has no class")
     assert (reject.code, reject.number) == ("unknown_class", number)
 
 
@@ -71,6 +71,15 @@ def test_a_name_that_may_tell_the_split(tmp_path):
     path = write_rows(tmp_path / "celebrities_train.csv", f"3,{PIXELS}")
     (example,) = outcomes(path)
     assert (example.split_from, example.unclear_name) == ("hash", path.name)
+    (example,) = outcomes(path, Rules(split_from="hash"))
+    assert (example.split_from, example.unclear_name) == ("hash", None)
+
+
+@pytest.mark.parametrize("name", ["fer2013.csv", "train.csv"])
+def test_a_usage_that_is_not_understood(tmp_path, name):
+    path = write_rows(tmp_path / name, f"3,{PIXELS},holdout", header="emotion,pixels,Usage")
+    (example,) = outcomes(path)
+    assert example.unclear_name == "holdout"
     (example,) = outcomes(path, Rules(split_from="hash"))
     assert (example.split_from, example.unclear_name) == ("hash", None)
 

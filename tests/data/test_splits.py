@@ -14,7 +14,16 @@ from fer.data.splits import (
 
 @pytest.mark.parametrize(
     ("usage", "split"),
-    [("Training", "train"), (" PublicTest", "val"), ("PrivateTest", "test"), ("", None)],
+    [
+        ("Training", "train"),
+        (" PublicTest", "val"),
+        ("PrivateTest", "test"),
+        ("Public Test", "val"),
+        ("PRIVATE_TEST", "test"),
+        ("test set", "test"),
+        ("holdout", None),
+        ("", None),
+    ],
 )
 def test_split_from_usage(usage, split):
     assert split_from_usage(usage) == split

@@ -346,14 +346,32 @@ def test_a_source_that_is_none(fer, tmp_path, name, sentence):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("part", ["", "/inner.zip"])
-def test_a_source_that_is_part_of_another(fer, tmp_path, part):
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ("", "--source {0} is given twice; give it once."),
+        ("/inner.zip", "--source {1} is part of --source {0}; give only one of them."),
+    ],
+)
+def test_a_source_that_is_part_of_another(fer, tmp_path, part, sentence):
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "inner.zip").write_bytes(b"")
     sources = (tmp_path / "faces", f"{tmp_path}/faces{part}")
     run = fer("ingest", "--source", *sources, "--output", tmp_path / "data")
-    told = f"--source {sources[1]} is part of --source {sources[0]}; give only one of them."
-    assert (run.code, run.sentence) == (2, told)
+    assert (run.code, run.sentence) == (2, sentence.format(*sources))
+
+
+def test_an_output_inside_a_source(fer, tmp_path):
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "1.png").write_bytes(b"")
+    output = tmp_path / "data"
+    run = fer("ingest", "--source", tmp_path, "--output", output)
+    assert (run.code, run.sentence) == (
+        2,
+        f"--output {output} lies inside --source {tmp_path} and would be read with it; choose "
+        "another --output.",
+    )
+    assert not output.exists()
 
 
 def test_a_source_without_examples(fer, tmp_path):
