@@ -13,7 +13,9 @@ from ray_jobs import jobs
 from ray_jobs.config import JobConfig
 from ray_jobs.pipeline import locations
 
-REPEATABLE = ("--source", "--classes", "--checkpoint", "--include", "--exclude", "--format")
+REPEATABLE = frozenset(
+    ("--source", "--classes", "--checkpoint", "--include", "--exclude", "--format", "--seeds")
+)
 """Flags that take several values, after one flag or after several of the same name."""
 
 FAILED, MISUSED = 1, 2
