@@ -167,8 +167,8 @@ def _curves_without_copies(
 ) -> list[tuple[str, str, Axes, str, str]]:
     """Return the curves of the scores without copies of ``train`` that differ from those with."""
     curves = (
-        ("val_accuracy", "val accuracy, without copies of train", COLORS[0]),
-        ("val_macro_f1", "val macro-F1, without copies of train", COLORS[1]),
+        ("val_accuracy", "val accuracy, without copies", COLORS[0]),
+        ("val_macro_f1", "val macro-F1, without copies", COLORS[1]),
     )
     return [
         (name + WITHOUT_COPIES, title, axes, color, ":")
