@@ -10,6 +10,7 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,9 @@ def run(config: IngestConfig) -> dict[str, Any]:
         with session.unwrap_errors():
             tally = _ingest(config, rules, votes)
         _check(tally, config, rules, votes)
-        num_dropped = _drop_redundant_rows(tally, config.output)
-        summary = _finish(tally, config, rules, num_dropped, output)
+        with _explain_write_errors(config.output):
+            num_dropped = _drop_redundant_rows(tally, config.output)
+            summary = _finish(tally, config, rules, num_dropped, output)
     _say_copies(summary)
     return {
         "output": config.output,
@@ -167,6 +169,9 @@ def _parse_to_list(item: SourceItem, rules: Rules) -> list[Outcome]:
     return list(parse_item(item, rules))
 
 
+_explain_write_errors = partial(stages.explain_write_errors, advice="run the same command again")
+
+
 def write(rows: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndarray]:
     """Write a table of ``parsed.PARSED_SCHEMA`` to at most two files, and return their tally.
 
@@ -177,12 +182,13 @@ def write(rows: pa.Table, output: str, schema: pa.Schema) -> dict[str, np.ndarra
     """
     examples, rejects = parsed.examples_of(rows), parsed.rejects_of(rows)
     tally = parsed.count(rows)
-    if len(examples):
-        name = _write_examples(output, parsed.to_dataset(examples, schema))
-        tally.files.add(name)
-        tally.file_sizes[name] = len(examples)
-    if len(rejects):
-        tally.files.add(parquet.write_keyed_table(output, "rejects", rejects, key="source"))
+    with _explain_write_errors(output):
+        if len(examples):
+            name = _write_examples(output, parsed.to_dataset(examples, schema))
+            tally.files.add(name)
+            tally.file_sizes[name] = len(examples)
+        if len(rejects):
+            tally.files.add(parquet.write_keyed_table(output, "rejects", rejects, key="source"))
     return stages.tally_batch(tally)
 
 

@@ -29,6 +29,9 @@ _ANSWER = re.compile(
 )
 """How pyarrow's error messages quote the answer of an S3 server."""
 
+_ERROR_NUMBER = re.compile(r"\[errno \d+\] ", re.IGNORECASE)
+"""How Python and pyarrow begin the message of an operating system, which says the same in words."""
+
 
 def is_uri(location: str) -> bool:
     """Return whether a location starts with a scheme, as ``s3://…`` does."""
@@ -132,10 +135,10 @@ def check_store(location: str) -> None:
 
 
 def describe_error(error: OSError) -> str:
-    """Return the cause of an I/O error as a clause without a full stop."""
+    """Return the cause of an I/O error as a clause without a number or a full stop."""
     if answer := _ANSWER.search(str(error)):
         return f"the store answered {answer['name'] or answer['code']} to {answer['request']}"
-    return str(error).rstrip(".")
+    return _ERROR_NUMBER.sub("", str(error)).rstrip(".")
 
 
 def is_folder(location: str) -> bool:

@@ -131,8 +131,12 @@ def on_packed_tables(function: Callable[[pa.Table], pa.Table]) -> Callable[[pa.T
 
 
 @contextmanager
-def explain_write_errors(output: str) -> Iterator[None]:
+def explain_write_errors(output: str, advice: str = "continue with --resume") -> Iterator[None]:
     """Turn a failure to write to an output into one sentence that says how to continue.
+
+    Args:
+        output: Location of the folder.
+        advice: What to do once the cause is gone.
 
     Raises:
         JobError: The output cannot be written to.
@@ -142,8 +146,7 @@ def explain_write_errors(output: str) -> Iterator[None]:
     except OSError as error:
         storage.check_store(output)
         raise JobError(
-            f"{output} can't be written to: {storage.describe_error(error)}; fix that and continue "
-            "with --resume."
+            f"{output} can't be written to: {storage.describe_error(error)}; fix that and {advice}."
         ) from error
 
 

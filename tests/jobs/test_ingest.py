@@ -11,10 +11,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fer.data.dataset import open_dataset
+from fer.data.dataset import example_schema, open_dataset
 from fer.data.emotions import EMOTIONS, SPLITS
 from fer.data.ferplus import VOTE_COLUMNS
+from fer.data.parsing import Rules
+from fer.data.sources import SourceItem
 from fer.data.synthetic import USAGES
+from fer.errors import JobError
+from ray_jobs import ingest
+from ray_jobs.pipeline import stages
 
 ROW = " ".join(["7"] * 2304)
 
@@ -372,6 +377,18 @@ def test_an_output_inside_a_source(fer, tmp_path):
         "another --output.",
     )
     assert not output.exists()
+
+
+def test_an_output_that_can_no_longer_be_written(tmp_path):
+    (tmp_path / "examples").write_text("in the way")
+    item = SourceItem("rows", "a.csv", "a.csv", f"emotion,pixels\n3,{ROW}".encode(), first_row=1)
+    rows = ingest.parse(stages.to_table([item]), Rules(), None)
+    with pytest.raises(JobError) as caught:
+        ingest.write(rows, str(tmp_path), example_schema(EMOTIONS))
+    assert str(caught.value) == (
+        f"{tmp_path} can't be written to: File exists: '{tmp_path}/examples'; fix that and run the "
+        "same command again."
+    )
 
 
 def test_a_source_without_examples(fer, tmp_path):

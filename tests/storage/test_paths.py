@@ -60,3 +60,13 @@ def test_delete_removes_a_folder_and_its_contents(tmp_path):
     storage.write_bytes(str(tmp_path / "a" / "b" / "x"), b"x")
     storage.delete(str(tmp_path / "a"))
     assert os.listdir(tmp_path) == []
+
+
+def test_an_error_of_the_operating_system_is_described_in_words(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        storage.read_bytes(str(tmp_path / "none"))
+    reason = storage.describe_error(caught.value)
+    assert "No such file or directory" in reason
+    assert "errno" not in reason.lower()
+    full = OSError(28, "No space left on device")
+    assert storage.describe_error(full) == "No space left on device"
