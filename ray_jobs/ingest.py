@@ -72,7 +72,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
         with _explain_write_errors(config.output):
             num_dropped = _drop_redundant_rows(tally, config.output)
             summary = _finish(tally, config, rules, num_dropped, output)
-    _say_copies(summary)
+    _say_findings(summary)
     return {
         "output": config.output,
         "examples": tally.num_examples,
@@ -269,8 +269,10 @@ def _finish(
     return summary
 
 
-def _say_copies(summary: dict[str, Any]) -> None:
-    """Say aloud that rows were dropped, and that examples of ``train`` stand in other splits."""
+def _say_findings(summary: dict[str, Any]) -> None:
+    """Say aloud what may surprise: splits by chance, dropped rows, copies of ``train``."""
+    if (divided := summary["split_from"].get("hash")) and len(summary["split_from"]) > 1:
+        _say(f"{divided:,} examples name no split, so a hash of their pixels chose it.")
     if dropped := summary["copies_dropped"]:
         _say(f"{dropped:,} rows were left out, because they repeat rows of another table.")
     copied = [f"{count:,} {split}" for split, count in summary["copies_of_train"].items() if count]

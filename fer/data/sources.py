@@ -360,9 +360,9 @@ def _read_zip(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
         )
         return
     try:
-        archive = zipfile.ZipFile(stream)
-    except UnicodeDecodeError:
-        yield origin.reject("has names that are marked as UTF-8 and are not: pack it again")
+        archive = _open_zip(stream)
+    except RejectedError as error:
+        yield origin.reject(error.reason, error.code)
         return
     with archive:
         # Members are read in the order of their data, so that one read-ahead serves many of them.
@@ -382,6 +382,20 @@ def _read_zip(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
             except Exception as error:
                 storage.check_store(origin.source)
                 yield member.fail(f"can't be unpacked: {_error_text(error)}", error)
+
+
+def _open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(stream)
+    except UnicodeDecodeError as error:
+        raise RejectedError(
+            "unreadable", "has names that are marked as UTF-8 and are not: pack it again"
+        ) from error
+    # pyarrow's files raise a ValueError where zipfile seeks before the start of a short file.
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise RejectedError(
+            "unreadable", "is not a zip archive, or lacks its end: fetch it again"
+        ) from error
 
 
 def _read_tar(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:

@@ -56,16 +56,20 @@ def is_csv(name: str) -> bool:
 
 
 def read_csv_blocks(stream: IO[bytes]) -> Iterator[Block]:
-    """Yield a CSV file in blocks of whole rows.
+    """Yield a CSV file in blocks of whole rows. Blank lines are no rows.
 
     Args:
         stream: The file, in UTF-8, or in UTF-16 with a byte order mark, as Excel writes it.
 
     Raises:
-        RejectedError: A column is missing, or a row is too long.
+        RejectedError: The file is empty, a column is missing, or a row is too long.
     """
     blocks = _read_utf8(stream)
     header = next(blocks)
+    if not header:
+        raise RejectedError(
+            "missing_column", "is empty: expected the columns emotion, pixels and perhaps Usage"
+        )
     columns = parse_csv_header(header).columns
     if not {"emotion", "pixels"} <= set(columns):
         names = ", ".join(columns)[:100]
@@ -83,10 +87,10 @@ def read_csv_blocks(stream: IO[bytes]) -> Iterator[Block]:
                 f"row {row} is longer than {MAX_ROW_BYTES:,} bytes: the rows from there on are "
                 "not read",
             )
-        if rows:
-            yield Block(header + rows, row)
-            row += rows.count(b"\n") + 1
-    if rest:
+        if lines := [line for line in rows.split(b"\n") if line.strip()]:
+            yield Block(header + b"\n".join(lines), row)
+            row += len(lines)
+    if rest.strip():
         yield Block(header + rest, row)
 
 
@@ -192,6 +196,8 @@ def _image_bytes(value: object) -> bytes | None:
 
 
 def _label_text(value: object, class_names: list[str]) -> str:
-    if isinstance(value, int) and 0 <= value < len(class_names):
-        return class_names[value]
+    if class_names and isinstance(value, int | float) and value == value // 1:
+        # A number beyond the names, such as -1 for no class, must not be taken for FER2013's.
+        known = 0 <= value < len(class_names)
+        return class_names[int(value)] if known else f"label {value:g}"
     return "" if value is None else str(value)

@@ -75,6 +75,25 @@ def test_a_name_that_may_tell_the_split(tmp_path):
     assert (example.split_from, example.unclear_name) == ("hash", None)
 
 
+def test_blank_lines_are_no_rows(tmp_path):
+    rows = (f"3,{PIXELS}", "", "\r", f"4,{PIXELS}\r", "", f"5,{PIXELS}", "", "\r\n")
+    examples = outcomes(write_rows(tmp_path / "a.csv", *rows))
+    assert [(example.label, example.row) for example in examples] == [(3, 1), (4, 2), (5, 3)]
+
+
+def test_an_empty_table(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"")
+    (reject,) = outcomes(tmp_path / "a.csv")
+    assert reject.reason == "is empty: expected the columns emotion, pixels and perhaps Usage"
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"", b"PK" + bytes(5000)])
+def test_a_zip_archive_that_is_none(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    (reject,) = outcomes(tmp_path / "a.zip")
+    assert reject.reason == "is not a zip archive, or lacks its end: fetch it again"
+
+
 @pytest.mark.parametrize("name", ["fer2013.csv", "train.csv"])
 def test_a_usage_that_is_not_understood(tmp_path, name):
     path = write_rows(tmp_path / name, f"3,{PIXELS},holdout", header="emotion,pixels,Usage")

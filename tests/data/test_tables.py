@@ -73,6 +73,16 @@ IMAGES = [{"bytes": b"a", "path": "a.png"}, {"bytes": None, "path": "b.png"}]
             {"info": {"features": {"label": {"names": ["sad", "happy"]}}}},
             ["happy", ""],
         ),
+        (
+            {"image": IMAGES, "label": [1.0, -1.0]},
+            {"info": {"features": {"label": {"names": ["sad", "happy"]}}}},
+            ["happy", "label -1"],
+        ),
+        (
+            {"image": IMAGES, "label": [2, 6]},
+            {"info": {"features": {"label": {"names": ["sad", "happy"]}}}},
+            ["label 2", "label 6"],
+        ),
         ({"image": IMAGES, "label": ["happy", "sad"]}, {"info": {}}, ["happy", "sad"]),
         (
             {"img": [b"a", None], "labels": pa.array(["x", "y"]).dictionary_encode()},
