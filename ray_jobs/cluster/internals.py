@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fer.storage.local import escape_bytes
+
 PROCESS_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
@@ -98,6 +100,18 @@ def autoscaling_state() -> Any:  # noqa: ANN401 - a protocol buffer without type
     reply = GetClusterStatusReply()
     reply.ParseFromString(client.get_cluster_status(timeout_s=30))
     return reply.autoscaling_state
+
+
+def escape_entrypoint() -> None:
+    """Let Ray start although the command line holds bytes that are not valid UTF-8.
+
+    ``ray.init`` sends the command line, which ``get_entrypoint_name`` returns, to the cluster as a
+    string of a protocol buffer, which must be valid UTF-8. The bytes become escapes there.
+    """
+    from ray._private import utils
+
+    original = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: escape_bytes(os.fsencode(original()))
 
 
 def silence_pushed_errors() -> None:

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -89,6 +91,7 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address and address not in ("auto", "local"):
         _check_address(address)
+    internals.escape_entrypoint()
     try:
         with stderr.filtered():
             ray.init(
@@ -100,6 +103,17 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
     except Exception as error:
         # Ray raises plain exceptions, such as for a node that timed out during startup.
         raise _explain_start(address, error) from error
+    _end_on_sigterm()
+
+
+def _end_on_sigterm() -> None:
+    """Let SIGTERM, by which schedulers stop a job, end it as SIGINT does.
+
+    Ray's core handles the signal since it was started: it prints a stack trace and aborts, so the
+    job would neither withdraw its lease nor say anything.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _check_address(address: str) -> None:

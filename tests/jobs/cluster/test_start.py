@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -88,12 +89,17 @@ def test_a_start_that_fails_is_one_sentence(alone, error, reason):
     assert reason in str(caught.value)
 
 
+def on_its_own():
+    """Return the environment of a process that starts a cluster of its own."""
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**inherited, "RAY_AUTH_MODE": "disabled"}
+
+
 def run(*arguments, **environment):
     """Run a job in a process of its own, on a cluster of its own."""
-    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.run(
         [sys.executable, "-m", "ray_jobs", *map(str, arguments)],
-        env={**inherited, "RAY_AUTH_MODE": "disabled", **environment},
+        env={**on_its_own(), **environment},
         check=False,
         capture_output=True,
         text=True,
@@ -113,6 +119,45 @@ def test_a_job_prints_its_progress_and_nothing_else(ten_faces, tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"(Ingesting: [^\n]*\n)*", done.stderr)
     assert re.fullmatch(r"RESULT {[^\n]*}\n", done.stdout)
+
+
+def test_flags_that_are_not_valid_utf8(ten_faces, tmp_path):
+    folder = os.fsencode(tmp_path / "j") + b"\xe4nner"
+    os.mkdir(folder)  # noqa: PTH102 - bytes
+    os.link(ten_faces, folder + b"/fer2013.csv")
+    done = run("ingest", "--source", os.fsdecode(folder), "--output", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert '"examples": 10,' in done.stdout
+
+
+IN_FOREGROUND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ray_jobs.__main__ import main
+sys.exit(main())
+"""
+"""Runs a job that obeys SIGINT, also where the tests are a shell's background job."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_job_with_one_sentence(ten_faces, tmp_path, number):
+    output = tmp_path / "data"
+    flags = ["ingest", "--source", str(ten_faces), "--output", str(output)]
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_FOREGROUND, *flags],
+        env=on_its_own(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # It is written once Ray has started, before the first task.
+        while not (output / "job.json").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert re.fullmatch(r"(Ingesting: [^\n]*\n)*fer: interrupted; [^\n]*\n", errors)
+    assert not list(output.glob(".lease-*"))
+    assert not (output / "summary.json").exists()
 
 
 def test_a_cluster_that_cannot_start_is_one_sentence(ten_faces, tmp_path):
