@@ -16,22 +16,42 @@ from fer.data.synthetic import draw_faces
 from fer.models.architectures import build_model
 from fer.models.checkpoint import pack_checkpoint
 
+LABELING = {"test_label.py", "test_label_stores.py", "test_s3.py", "test_worklist.py"}
 OWN_CLUSTERS = {"test_session.py", "test_survival.py", "test_isolation.py"}
-"""Files of job tests that start clusters of their own, beside the shared one."""
+"""Files of job tests that start clusters of their own."""
 
 
 class _FilesAndClusters(LoadScopeScheduling):
-    """Runs each file's tests in one process, and all tests of the shared cluster in one."""
+    """Runs each file's tests in one process, and those of jobs in two, with a cluster each."""
 
     def _split_scope(self, nodeid):
         file = PurePosixPath(nodeid.split("::")[0])
         if "jobs" not in file.parts:
             return str(file)
-        return "own clusters" if file.name in OWN_CLUSTERS else "shared cluster"
+        if file.name in OWN_CLUSTERS:
+            return "own clusters"
+        return "labeling" if file.name in LABELING else "jobs"
 
 
 def pytest_xdist_make_scheduler(config, log):
     return _FilesAndClusters(config, log)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--chaos-runs",
+        type=int,
+        default=1,
+        help="How many labelings to disturb at random, and half as many trainings; each number "
+        "from 0 is the seed of one.",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    runs = metafunc.config.getoption("--chaos-runs")
+    for name, number in (("labeling_seed", runs), ("training_seed", (runs + 1) // 2)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, range(number))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""One local cluster and one S3 server for all tests of jobs, and the outputs that many look at."""
+"""A local cluster and an S3 server for the tests of jobs, and the outputs that many look at."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import ray
 from botocore.exceptions import BotoCoreError, ClientError
 from fault_proxy import fault_proxy
+from ray._private.parameter import RayParams
 
 from fer import storage
 from fer.data.emotions import SPLITS
@@ -90,13 +92,18 @@ def cluster(s3_server):
         # As jobs have it on clusters of their own: the next task need not wait for a new process.
         "RAY_idle_worker_killing_time_threshold_ms": "60000",
     }
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=512 * 2**20,
-        include_dashboard=True,
-        log_to_driver=False,
-    )
+    # Clusters take submitted jobs at the same port by default: two at once would fight for it.
+    (port,) = free_ports(1)
+    with_port = partial(RayParams, dashboard_agent_listen_port=port)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray._private.parameter.RayParams", with_port)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=512 * 2**20,
+            include_dashboard=True,
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()
 

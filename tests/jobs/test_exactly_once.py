@@ -4,15 +4,18 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from chaos import ChaoticNodes, run_under_faults
 from fault_proxy import Fault
 
 from fer import storage
@@ -143,7 +146,8 @@ def test_what_is_done_is_not_done_again(fer, undisturbed, collection, checkpoint
     arguments = command(collection, checkpoint, output)[3:]
     whole = fer(*arguments)
     faces = tmp_path / "labels" / "faces"
-    lost = sorted(faces.iterdir())[::3]
+    files = sorted(faces.iterdir())
+    lost = random.Random(0).sample(files, len(files) // 2)
     for file in (*lost, tmp_path / "labels" / "summary.json"):
         file.unlink()
     kept = {file.name: file.stat().st_mtime_ns for file in faces.iterdir()}
@@ -152,8 +156,82 @@ def test_what_is_done_is_not_done_again(fer, undisturbed, collection, checkpoint
     run = fer(*arguments, "--resume")
     counts = ("images", "faces", "failed")
     assert [run.result[name] for name in counts] == [whole.result[name] for name in counts]
-    assert kept.items() <= {file.name: file.stat().st_mtime_ns for file in faces.iterdir()}.items()
+    now = {file.name: file.stat().st_mtime_ns for file in faces.iterdir()}
+    assert kept.items() <= now.items()
+    assert now.keys() - kept.keys() == {file.name for file in lost}
     check_rows(rows_of(output), rows_of(undisturbed))
     page = (tmp_path / "labels" / "report.html").read_text()
     assert "Apparent expressions of 420 faces" in page
     assert fer(*arguments, "--resume").result == run.result
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0,
+    reason="this machine lets no user mount a disk of their own",
+)
+def test_a_full_disk_loses_nothing(undisturbed, collection, checkpoint, tmp_path):
+    """A disk that holds some chunks and not all, and is then made larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    job = shlex.join(command(collection, checkpoint, str(disk / "labels")))
+    # Room for what comes before the rows, and for half of them.
+    sizes = [entry.size_bytes for entry in listing.walk(f"{undisturbed}/faces")]
+    num_bytes = 2**16 + sum(sizes) // 2
+    script = f"""
+        mount -t tmpfs -o size={num_bytes} none {disk}
+        {job}; echo "code $?"; ls {disk}/labels/faces | wc -l
+        mount -o remount,size=100m {disk}
+        {job} --resume && cp -r {disk}/labels {tmp_path}
+    """
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        env={**os.environ, **ENVIRONMENT},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    code, num_files = done.stdout.splitlines()[:2]
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("fer: ")]
+    assert "No space left on device" in sentence
+    assert "Traceback" not in done.stderr
+    assert code == "code 1"
+    assert 0 < int(num_files) < len(sizes)
+    check_rows(rows_of(str(tmp_path / "labels")), rows_of(undisturbed))
+
+
+STORE_FAULTS = (
+    Fault("^GET /open/once/", "refuse", share=0.1),
+    Fault("^GET /open/once/", "truncate", share=0.1),
+    Fault("^GET /open/once/", "reset", share=0.1),
+    Fault("^(PUT|POST) /open/chaos", "refuse", status=500, code="InternalError", share=0.2),
+)
+"""Faults of a store that jobs bear without a word."""
+
+
+@pytest.fixture(scope="module")
+def chaotic_nodes(s3_proxy, tmp_path_factory):
+    with ChaoticNodes(tmp_path_factory.mktemp("chaos"), with_rpc_failures=True) as nodes:
+        yield nodes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_whatever_fails_every_image_has_one_row(
+    labeling_seed, undisturbed, collection, checkpoint, chaotic_nodes, faults
+):
+    chance = random.Random(labeling_seed)
+    faults.append(Fault("^GET /open/once/", "slow", seconds=0.2))
+    faults += [replace(fault) for fault in chance.sample(STORE_FAULTS, 2)]
+    output = f"s3://open/chaos-{labeling_seed}"
+
+    def files():
+        return set(listing.child_names(f"{output}/faces"))
+
+    job = command(collection, checkpoint, output)[3:]
+    story = run_under_faults(chaotic_nodes, chance, lambda: len(files()), *job)
+    print(labeling_seed, story.events)
+    assert (story.result["images"], story.result["faces"], story.result["failed"]) == (421, 420, 1)
+    check_rows(rows_of(output), rows_of(undisturbed))

@@ -2,15 +2,19 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
+from chaos import ChaoticNodes, run_under_faults
 from fault_proxy import Fault, fault_proxy
 from nodes import ENVIRONMENT
+from safetensors.numpy import load_file
 
 # Several trainings each, of which the first of a kind is the undisturbed one.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -39,6 +43,7 @@ def undisturbed(dataset, tmp_path_factory):
             train(dataset, runs[workers], "--num-workers", workers)
         return history(runs[workers])
 
+    run.folder = folder
     return run
 
 
@@ -126,3 +131,27 @@ def test_a_killed_driver_is_submitted_again(dataset, undisturbed, tmp_path):
     assert not (output / "config.json").exists()
     train(dataset, output, "--resume")
     assert without_times(history(output)) == without_times(undisturbed("1"))
+
+
+def test_whatever_fails_training_ends_with_the_same_weights(
+    training_seed, dataset, undisturbed, tmp_path
+):
+    chance, output = random.Random(training_seed), tmp_path / "run"
+
+    def num_epochs():
+        return len(history(output)) if (output / "metrics.jsonl").exists() else 0
+
+    job = ("train", "--dataset", dataset, "--output", output, *FLAGS)
+    # Ray Train 2.60 may wait for ever for a call that failed.
+    with ChaoticNodes(tmp_path / "nodes", with_rpc_failures=False) as nodes:
+        story = run_under_faults(nodes, chance, num_epochs, *job)
+    print(training_seed, story.events)
+    expected = undisturbed("1")
+    assert without_times(history(output)) == without_times(expected)
+    assert weights(output).keys() == weights(undisturbed.folder / "1").keys()
+    for name, tensor in weights(undisturbed.folder / "1").items():
+        np.testing.assert_array_equal(weights(output)[name], tensor, err_msg=name)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
