@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    config = None
     try:
         config = parse(arguments)
         from ray_jobs.cluster import session  # noqa: PLC0415 - imports Ray, which --help must not
@@ -49,7 +50,7 @@ def _run(arguments: Sequence[str]) -> int:
     except (JobError, OSError) as error:
         return _print_error(error, FAILED)
     except KeyboardInterrupt:
-        return _print_error("interrupted; the output is incomplete.", FAILED)
+        return _print_error(_interruption(config), FAILED)
     if result is not None:
         print("RESULT", json.dumps(result), flush=True)
     return 0
@@ -83,6 +84,14 @@ def spread_repeatable(arguments: Sequence[str]) -> list[str]:
             spread.append(flag)
         spread.append(argument)
     return spread
+
+
+def _interruption(config: Any) -> str:  # noqa: ANN401 - any job's
+    """Say that a job was interrupted, and how to go on."""
+    if not hasattr(config, "output"):
+        return "interrupted."
+    command = "the same command with --resume" if hasattr(config, "resume") else "the same command"
+    return f"interrupted; the output is incomplete: run {command} to complete it."
 
 
 def _print_error(message: object, code: int) -> int:

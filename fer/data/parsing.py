@@ -191,9 +191,7 @@ def _parse_rows(item: SourceItem, rules: Rules) -> Iterator[Outcome]:
         source = f"{item.source}#{row_number}"
         try:
             if len(row) != len(columns):
-                raise RejectedError(
-                    "field_count", f"has {len(row)} fields: expected {len(columns)}"
-                )
+                raise RejectedError("field_count", f"has {len(row)} of {len(columns)} fields")
             label, number = _label(row[emotion].decode(errors="replace"), rules.classes)
             if isinstance(pixels, RejectedError):
                 raise pixels

@@ -99,7 +99,7 @@ def check_source(location: str, *, all_files: bool = False) -> None:
         InputError: One of these does not hold.
     """
     if not storage.exists(location):
-        raise InputError(f"{location} does not exist: expected a CSV file, an archive or a folder.")
+        raise InputError(f"{location} does not exist: expected a file or a folder.")
     if storage.is_folder(location):
         if listing.is_empty(location):
             raise InputError(

@@ -338,7 +338,7 @@ def test_votes_of_other_rows_are_refused(fer, sources, drawn, tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("none.csv", "does not exist: expected a CSV file, an archive or a folder"),
+        ("none.csv", "does not exist: expected a file or a folder"),
         ("empty", "is empty: expected a folder of images, CSV files or archives"),
         ("notes.txt", "is not a supported source: expected a folder, an image, or a file"),
     ],

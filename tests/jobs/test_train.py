@@ -176,7 +176,10 @@ def test_an_interrupted_run_leaves_nothing_finished(dataset, tmp_path):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith("fer: interrupted; the output is incomplete.")
+    assert errors.splitlines()[-1] == (
+        "fer: interrupted; the output is incomplete: run the same command with --resume to "
+        "complete it."
+    )
     assert not (output / "config.json").exists()
     assert 1 <= len(history(output)) < 8
 

@@ -147,6 +147,21 @@ def test_seeds_repeat_each_variant():
     assert studies.trial_config(study, {"loss": "squared_hinge", "seed": 5}).seed == 5
 
 
+@pytest.mark.slow
+def test_a_comparison_with_seeds_reports_their_mean(fer, dataset, tmp_path):
+    output = tmp_path / "study"
+    flags = ("--study", "loss", "--model", "conv1", "--num-epochs", "1", "--seeds", "0", "1")
+    run = fer("tune", "--dataset", dataset, "--output", output, *flags)
+    assert (run.code, run.result["trials"]) == (0, 4)
+    rows, variants = table_of(output), json.loads((output / "report.json").read_text())["variants"]
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    for variant in variants:
+        own = [float(row["val_accuracy"]) for row in rows if row["loss"] == variant["loss"]]
+        assert variant["seeds"] == len(own) == 2
+        assert variant["val_accuracy_mean"] == pytest.approx(sum(own) / 2)
+    assert "±" in (output / "index.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
