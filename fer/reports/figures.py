@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from fer.metrics import WITHOUT_COPIES
 
@@ -295,6 +296,9 @@ def plot_accuracy_by_cost(
             color=color,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.25)
     axes.set(xlabel="million multiply-adds per image", ylabel="accuracy")
     axes.set_title("Accuracy by cost, with 95 % intervals")
