@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -341,7 +342,8 @@ def test_a_network_is_tuned_to_a_user_s_own_classes(fer, trained, sources, tmp_p
     ingest = ("ingest", "--source", sources / "faces.zip", "--output", data)
     classes = ("--classes", "joyful=happy", "sad", "astonished=surprise")
     run = fer(*ingest, *classes)
-    assert (run.code, "no folder of … names a class" in run.sentence) == (1, True)
+    assert run.code == 1
+    assert re.search(r"no class folder \(\d+\); .*/faces.zip!/\S+: no folder of '", run.sentence)
     assert fer(*ingest, *classes, "--max-reject-fraction", "0.9", "--overwrite").code == 0
     assert open_dataset(str(data)).class_names == ("joyful", "sad", "astonished")
     start = ("--from-checkpoint", trained["1"][0])
