@@ -273,6 +273,17 @@ def checkpoint(save_network, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def label(fer, checkpoint):
+    """Return a function that labels crops with the untrained network."""
+
+    def run(images, output, *flags):
+        named = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
+        return fer("label", "--images", images, *named, "--output", output, *flags)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def expected_counts(drawn):
     """Number of faces of each class, by split."""

@@ -19,15 +19,6 @@ ODD = (
 )
 
 
-@pytest.fixture
-def label(fer, checkpoint):
-    def run(images, output, *flags):
-        named = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
-        return fer("label", "--images", images, *named, "--output", output, *flags)
-
-    return run
-
-
 def statuses(output, root):
     """Return the status of each image by its path below a folder."""
     rows = pq.read_table(output / "faces").to_pylist()

@@ -41,15 +41,6 @@ def upload(s3, shared_buckets, png, faces):
     return put
 
 
-@pytest.fixture
-def label(fer, checkpoint):
-    def run(images, output, *flags):
-        named = ("--detector", "none", "--engine", "float32", "--checkpoint", checkpoint)
-        return fer("label", "--images", images, *named, "--output", output, *flags)
-
-    return run
-
-
 def rows_of(output):
     store, path = storage.filesystem(f"{output}/faces")
     return pq.read_table(path, filesystem=store).to_pylist()
