@@ -167,8 +167,8 @@ class TrainConfig:
     """What is done to the pixels of each image: scale them to mean 0 and standard deviation 1
     (standardize), or also equalize the histogram of gray levels first (equalize)."""
     augment: bool = True
-    """Change the training images at random: mirror, rotate, zoom, shift, erase and mix them, as the
-    flags of these parts say. --no-augment turns all of them off."""
+    """Change the training images at random: mirror, rotate, zoom, shift, degrade, erase and mix
+    them, as the flags of these parts say. --no-augment turns all of them off."""
     mirror: bool = True
     """Mirror half of the training images."""
     max_rotation: float = 15.0
@@ -182,6 +182,9 @@ class TrainConfig:
     erase_fraction: float = 0.0
     """Share of the training images of which a random rectangle with sides of 6 to 20 pixels is
     erased, from 0 to 1."""
+    degrade_fraction: float = 0.0
+    """Share of the training images that are degraded as photographs are, from 0 to 1: small,
+    blurred, noisy, compressed, lit from one side or partly covered."""
     mixup: float = 0.0
     """Mix each training image and its target with another one's: alpha of the Beta distribution
     from which the other's share is drawn, at least 0. 0 turns this off; 0.2 is common."""
@@ -215,7 +218,7 @@ class TrainConfig:
         _require_above_zero(self, "lr")
         _require_seed(self.seed)
         _require_fraction(self, "votes_weight", "teacher_weight", "class_balance")
-        _require_fraction(self, "max_shift", "erase_fraction")
+        _require_fraction(self, "max_shift", "erase_fraction", "degrade_fraction")
         _require_fraction_below_one(self, "dropout", "label_smoothing", "ema_decay")
         _require_fraction_below_one(self, "warmup_fraction", "max_zoom")
         is_angle = 0 <= self.max_rotation <= 180
@@ -369,10 +372,9 @@ class LabelConfig:
     """Also find the faces of photographs that lie on a side or upside down without saying so in
     their EXIF. A photograph without clearly upright faces is searched four times, each time turned
     by another 90 degrees."""
-    engine: Literal["auto", "float32", "bfloat16", "compiled"] = "auto"
-    """How the network runs. auto uses bfloat16 where the processor is fast at it, and float32
-    elsewhere. compiled needs a C++ compiler; its start takes seconds in each process, which pays
-    off from hundreds of thousands of faces."""
+    engine: Literal["auto", "float32"] = "auto"
+    """How the network computes. auto is the fastest way: float32 on processors, bfloat16 on GPUs
+    that have it."""
     use_gpu: bool = False
     """Run the network on the GPUs of the cluster, one process on each."""
     min_confidence: float = 0.0
@@ -434,9 +436,9 @@ class ServeConfig:
     min_confidence: float = 0.0
     """Smallest confidence, from 0 to 1, at which a face gets an emotion. A face below it has the
     status uncertain and no emotion."""
-    engine: Literal["auto", "float32", "bfloat16", "compiled"] = "auto"
-    """How the network runs. auto uses bfloat16 where the processor is fast at it, and float32
-    elsewhere. compiled needs a C++ compiler, and each replica takes seconds longer to start."""
+    engine: Literal["auto", "float32"] = "auto"
+    """How the network computes. auto is the fastest way: float32 on processors, bfloat16 on GPUs
+    that have it."""
     host: str = "127.0.0.1"
     """Address to listen on. An address that other machines can reach needs a token in the
     environment variable FER_API_TOKEN."""

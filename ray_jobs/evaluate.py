@@ -21,6 +21,7 @@ from fer import storage
 from fer.data.dataset import ROWS_PER_FILE, Dataset, images_from_table, open_dataset
 from fer.errors import InputError
 from fer.models.checkpoint import check_classes, load_checkpoint
+from fer.models.engine import with_graphs
 from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights
 from fer.storage import parquet
 from ray_jobs.cluster import session
@@ -149,7 +150,8 @@ def _predict_files(
         .repartition(target_num_rows_per_block=BATCH_SIZE)
     )
     # The report shows the checkpoint's own scores, not those of a processor's fast arithmetic.
-    inference = Inference(tuple(checkpoints.values()), engine="float32", tta=config.tta)
+    networks = tuple(with_graphs(load_checkpoint(location)) for location in checkpoints.values())
+    inference = Inference(networks, engine="float32", tta=config.tta)
     classified = classify(faces, inference)
     written = classified.map_batches(
         partial(write, output=config.output, names=[*checkpoints], class_names=data.class_names),

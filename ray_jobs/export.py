@@ -28,13 +28,12 @@ def run(config: ExportConfig) -> dict[str, Any]:
         What the RESULT line says.
 
     Raises:
-        InputError: The checkpoint or the output does not fit, or ONNX is not installed.
+        InputError: The checkpoint or the output does not fit.
         JobError: The file predicts other probabilities than the checkpoint.
     """
     started = time.monotonic()
     config = locations.resolve(config)
     checkpoint = load_checkpoint(config.checkpoint)
-    onnx.require_onnx()
     with OUTPUT.reserve(config, started=started) as output:
         return _export(config, checkpoint, output)
 

@@ -26,7 +26,8 @@ from fer.labels.globs import Selection
 from fer.labels.manifests import check_manifest, is_manifest, manifest_folder
 from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
-from fer.models.checkpoint import load_checkpoint
+from fer.models.checkpoint import Checkpoint, load_checkpoint
+from fer.models.engine import with_graphs
 from fer.reports.labels import label_report
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
@@ -72,11 +73,13 @@ class _Inputs:
     """What labels are made from.
 
     Attributes:
+        network: The network, or the ensemble of several.
         labeler: Turns probabilities into rows; knows the ids of the network and the detector.
         selection: Which images to label.
         weights: YuNet's; None takes each image as one face.
     """
 
+    network: Checkpoint
     labeler: Labeler
     selection: Selection
     weights: bytes | None
@@ -107,7 +110,7 @@ def _check(config: LabelConfig) -> _Inputs:
     if weights:
         FaceDetector(weights)
     labeler = Labeler(network.class_names, network.id, detector_id(weights), config.min_confidence)
-    return _Inputs(labeler, selection, weights)
+    return _Inputs(network, labeler, selection, weights)
 
 
 def _select_images(config: LabelConfig) -> Selection:
@@ -196,7 +199,7 @@ def _label_chunks(
     detection = Detection(inputs.weights, config.min_face_size, config.any_orientation)
     detected = detect_faces(chunks, detection, detect_cpus)
     inference = Inference(
-        (config.checkpoint,),
+        (inputs.network if config.use_gpu else with_graphs(inputs.network),),
         engine=config.engine,
         num_cpus=classify_cpus,
         use_gpu=config.use_gpu,

@@ -183,9 +183,8 @@ def _mean(refs: list[Any]) -> dict[str, float]:
 
 def _measure_operations(weights: bytes | None) -> dict[str, float]:
     """Return the seconds of each operation on one CPU, by the name of its coefficient."""
-    torch.set_num_threads(1)
     faces, _ = draw_faces(512, seed=0)
-    predictor = Predictor.load("bundled", "cpu")
+    predictor = Predictor.load("bundled", "cpu", num_threads=1)
     file = encode(faces[0], "PNG")
     large = encode(photograph(faces[0]), "JPEG")
     seconds = {

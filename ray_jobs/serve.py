@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import pydantic
 import ray
-import torch
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
@@ -226,9 +225,12 @@ class Replica:
 
     def __init__(self, config: dict[str, Any], weights: bytes | None, token: str | None) -> None:
         self._config, self._token = ServeConfig(**config), token
-        torch.set_num_threads(max(1, math.ceil(self._config.cpus_per_replica)))
-        device = "cuda" if self._config.gpus_per_replica else "cpu"
-        predictor = Predictor.load(self._config.checkpoint, device, self._config.engine)
+        predictor = Predictor.load(
+            self._config.checkpoint,
+            "cuda" if self._config.gpus_per_replica else "cpu",
+            self._config.engine,
+            num_threads=max(1, math.ceil(self._config.cpus_per_replica)),
+        )
         self._batched = serve.batch(
             max_batch_size=self._config.max_batch_size,
             batch_wait_timeout_s=self._config.batch_wait_ms / 1000,

@@ -44,6 +44,7 @@ from ray_jobs.pipeline.outputs import OutputSpec, Reservation, flag_of
 from ray_jobs.pipeline.progress import progress_from_workers
 from ray_jobs.pipeline.resumable import run_resumable
 from ray_jobs.training import streaming
+from ray_jobs.training.checkpoints import finished_files
 from ray_jobs.training.mlflow import RUN_FILE, MlflowCallback, require_server
 from ray_jobs.training.placement import place_workers
 from ray_jobs.training.settings import MAX_FAILURES, is_streamed
@@ -56,7 +57,7 @@ CURVES = "curves.png"
 
 OUTPUT = OutputSpec(
     completed_by=checkpoint.CONFIG,
-    contents=(checkpoint.WEIGHTS, METRICS, TENSORBOARD, CURVES, LAST, RUN_FILE),
+    contents=(checkpoint.WEIGHTS, checkpoint.GRAPH, METRICS, TENSORBOARD, CURVES, LAST, RUN_FILE),
     started_by=METRICS,
     # The dataset has a fingerprint. How many workers there are does not change the result's kind.
     changeable_flags=frozenset(
@@ -318,8 +319,7 @@ def _finish(config: TrainConfig, result: Result) -> None:
     best = _best_checkpoint(config, result)
     curves = figures.plot_training_curves(_read_history(config))
     storage.write_bytes(storage.join(config.output, CURVES), curves)
-    for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
-        content = storage.read_bytes(storage.join(best, name))
+    for name, content in finished_files(best):
         storage.write_bytes(storage.join(config.output, name), content)
 
 

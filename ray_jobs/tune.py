@@ -37,7 +37,7 @@ from ray_jobs.config import TuneConfig
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import Advance, progress
 from ray_jobs.pipeline.resumable import run_resumable
-from ray_jobs.training.checkpoints import checkpoint_files
+from ray_jobs.training.checkpoints import checkpoint_files, finished_files
 from ray_jobs.training.settings import (
     MAX_FAILURES,
     build_architecture,
@@ -340,8 +340,7 @@ def _copy_best(
     best, result = max(scored, key=lambda pair: pair[0].best(metric)[metric])
     newest_best, _ = max(reversed(result.best_checkpoints), key=lambda pair: pair[1][metric])
     with newest_best.as_directory() as folder:
-        for name in (checkpoint.WEIGHTS, checkpoint.CONFIG):
-            content = storage.read_bytes(storage.join(folder, name))
+        for name, content in finished_files(folder):
             storage.write_bytes(storage.join(config.output, f"{BEST}/{name}"), content)
     return best
 

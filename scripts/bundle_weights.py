@@ -22,11 +22,13 @@ import jinja2
 
 from fer.models.checkpoint import (
     CONFIG,
+    GRAPH,
     CheckpointConfig,
     load_checkpoint,
-    pack_checkpoint,
     read_config,
 )
+from fer.models.graph import make_graph
+from fer.models.networks import build_network, pack_checkpoint
 from fer.models.shipped import SHIPPED
 
 EXCLUDED_FLAGS = frozenset(
@@ -39,14 +41,14 @@ CARD_TEMPLATE = Path(__file__).with_name("model_card.md")
 
 def pack_half_precision(location: str) -> dict[str, bytes]:
     """Return the content of a network's files by name, with the weights in half precision."""
-    checkpoint = load_checkpoint(location)
-    (model,), (config,) = checkpoint.models, checkpoint.configs
+    (member,) = load_checkpoint(location).members
+    config = member.config
     provenance = dataclasses.asdict(config)
     for derived in ("id", "architecture", "parameters", "schema_version"):
         del provenance[derived]
     recipe = {name: value for name, value in config.training.items() if name not in EXCLUDED_FLAGS}
     provenance |= {"training": recipe, "data": {"fingerprint": config.data["fingerprint"]}}
-    return pack_checkpoint(model.half(), config.architecture, **provenance)
+    return pack_checkpoint(build_network(member).half(), config.architecture, **provenance)
 
 
 def read_report(folder: Path, config: CheckpointConfig, *, tta: bool) -> dict[str, Any]:
@@ -67,8 +69,16 @@ def read_report(folder: Path, config: CheckpointConfig, *, tta: bool) -> dict[st
 def write_weights(location: str) -> None:
     """Write a checkpoint into the folder of the bundled one, in half precision."""
     SHIPPED["bundled"].mkdir(exist_ok=True)
-    for name, content in pack_half_precision(location).items():
+    files = pack_half_precision(location)
+    for name, content in files.items():
         (SHIPPED["bundled"] / name).write_bytes(content)
+    write_graph()
+
+
+def write_graph() -> None:
+    """Write the graph of the bundled weights, by which processors run them without torch."""
+    (member,) = load_checkpoint("bundled").members
+    (SHIPPED["bundled"] / GRAPH).write_bytes(make_graph(member))
 
 
 def write_card(plain: Path, tta: Path) -> None:

@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.models.architectures import build_model
-from fer.models.checkpoint import pack_checkpoint
+from fer.models.networks import pack_checkpoint
 
 LABELING = {"test_label.py", "test_label_stores.py", "test_s3.py", "test_worklist.py"}
 OWN_CLUSTERS = {"test_session.py", "test_survival.py", "test_isolation.py"}
@@ -82,9 +82,10 @@ def png():
 def save_network():
     """Return a function that writes an untrained network as a checkpoint."""
 
-    def save(folder, model="shallow", seed=0, **fields):
+    def save(folder, model="shallow", seed=0, layers=None, **fields):
         torch.manual_seed(seed)
-        arguments = {"num_classes": len(fields.get("class_names", range(7))), "dropout": 0.25}
+        num_classes = len(fields.get("class_names", range(7)))
+        arguments = {"num_classes": num_classes, "dropout": 0.25, **(layers or {})}
         network = build_model(model, **arguments).eval()
         architecture = {"name": model, "arguments": arguments}
         for name, content in pack_checkpoint(network, architecture, **fields).items():

@@ -1,6 +1,7 @@
-"""Checkpoints: weights, architecture, classes, preprocessing and provenance in one folder.
+"""Checkpoints: weights, graph, architecture, classes and provenance in one folder.
 
-Nothing in a checkpoint is pickled, so loading one runs no code from it.
+Nothing in a checkpoint is pickled, so loading one runs no code from it. Nothing here imports torch:
+processors run a network from its graph and its weights alone (``fer.models.engine``).
 """
 
 import hashlib
@@ -10,26 +11,19 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
 
 from fer import storage
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
-from fer.models.architectures import MODELS, build_model, count_parameters
 from fer.models.shipped import SHIPPED
-from fer.models.transforms import PREPROCESSING
 from fer.vision.decode import IMAGE_SIZE
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
+GRAPH = "graph.onnx"
 CONFIG = "config.json"
 
 _MEMBER = re.compile(r"\w[\w.-]*")
@@ -41,7 +35,7 @@ class CheckpointConfig:
 
     Attributes:
         id: Name of the architecture and the first 12 digits of the weights' SHA-256.
-        architecture: ``name``, one of ``MODELS``, and ``arguments``, those of ``build_model``.
+        architecture: ``name`` and ``arguments``, those of ``build_model``.
         class_names: Name of each logit's class.
         image_size: Side of the square input in pixels.
         preprocessing: How a uint8 image becomes the network's input, a key of ``PREPROCESSING``.
@@ -72,51 +66,46 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class Member:
+    """One network of a checkpoint, as its files hold it.
+
+    Attributes:
+        config: Its configuration.
+        share: Its weight in the probabilities of the ensemble; 1 for a single network.
+        weights: Content of ``model.safetensors``.
+        graph: Content of ``graph.onnx``, its computation as ONNX operators whose weights are
+            references into ``model.safetensors``; None if the checkpoint has none.
+    """
+
+    config: CheckpointConfig
+    share: float
+    weights: bytes
+    graph: bytes | None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: a single network, or an ensemble of several.
+    """A checkpoint in memory: a single network, or an ensemble of several.
 
     Attributes:
         id: Id of the network or the ensemble.
         class_names: Name of each class, in the order of the probabilities.
-        models: The member networks in evaluation mode; a single network is the only member.
-        configs: Configuration of each member.
-        weights: Weight of each member in the ensemble's probabilities; they sum to 1.
+        members: Its networks, whose shares sum to 1.
     """
 
     id: str
     class_names: tuple[str, ...]
-    models: tuple[nn.Module, ...]
-    configs: tuple[CheckpointConfig, ...]
-    weights: tuple[float, ...]
+    members: tuple[Member, ...]
+
+    @property
+    def configs(self) -> tuple[CheckpointConfig, ...]:
+        """Configuration of each member."""
+        return tuple(member.config for member in self.members)
 
     @property
     def kind(self) -> str:
         """Name of the architecture, or ``ensemble``."""
-        return self.configs[0].architecture["name"] if len(self.configs) == 1 else "ensemble"
-
-
-def pack_checkpoint(
-    model: nn.Module,
-    architecture: dict[str, Any],
-    **provenance: Any,  # noqa: ANN401
-) -> dict[str, bytes]:
-    """Return the content of a checkpoint's files by name.
-
-    Args:
-        model: A network that ``build_model(architecture["name"], **architecture["arguments"])``
-            built.
-        architecture: ``name`` and ``arguments``.
-        provenance: Further fields of ``CheckpointConfig``.
-    """
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    weights = save_tensors(tensors)
-    config = CheckpointConfig(
-        id=f"{architecture['name']}-{_digest(weights)}",
-        architecture=architecture,
-        parameters=count_parameters(model),
-        **provenance,
-    )
-    return {WEIGHTS: weights, CONFIG: config.to_json().encode()}
+        return self.configs[0].architecture["name"] if len(self.members) == 1 else "ensemble"
 
 
 def locate(checkpoint: str) -> str:
@@ -173,43 +162,61 @@ def read_id(checkpoint: str) -> str:
 
 
 def load_checkpoint(checkpoint: str) -> Checkpoint:
-    """Load a network, or an ensemble of networks that have the same classes.
+    """Read a network, or an ensemble of networks that have the same classes.
 
     Args:
         checkpoint: A folder, its URI, or a name in ``SHIPPED``.
 
     Raises:
         InputError: The folder is not a checkpoint that this version can run, its weights are
-            damaged or do not fit, or the members of the ensemble have different classes.
+            damaged, or the members of the ensemble have different classes.
     """
     location = locate(checkpoint)
     content = _read_json(location)
     if "members" in content:
         return _load_ensemble(location, content)
     config = read_config(location)
-    model = _load_model(location, config)
-    return Checkpoint(config.id, config.class_names, (model,), (config,), (1.0,))
+    return Checkpoint(config.id, config.class_names, (_load_member(location, config),))
+
+
+def _load_member(location: str, config: CheckpointConfig) -> Member:
+    try:
+        weights = storage.read_bytes(storage.join(location, WEIGHTS))
+    except OSError as error:
+        raise InputError(f"{location}/{WEIGHTS} can't be read: {error}.") from error
+    if not config.id.endswith(weights_digest(weights)):
+        raise InputError(
+            f"{location}/{WEIGHTS} is damaged or belongs to another checkpoint: its digest differs "
+            f"from the one in {config.id}; copy the checkpoint again."
+        )
+    graph = storage.join(location, GRAPH)
+    return Member(
+        config, 1.0, weights, storage.read_bytes(graph) if storage.exists(graph) else None
+    )
+
+
+def weights_digest(weights: bytes) -> str:
+    """Return the first 12 digits of the SHA-256 of a ``model.safetensors``, which end an id."""
+    return hashlib.sha256(weights).hexdigest()[:12]
 
 
 def _load_ensemble(location: str, content: Mapping[str, Any]) -> Checkpoint:
     entries = _members(location, content)
-    members = [load_checkpoint(member) for member, _ in entries]
-    class_names = {member.class_names for member in members}
+    ensemble = [load_checkpoint(member) for member, _ in entries]
+    class_names = {member.class_names for member in ensemble}
     if len(class_names) != 1:
         raise InputError(
             f"{location} is an ensemble whose members have different classes; expected the same "
             "classes in the same order."
         )
     return Checkpoint(
-        id=_ensemble_id(content, [member.id for member in members]),
+        id=_ensemble_id(content, [member.id for member in ensemble]),
         class_names=class_names.pop(),
-        models=tuple(model for member in members for model in member.models),
-        configs=tuple(config for member in members for config in member.configs),
         # A member that is itself an ensemble divides its share among its own members.
-        weights=tuple(
-            share * weight
-            for (_, share), member in zip(entries, members, strict=True)
-            for weight in member.weights
+        members=tuple(
+            replace(member, share=share * member.share)
+            for (_, share), checkpoint in zip(entries, ensemble, strict=True)
+            for member in checkpoint.members
         ),
     )
 
@@ -255,7 +262,7 @@ def checkpoint_files(checkpoint: str) -> Iterator[tuple[str, bytes]]:
     for member in _read_json(location).get("members", ()):
         for name, content in checkpoint_files(storage.join(location, member)):
             yield f"{member}/{name}", content
-    for name in (WEIGHTS, CONFIG):
+    for name in (WEIGHTS, GRAPH, CONFIG):
         if storage.exists(storage.join(location, name)):
             yield name, storage.read_bytes(storage.join(location, name))
 
@@ -302,90 +309,23 @@ def _read_json(location: str) -> dict[str, Any]:
 
 
 def _check_config(location: str, config: CheckpointConfig) -> None:
-    supported = {
-        "schema_version": (SCHEMA_VERSION,),
-        "image_size": (IMAGE_SIZE,),
-        "preprocessing": tuple(PREPROCESSING),
-    }
-    for name, values in supported.items():
-        if getattr(config, name) not in values:
+    supported = {"schema_version": SCHEMA_VERSION, "image_size": IMAGE_SIZE}
+    for name, value in supported.items():
+        if getattr(config, name) != value:
             raise InputError(
                 f"{location} has the {name} {getattr(config, name)!r}; this version supports "
-                f"{' or '.join(map(repr, values))}."
+                f"{value!r}."
             )
-    if not isinstance(config.architecture, dict) or not isinstance(config.temperature, int | float):
+    is_object = isinstance(config.architecture, dict) and "name" in config.architecture
+    if not is_object or not isinstance(config.temperature, int | float):
         raise InputError(
-            f"{location}/{CONFIG} is not the configuration of a checkpoint; expected an object as "
-            "architecture and a number as temperature."
-        )
-    if config.architecture.get("name") not in MODELS:
-        raise InputError(
-            f"{location} is a {config.architecture.get('name')!r} network; this version supports "
-            f"{', '.join(MODELS)}."
+            f"{location}/{CONFIG} is not the configuration of a checkpoint; expected an object "
+            "with a name as architecture, and a number as temperature."
         )
     if not config.temperature > 0:
         raise InputError(
             f"{location} has the temperature {config.temperature}; expected a number above 0."
         )
-
-
-def _load_model(location: str, config: CheckpointConfig) -> nn.Module:
-    try:
-        model = build_model(config.architecture["name"], **config.architecture["arguments"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{location} has layers that this version can't build: {error}."
-        ) from error
-    try:
-        content = storage.read_bytes(storage.join(location, WEIGHTS))
-        model.load_state_dict(load_tensors(content))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{location}/{WEIGHTS} can't be read: {error}.") from error
-    except RuntimeError as error:
-        raise InputError(
-            f"{location}/{WEIGHTS} does not fit a {config.architecture['name']} network of "
-            f"{len(config.class_names)} classes; it belongs to another checkpoint."
-        ) from error
-    if not config.id.endswith(_digest(content)):
-        raise InputError(
-            f"{location}/{WEIGHTS} is damaged: its digest differs from the one in {config.id}; "
-            "copy the checkpoint again."
-        )
-    return model.eval()
-
-
-def _digest(weights: bytes) -> str:
-    return hashlib.sha256(weights).hexdigest()[:12]
-
-
-# The state of a training run that a checkpoint lacks, for resuming.
-
-
-def pack_training(network: nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
-    """Serialize the tensors of a network in training and of its optimizer.
-
-    The optimizer's settings are left out, because the recipe fixes them.
-    """
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": tensor for key, tensor in state.items()}
-    return save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
-
-
-def unpack_training(network: nn.Module, optimizer: torch.optim.Optimizer, content: bytes) -> None:
-    """Load the output of ``pack_training`` into a newly built network and its optimizer."""
-    weights: dict[str, Tensor] = {}
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in load_tensors(content).items():
-        owner, _, key = name.partition(".")
-        if owner == "network":
-            weights[key] = tensor
-        else:
-            index, _, key = key.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
-    network.load_state_dict(weights)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 @contextmanager

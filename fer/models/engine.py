@@ -1,107 +1,138 @@
-"""Run a network in the fastest way that the processor offers without changing its predictions."""
+"""Run a network: on processors by ONNX Runtime, without torch; on GPUs by torch."""
 
-import copy
-from collections.abc import Callable
-from typing import Literal
+import os
+from dataclasses import replace
+from typing import Literal, Protocol
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+import numpy as np
+import onnxruntime
 
-from fer.models.precision import has_fast_bfloat16
-from fer.models.transforms import PREPROCESSING
+from fer.errors import InputError
+from fer.models.checkpoint import GRAPH, WEIGHTS, Checkpoint, Member
 
-BATCH_SIZE, CPU_BATCH_SIZE = 512, 32
-"""Images per batch, on a GPU and on a CPU.
+CPU_BATCH_SIZE = 32
+"""Images per batch on a processor.
 
-On a CPU, the output of each layer must stay below 32 MiB. The C library requests larger blocks from
-the operating system every time, which takes a fifth of the total time.
+The output of each layer must stay below 32 MiB. The C library requests larger blocks from the
+operating system every time, which takes a fifth of the total time.
 """
 
-EngineName = Literal["auto", "float32", "bfloat16", "compiled"]
+EngineName = Literal["auto", "float32"]
+
+INPUT, OUTPUT = "images", "logits"
+"""Names of a graph's input and output."""
+
+ID_KEY = "id"
+"""Key of the checkpoint's id in a graph's metadata."""
 
 
-class Engine:
-    """A network that is ready to run on uint8 images.
+class Engine(Protocol):
+    """A network that is ready to run on images."""
 
-    Attributes:
-        name: ``float32``, ``bfloat16`` or ``compiled``.
-        dtype: The data type of the computation.
-        preprocess: Turns uint8 images into the network's input.
-        batch_size: The fastest number of images per call.
-    """
+    @property
+    def name(self) -> str:
+        """How it computes."""
 
-    def __init__(
-        self, model: nn.Module, preprocessing: str, device: torch.device, name: EngineName
-    ) -> None:
-        self.name = choose_engine(device) if name == "auto" else name
-        self.preprocess = PREPROCESSING[preprocessing]
-        self.dtype = _DTYPES.get(self.name) or _DTYPES[choose_engine(device)]
-        folded = fold_batch_norm(model).to(device, self.dtype)
-        folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.batch_size = CPU_BATCH_SIZE if device.type == "cpu" else BATCH_SIZE
-        self._run = _compile(folded, self.batch_size) if self.name == "compiled" else _eager(folded)
+    @property
+    def batch_size(self) -> int:
+        """The fastest number of images per call."""
 
-    @torch.inference_mode()
-    def logits(self, images: Tensor) -> Tensor:
-        """Map images uint8 (B, 48, 48) on the engine's device to logits float32 (B, C)."""
-        return self.run(self.preprocess(images))
-
-    @torch.no_grad()
-    def run(self, images: Tensor) -> Tensor:
-        """Map preprocessed images float (B, 1, 48, 48) to logits float32 (B, C)."""
-        return self._run(images.to(self.dtype)).float()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Map images uint8 (B, 48, 48), in C order, to logits float32 (B, C)."""
 
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+class OnnxEngine:
+    """A network under ONNX Runtime on a processor."""
 
+    name = "float32"
+    batch_size = CPU_BATCH_SIZE
 
-def choose_engine(device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Return the fastest engine that runs on a device without a compiler.
+    def __init__(self, member: Member, num_threads: int | None = None) -> None:
+        """Open a session.
 
-    ``compiled`` is faster still, but it needs a C++ compiler and ten seconds to start in every
-    process.
-    """
-    return "bfloat16" if has_fast_bfloat16(device) else "float32"
+        Args:
+            member: A network with its graph.
+            num_threads: Number of threads; by default one a processor that this process may use.
 
+        Raises:
+            InputError: The graph is damaged, or it belongs to another checkpoint.
+        """
+        assert member.graph is not None
+        self._session = _open(member.graph, member, num_threads or len(os.sched_getaffinity(0)))
+        found = self._session.get_modelmeta().custom_metadata_map.get(ID_KEY)
+        if found != member.config.id:
+            raise InputError(
+                f"The {GRAPH} of {member.config.id} belongs to {found or 'another program'}; "
+                "delete it, and it is made again."
+            )
 
-def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode with batch normalization folded into the layer before it."""
-    folded = copy.deepcopy(model).eval()
-    for block in folded.modules():
-        if not isinstance(block, nn.Sequential) or len(block) < 2:
-            continue
-        if isinstance(block[0], nn.Conv2d) and isinstance(block[1], nn.BatchNorm2d):
-            block[0] = fuse_conv_bn_eval(block[0], block[1])
-            block[1] = nn.Identity()
-        if isinstance(block[0], nn.Linear) and isinstance(block[1], nn.BatchNorm1d):
-            block[0] = fuse_linear_bn_eval(block[0], block[1])
-            block[1] = nn.Identity()
-    return folded
-
-
-def _eager(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    def run(images: Tensor) -> Tensor:
-        logits: Tensor = model(images.contiguous(memory_format=torch.channels_last))
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Map images uint8 (B, 48, 48), in C order, to logits float32 (B, C)."""
+        (logits,) = self._session.run([OUTPUT], {INPUT: images})
+        assert isinstance(logits, np.ndarray)
         return logits
 
-    return run
+
+def _open(graph: bytes, member: Member, num_threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    # Threads that wait actively would take the time of other processes' threads.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    options.add_external_initializers_from_files_in_memory(
+        [WEIGHTS], [member.weights], [len(member.weights)]
+    )
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # ONNX Runtime's errors share no class but Exception.
+        raise InputError(
+            f"The {GRAPH} of {member.config.id} is damaged; delete it, and it is made again."
+        ) from error
 
 
-def _compile(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
-    import torch._inductor.config as inductor  # noqa: PLC0415 - slow, and rarely needed
+def with_graphs(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint that processors run without torch: graphs that are missing are made.
 
-    inductor.freezing = True
-    compiled = torch.compile(model, dynamic=False)
+    Raises:
+        InputError: A network can't be built.
+        JobError: A graph does not answer as its network does.
+    """
+    return replace(checkpoint, members=tuple(map(_with_graph, checkpoint.members)))
 
-    def run(images: Tensor) -> Tensor:
-        """Pad the images to full batches; any other batch size would be compiled again."""
-        num_images = len(images)
-        padding = -num_images % batch_size
-        padded = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding))
-        padded = padded.contiguous(memory_format=torch.channels_last)
-        starts = range(0, len(padded), batch_size)
-        logits = [compiled(padded[start : start + batch_size]) for start in starts]
-        return torch.cat(logits)[:num_images]
 
-    return run
+def _with_graph(member: Member) -> Member:
+    if member.graph is not None:
+        return member
+    # torch takes seconds to import, which processors otherwise never need.
+    from fer.models.graph import make_graph  # noqa: PLC0415
+
+    return replace(member, graph=make_graph(member))
+
+
+def build_engine(
+    member: Member, device: str, name: EngineName = "auto", num_threads: int | None = None
+) -> Engine:
+    """Make a network ready to run.
+
+    Args:
+        member: The network. On a processor, a graph that is missing is made, which needs torch.
+        device: ``cpu`` or a torch device such as ``cuda``.
+        name: ``float32`` for results that differ from torch's by rounding only; ``auto`` for the
+            fastest engine of the device.
+        num_threads: Threads on a processor; by default one a processor that this process may use.
+
+    Raises:
+        InputError: The network can't be built, or its graph is damaged.
+    """
+    if device == "cpu":
+        return OnnxEngine(_with_graph(member), num_threads)
+    import torch  # noqa: PLC0415
+
+    from fer.models.networks import build_network  # noqa: PLC0415
+    from fer.models.torch_engine import TorchEngine  # noqa: PLC0415
+
+    precision = None if name == "auto" else name
+    return TorchEngine(
+        build_network(member), member.config.preprocessing, torch.device(device), precision
+    )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -50,9 +49,21 @@ class FractionalMaxPool(nn.FractionalMaxPool2d):
         if self.training:
             pooled: Tensor = super().forward(maps)
             return pooled
-        middle = maps.new_full((maps.shape[0], maps.shape[1], 2), 0.5)
-        ratio = (FRACTION, FRACTION)
-        return F.fractional_max_pool2d(maps, 2, output_ratio=ratio, _random_samples=middle)
+        rows, columns = (_region_starts(size) for size in maps.shape[2:])
+        lower = maps[:, :, rows].maximum(maps[:, :, [row + 1 for row in rows]])
+        return lower[..., columns].maximum(lower[..., [column + 1 for column in columns]])
+
+
+def _region_starts(size: int) -> list[int]:
+    """Return where the evenly placed regions of fractional pooling start on a side.
+
+    They are those of torch's operator with all its random samples at 0.5, which has no counterpart
+    in ONNX.
+    """
+    num_regions = int(size * FRACTION)
+    step = (size - 2) / (num_regions - 1)
+    starts = [int((index + 0.5) * step) - int(0.5 * step) for index in range(num_regions - 1)]
+    return [*starts, size - 2]
 
 
 class Dropout(nn.Dropout):

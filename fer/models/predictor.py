@@ -1,19 +1,18 @@
 """Predict emotion probabilities with a checkpoint; evaluate, label and serve share this code."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fer import storage
 from fer.errors import InputError
 from fer.models.checkpoint import Checkpoint, load_checkpoint
-from fer.models.engine import Engine, EngineName
-from fer.models.transforms import Preprocess, mirror
+from fer.models.engine import EngineName, build_engine
 from fer.vision.decode import IMAGE_SIZE, decode_image
+
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True)
@@ -43,35 +42,37 @@ class Predictor:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        device: str | torch.device = "cpu",
+        device: str = "cpu",
         engine: EngineName = "auto",
+        num_threads: int | None = None,
     ) -> None:
+        """Make the networks of a checkpoint ready to run, as ``build_engine`` does."""
         self.checkpoint = checkpoint
-        self.device = torch.device(device)
         self.engines = [
-            Engine(model, config.preprocessing, self.device, engine)
-            for model, config in zip(checkpoint.models, checkpoint.configs, strict=True)
+            build_engine(member, device, engine, num_threads) for member in checkpoint.members
         ]
 
     @classmethod
     def load(
         cls,
         checkpoint: str = "bundled",
-        device: str | torch.device | None = None,
+        device: str | None = None,
         engine: EngineName = "auto",
+        num_threads: int | None = None,
     ) -> "Predictor":
         """Load a checkpoint.
 
         Args:
             checkpoint: A folder, its URI, or a name in ``fer.models.shipped.SHIPPED``.
-            device: Device to run on; by default a GPU if there is one.
-            engine: How to run the networks; by default in bfloat16 if the device is fast at it.
+            device: ``cpu``, or a torch device such as ``cuda``; by default a GPU if there is one.
+            engine: How to run the networks; by default in the fastest way of the device.
+            num_threads: Threads on a processor; by default one a processor that this process may
+                use.
 
         Raises:
             InputError: The folder is not a checkpoint that this version can run.
         """
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_checkpoint(checkpoint), device or default, engine)
+        return cls(load_checkpoint(checkpoint), device or default_device(), engine, num_threads)
 
     @property
     def id(self) -> str:
@@ -113,35 +114,43 @@ class Predictor:
         probs = [self._batch_probs(batch, tta) for batch in _batches(images, size)]
         return np.concatenate(probs) if probs else np.empty((0, len(self.class_names)), np.float32)
 
-    @torch.inference_mode()
     def _batch_probs(self, images: np.ndarray, tta: bool) -> np.ndarray:
-        batch = torch.tensor(images).to(self.device)
-        probs = self.view_probs(lambda preprocess: preprocess(batch))
+        probs = self._ensemble_probs(images)
         if tta:
-            probs = (probs + self.view_probs(lambda preprocess: preprocess(mirror(batch)))) / 2
-        return probs.cpu().numpy()
+            mirrored = np.ascontiguousarray(images[:, :, ::-1])
+            probs = (probs + self._ensemble_probs(mirrored)) / 2
+        return probs
 
-    @torch.no_grad()
-    def view_probs(self, view: Callable[[Preprocess], Tensor]) -> Tensor:
-        """Return probabilities float32 (B, C) of images that the caller may augment.
-
-        They are the members' softmax, each with its own temperature, averaged by weight.
-
-        Args:
-            view: Takes a member's preprocessing, and returns the images as that member shall see
-                them: float (B, 1, 48, 48) on the predictor's device.
-        """
-        members = zip(self.engines, self.checkpoint.configs, self.checkpoint.weights, strict=True)
+    def _ensemble_probs(self, images: np.ndarray) -> np.ndarray:
+        """Return the members' softmax, each with its own temperature, averaged by their shares."""
+        members = zip(self.engines, self.checkpoint.members, strict=True)
         probs = [
-            weight * (engine.run(view(engine.preprocess)) / config.temperature).softmax(dim=1)
-            for engine, config, weight in members
+            member.share * softmax(engine.logits(images) / member.config.temperature)
+            for engine, member in members
         ]
-        return torch.stack(probs).sum(dim=0)
+        averaged: np.ndarray = np.stack(probs).sum(axis=0, dtype=np.float32)
+        return averaged
 
     def _prediction(self, probs: np.ndarray) -> Prediction:
         best = int(probs.argmax())
         by_name = dict(zip(self.class_names, probs.tolist(), strict=True))
         return Prediction(self.class_names[best], float(probs[best]), by_name)
+
+
+def default_device() -> str:
+    """Return ``cuda`` if this machine has a GPU that torch can use, else ``cpu``."""
+    if not NVIDIA_DRIVER.exists():
+        return "cpu"
+    import torch  # noqa: PLC0415 - slow, and machines without a GPU never need it
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Map logits float32 (B, C) to probabilities float32 (B, C)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return probs
 
 
 def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:
@@ -158,5 +167,5 @@ def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:
 
 def _batches(images: Sequence[np.ndarray] | np.ndarray, size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(images), size):
-        # A NumPy view may have negative strides, such as images[:, :, ::-1]; torch rejects those.
+        # A NumPy view may have negative strides, such as images[:, :, ::-1]; engines reject those.
         yield np.ascontiguousarray(images[start : start + size])

@@ -5,13 +5,15 @@ Shapes: B images per batch, 48x48 pixels, one channel.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from fer.models.degradations import Degradations
 from fer.vision.decode import IMAGE_SIZE
 
 ERASED_SIDES = (6, 20)
@@ -73,6 +75,7 @@ class AugmentationSettings:
         max_shift: Largest shift in each direction, as a fraction of the image's side.
         erase_fraction: Share of the images of which a rectangle is erased (Zhong et al. 2017, arXiv
             1708.04896).
+        degrade_fraction: Share of the images that are degraded as photographs are.
         mixup: Parameter alpha of the Beta distribution from which the share of an image's partner
             is drawn (Zhang et al. 2017, arXiv 1710.09412).
     """
@@ -82,6 +85,7 @@ class AugmentationSettings:
     max_zoom: float = 0.1
     max_shift: float = 0.1
     erase_fraction: float = 0.0
+    degrade_fraction: float = 0.0
     mixup: float = 0.0
 
 
@@ -99,12 +103,14 @@ class Augmentation:
         partners: int64 (B,), index in the global batch of the image to mix with. None without
             mixup.
         partner_shares: float32 (B,), share of the partner in the mixture. None without mixup.
+        degradations: What happens to the images before they are preprocessed, or None.
     """
 
     matrices: Tensor
     boxes: Tensor | None = None
     partners: Tensor | None = None
     partner_shares: Tensor | None = None
+    degradations: Degradations | None = None
 
     @classmethod
     def draw(
@@ -117,17 +123,19 @@ class Augmentation:
         settings = settings or AugmentationSettings()
         matrices = _draw_matrices(batch_size, generator, settings)
         boxes = _draw_boxes(batch_size, generator, settings) if settings.erase_fraction else None
-        if not settings.mixup:
-            return cls(matrices, boxes)
-        partners = torch.randperm(batch_size, generator=generator)
-        return cls(matrices, boxes, partners, _draw_shares(batch_size, generator, settings.mixup))
+        partners = shares = degradations = None
+        if settings.mixup:
+            partners = torch.randperm(batch_size, generator=generator)
+            shares = _draw_shares(batch_size, generator, settings.mixup)
+        if settings.degrade_fraction:
+            degradations = Degradations.draw(batch_size, generator, settings.degrade_fraction)
+        return cls(matrices, boxes, partners, shares, degradations)
 
     def __getitem__(self, index: slice) -> "Augmentation":
         """Return the transforms of a slice of the batch."""
-        others = (self.boxes, self.partners, self.partner_shares)
-        return Augmentation(
-            self.matrices[index], *(None if part is None else part[index] for part in others)
-        )
+        parts = (getattr(self, field.name) for field in fields(self))
+        sliced: list[Any] = [None if part is None else part[index] for part in parts]
+        return Augmentation(*sliced)
 
     def apply(self, images: Tensor, partners: Tensor | None = None) -> Tensor:
         """Transform preprocessed images; pixels from outside repeat the border.

@@ -4,11 +4,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from fer.models.architectures import count_multiply_adds, count_parameters
 from fer.models.checkpoint import Checkpoint
 from fer.models.engine import CPU_BATCH_SIZE
+from fer.models.networks import build_network
 from fer.models.predictor import Predictor
 from fer.vision.decode import IMAGE_SIZE
 
@@ -34,23 +34,18 @@ class Cost:
 
 def measure_cost(checkpoint: Checkpoint) -> Cost:
     """Count a checkpoint's parameters and multiply-adds, and measure its speed for a second."""
+    networks = [build_network(member) for member in checkpoint.members]
     return Cost(
-        parameters=sum(map(count_parameters, checkpoint.models)),
-        multiply_adds=sum(map(count_multiply_adds, checkpoint.models)),
-        images_per_second=_measure_speed(Predictor(checkpoint, engine="float32")),
+        parameters=sum(map(count_parameters, networks)),
+        multiply_adds=sum(map(count_multiply_adds, networks)),
+        images_per_second=_measure_speed(Predictor(checkpoint, engine="float32", num_threads=1)),
     )
 
 
 def _measure_speed(predictor: Predictor) -> float:
     images = np.zeros((CPU_BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        predictor.predict_probs(images)
-        seconds = [_seconds(predictor, images) for _ in range(NUM_BATCHES)]
-    finally:
-        torch.set_num_threads(num_threads)
-    return len(images) / min(seconds)
+    predictor.predict_probs(images)
+    return len(images) / min(_seconds(predictor, images) for _ in range(NUM_BATCHES))
 
 
 def _seconds(predictor: Predictor, images: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from fer.data.dataset import Dataset
 from fer.metrics import Scores, score
 from fer.models.checkpoint import load_checkpoint
 from fer.models.layers import Layers
+from fer.models.networks import build_network
 from fer.reports import figures
 from fer.reports.architecture import draw_architecture
 from fer.reports.costs import Cost, measure_cost
@@ -59,9 +60,10 @@ class Network:
     def load(cls, name: str, location: str) -> "Network":
         """Load a checkpoint, so that the report can draw its networks and name their cost."""
         loaded = load_checkpoint(location)
-        names = [_title(config.architecture) for config in loaded.configs]
-        models = dict(zip(names, loaded.models, strict=True))
-        return cls(name, location, loaded.id, models, measure_cost(loaded))
+        networks = [build_network(member) for member in loaded.members]
+        titles = [_title(config.architecture) for config in loaded.configs]
+        cost = measure_cost(loaded)
+        return cls(name, location, loaded.id, dict(zip(titles, networks, strict=True)), cost)
 
 
 def _title(architecture: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ class Batch:
     step: int
 
     def view(self, preprocess: Preprocess) -> Tensor:
-        """Return the images as a network sees them, preprocessed and augmented.
+        """Return the images as a network sees them: degraded, preprocessed and augmented.
 
         Args:
             preprocess: A value of ``PREPROCESSING``.
@@ -64,9 +64,10 @@ class Batch:
         Returns:
             float32 (b, 1, 48, 48).
         """
-        images = preprocess(self.images)
         if self.augmentation is None:
-            return images
+            return preprocess(self.images)
+        degradations = self.augmentation.degradations
+        images = preprocess(degradations.apply(self.images) if degradations else self.images)
         partners = preprocess(self.partners.images) if self.partners else None
         return self.augmentation.apply(images, partners)
 
@@ -195,7 +196,7 @@ class InMemoryBatches:
         num_classes = len(data.class_names)
         train, val = data.read_split("train"), data.read_split("val")
         builder = TargetBuilder.fit(recipe, train.labels, train.votes, num_classes, device)
-        targets = _build_targets(builder, train, rank, world_size, on_teacher_progress)
+        targets = _build_targets(builder, train, device, rank, world_size, on_teacher_progress)
         train_examples = DeviceExamples.from_examples(train, num_classes, device)
         train_examples = replace(train_examples, targets=targets.to(device))
         copies = data.copies_of_train("val")
@@ -252,6 +253,7 @@ class InMemoryBatches:
 def _build_targets(
     builder: TargetBuilder,
     examples: Examples,
+    device: torch.device,
     rank: int,
     world_size: int,
     on_teacher_progress: Callable[[int], None],
@@ -270,6 +272,6 @@ def _build_targets(
         targets[share] = builder.build(examples[share])
         on_teacher_progress(min(start + stride, len(examples)))
     if world_size > 1:
-        targets = targets.to(builder.teacher.device)
+        targets = targets.to(device)
         dist.all_reduce(targets)
     return targets

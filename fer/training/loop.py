@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer.models.precision import autocast
-from fer.models.predictor import Predictor
 from fer.models.transforms import PREPROCESSING
 from fer.training.batches import Batch, DeviceExamples
 from fer.training.losses import LOSSES, cross_entropy_sum
 from fer.training.recipe import Recipe, learning_rate
 from fer.training.targets import taught_targets
+from fer.training.teacher import Teacher
 
 TEMPERATURES = 2.0 ** torch.linspace(-2, 2, 81)
 """Candidate temperatures, from 1/4 to 4 in steps of 3.5 %; the one in the middle is 1."""
@@ -63,7 +63,7 @@ def train_epoch(
     num_steps: int,
     world_size: int = 1,
     average: AveragedModel | None = None,
-    teacher: Predictor | None = None,
+    teacher: Teacher | None = None,
 ) -> Iterator[Tensor]:
     """Train on each batch and yield its totals.
 

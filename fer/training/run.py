@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from fer.errors import JobError
 from fer.metrics import WITHOUT_COPIES, scores_from_confusion
 from fer.models.architectures import Network, build_model
-from fer.models.checkpoint import load_checkpoint, pack_training, unpack_training
-from fer.models.predictor import Predictor
+from fer.models.checkpoint import load_checkpoint
+from fer.models.networks import build_network, load_networks
 from fer.storage.paths import join, read_bytes
 from fer.training.batches import BatchSource
 from fer.training.history import from_json_lines, to_json_lines
@@ -27,7 +27,8 @@ from fer.training.loop import (
     train_epoch,
 )
 from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
-from fer.training.targets import load_teacher
+from fer.training.state import pack_training, unpack_training
+from fer.training.teacher import Teacher
 
 METRICS = "metrics.jsonl"
 TRAINING = "training.safetensors"
@@ -58,7 +59,7 @@ class Run:
     network: Network
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
-    teacher: Predictor | None = None
+    teacher: Teacher | None = None
     rank: int = 0
     world_size: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -89,7 +90,9 @@ class Run:
         network.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer, average = build_optimizer(network, recipe), build_average(network, recipe)
-        teacher = load_teacher(recipe, device) if recipe.teacher_view == "augmented" else None
+        teacher = None
+        if recipe.teacher and recipe.teacher_weight and recipe.teacher_view == "augmented":
+            teacher = Teacher(recipe.teacher, device)
         return cls(recipe, network, optimizer, average, teacher, rank, world_size)
 
     @property
@@ -110,7 +113,7 @@ class Run:
         ``class_names``.
         """
         checkpoint = load_checkpoint(location)
-        weights = checkpoint.models[0].state_dict()
+        weights = build_network(checkpoint.members[0]).state_dict()
         if checkpoint.class_names != class_names:
             own = self.network.state_dict()
             weights |= {name: own[name] for name in own if name.startswith("output.")}
@@ -127,7 +130,7 @@ class Run:
     def restore(self, folder: str) -> None:
         """Restore the run from a folder that holds a checkpoint and the files of ``pack``."""
         unpack_training(self.network, self.optimizer, read_bytes(join(folder, TRAINING)))
-        self.eval_model.load_state_dict(load_checkpoint(folder).models[0].state_dict())
+        self.eval_model.load_state_dict(load_networks(folder)[0].state_dict())
         self.history = from_json_lines(read_bytes(join(folder, METRICS)))
         if self.average:
             self.average.n_averaged.fill_(self.num_steps_done)

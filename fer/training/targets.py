@@ -71,7 +71,9 @@ class TargetBuilder:
             if votes is None:
                 raise InputError(NO_VOTES)
             vote_model = VoteModel.fit(votes, labels, num_classes)
-        teacher = load_teacher(recipe, device) if recipe.teacher_view == "original" else None
+        teacher = None
+        if recipe.teacher and recipe.teacher_weight and recipe.teacher_view == "original":
+            teacher = Predictor.load(recipe.teacher, device.type)
         weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
         return cls(recipe, weights, vote_model, teacher)
 
@@ -87,16 +89,6 @@ class TargetBuilder:
             teacher_probs = torch.tensor(self.teacher.predict_probs(examples.images, tta=True))
             targets = targets.lerp(teacher_probs, self.recipe.teacher_weight)
         return targets * self.weights[labels].unsqueeze(1)
-
-
-def load_teacher(recipe: Recipe, device: torch.device) -> Predictor | None:
-    """Load the teacher that a recipe names onto a device; return None if it uses none.
-
-    Raises:
-        InputError: The teacher is not a checkpoint.
-    """
-    uses_teacher = recipe.teacher and recipe.teacher_weight
-    return Predictor.load(str(recipe.teacher), device) if uses_teacher else None
 
 
 def taught_targets(targets: Tensor, teacher_probs: Tensor, teacher_weight: float) -> Tensor:

@@ -1,7 +1,4 @@
-"""The stage that runs networks on faces.
-
-It is a module of its own because it alone waits for torch to be imported.
-"""
+"""The stage that runs networks on faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-import torch
 
 from fer.errors import JobError
-from fer.models.checkpoint import read_id
+from fer.models.checkpoint import Checkpoint
 from fer.models.engine import EngineName
 from fer.models.predictor import Predictor
 from fer.vision.decode import IMAGE_SIZE
@@ -42,19 +38,14 @@ class Classifier:
     batch_size: ClassVar[int] = BATCH_SIZE
 
     def __init__(
-        self,
-        checkpoints: Sequence[str],
-        ids: Sequence[str],
-        *,
-        tta: bool = False,
-        engine: EngineName = "auto",
+        self, checkpoints: "ray.ObjectRef[Sequence[Checkpoint]]", engine: EngineName, *, tta: bool
     ) -> None:
-        # Every CPU has its own process, so more threads would compete for the same CPUs.
-        torch.set_num_threads(1)
         device = _reserved_device()
-        self.predictors = [Predictor.load(checkpoint, device, engine) for checkpoint in checkpoints]
-        for location, expected, predictor in zip(checkpoints, ids, self.predictors, strict=True):
-            _check_id(location, expected, predictor.id)
+        # Every CPU has its own process, so more threads would compete for the same CPUs.
+        self.predictors = [
+            Predictor(checkpoint, device, engine, num_threads=1)
+            for checkpoint in ray.get(checkpoints)
+        ]
         self.tta = tta
 
     def __call__(self, images: pa.Table) -> pa.Table:
@@ -70,18 +61,6 @@ class Classifier:
         return classified
 
 
-def _check_id(location: str, expected: str, actual: str) -> None:
-    """Refuse a network that was overwritten after the job began.
-
-    Processes start throughout a job, so a late one could load another network.
-    """
-    if actual != expected:
-        raise JobError(
-            f"{location} was {expected} when the job began, but is {actual} now. Keep each network "
-            "in a folder of its own, and start the job again."
-        )
-
-
 def _reserved_device() -> str:
     """Return the device that Ray reserved for this process: ``cpu`` or ``cuda``.
 
@@ -89,6 +68,8 @@ def _reserved_device() -> str:
     """
     if not ray.get_gpu_ids():
         return "cpu"
+    import torch  # noqa: PLC0415 - slow, and processes without a GPU never need it
+
     if not torch.cuda.is_available():
         node = ray.util.get_node_ip_address()
         raise JobError(
@@ -126,14 +107,15 @@ class Inference:
     """Which networks classify images, and how.
 
     Attributes:
-        checkpoints: Locations or shipped names of the networks.
+        checkpoints: The networks. They are read once, so that all processes run the same ones,
+            even if a folder is overwritten meanwhile.
         engine: How each process runs its networks.
         tta: Whether to average over each face and its mirror image (test-time augmentation).
         num_cpus: CPUs that each process reserves when it runs on CPUs.
         use_gpu: Whether each process reserves a GPU instead, and leaves the CPUs to other stages.
     """
 
-    checkpoints: tuple[str, ...]
+    checkpoints: tuple[Checkpoint, ...]
     engine: EngineName = "auto"
     tta: bool = False
     num_cpus: float = CLASSIFY_CPUS
@@ -164,10 +146,9 @@ def classify(
     return rows.map_batches(
         classifier,
         fn_constructor_kwargs={
-            "checkpoints": inference.checkpoints,
-            "ids": [read_id(checkpoint) for checkpoint in inference.checkpoints],
-            "tta": inference.tta,
+            "checkpoints": ray.put(inference.checkpoints),
             "engine": inference.engine,
+            "tta": inference.tta,
         },
         batch_format="pyarrow",
         batch_size=classifier.batch_size,

@@ -1,10 +1,14 @@
-"""What a training run writes after each epoch: a checkpoint, and the state to resume from."""
+"""What a training run writes: after each epoch what it resumes from, at its end a checkpoint."""
+
+from collections.abc import Iterator
 
 import torch
 
 from fer.data.dataset import Dataset
 from fer.metrics import VAL_SCORES
-from fer.models.checkpoint import pack_checkpoint
+from fer.models.checkpoint import CONFIG, GRAPH, WEIGHTS, load_checkpoint
+from fer.models.engine import with_graphs
+from fer.models.networks import pack_checkpoint
 from fer.training.run import Run
 from ray_jobs.config import TrainConfig
 from ray_jobs.pipeline import outputs
@@ -38,3 +42,19 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
         scores={name: metrics[name] for name in ("val_loss", *VAL_SCORES)},
     )
     return {**checkpoint, **run.pack()}
+
+
+def finished_files(folder: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the files by name of a checkpoint to keep, with its graph, its ``config.json`` last.
+
+    Args:
+        folder: Folder or URI of an epoch's checkpoint.
+
+    Raises:
+        JobError: The graph does not answer as the network does.
+    """
+    (member,) = with_graphs(load_checkpoint(folder)).members
+    assert member.graph is not None
+    yield WEIGHTS, member.weights
+    yield GRAPH, member.graph
+    yield CONFIG, member.config.to_json().encode()

@@ -7,6 +7,7 @@ import torch
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.models.checkpoint import check_classes, load_checkpoint, read_config
+from fer.models.networks import load_networks
 from fer.models.predictor import Predictor
 
 
@@ -23,7 +24,7 @@ def test_loads_the_network_that_was_saved(tmp_path, save_network):
     assert config.scores == {"val_accuracy": 0.5}
     images = torch.rand(3, 1, 48, 48)
     with torch.inference_mode():
-        assert torch.equal(load_checkpoint(str(tmp_path)).models[0](images), network(images))
+        assert torch.equal(load_networks(str(tmp_path))[0](images), network(images))
 
 
 def test_an_ensemble_averages_its_members_by_weight(tmp_path, save_network, faces):
@@ -58,11 +59,8 @@ def test_temperature_divides_the_logits(tmp_path, save_network, faces):
         ({"schema_version": 2, "shears": 1}, "later version .* is 2, and this version reads 1"),
         ({"schema_version": 2, "architecture": None}, "install the version that wrote it, or a"),
         ({"schema_version": 0}, "has the schema_version 0; this version supports 1"),
-        ({"preprocessing": "none"}, "none"),
         ({"image_size": 224}, "224"),
-        ({"architecture": {"name": "wide", "arguments": {}}}, "wide"),
-        ({"architecture": {"name": "deep", "arguments": {"wings": 2}}}, "can't build: .*wings"),
-        ({"architecture": {"name": "deep", "arguments": {"activation": "x"}}}, "can't build: 'x'"),
+        ({"architecture": "deep"}, "expected an object with a name as archi"),
         ({"temperature": 0}, "temperature"),
         ({"surprise": 1}, "surprise"),
     ],
@@ -72,6 +70,24 @@ def test_rejects_checkpoints_that_this_version_cannot_run(tmp_path, save_network
     edit(tmp_path, **fields)
     with pytest.raises(InputError, match=sentence) as caught:
         load_checkpoint(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"preprocessing": "none"}, "the preprocessing 'none'; this version supports standardize"),
+        ({"architecture": {"name": "wide", "arguments": {}}}, "the network 'wide'; this version"),
+        ({"architecture": {"name": "deep", "arguments": {"wings": 2}}}, "can't build: .*wings"),
+        ({"architecture": {"name": "deep", "arguments": {"activation": "x"}}}, "can't build: 'x'"),
+        ({"architecture": {"name": "deep", "arguments": {}}}, "do not fit a deep network of 7"),
+    ],
+)
+def test_rejects_networks_that_this_version_cannot_build(tmp_path, save_network, fields, sentence):
+    save_network(tmp_path)
+    edit(tmp_path, **fields)
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_networks(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -85,7 +101,7 @@ def test_rejects_weights_that_are_damaged_or_of_another_network(tmp_path, save_n
     damaged = bytearray((tmp_path / "b" / "model.safetensors").read_bytes())
     damaged[-1] ^= 1
     (tmp_path / "b" / "model.safetensors").write_bytes(damaged)
-    with pytest.raises(InputError, match="b/model.safetensors is damaged: its digest"):
+    with pytest.raises(InputError, match="b/model.safetensors is damaged or belongs to another"):
         load_checkpoint(str(tmp_path / "b"))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="a/model.safetensors"):

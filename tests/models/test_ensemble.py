@@ -87,7 +87,7 @@ def test_an_ensemble_in_an_ensemble_divides_its_share(tmp_path, save_network):
         for name, content in ensemble_files([str(tmp_path / each) for each in of], weights):
             storage.write_bytes(str(tmp_path / folder / name), content)
     loaded = load_checkpoint(str(tmp_path / "all"))
-    assert loaded.weights == pytest.approx((0.4, 0.4, 0.2))
+    assert [member.share for member in loaded.members] == pytest.approx([0.4, 0.4, 0.2])
     alone = [load_checkpoint(str(tmp_path / name)).id for name in "abc"]
     assert [config.id for config in loaded.configs] == alone
     assert loaded.id.startswith("ensemble-")

@@ -6,10 +6,10 @@ from torch import nn
 from fer.errors import InputError
 from fer.models.architectures import build_model, count_multiply_adds, count_parameters
 from fer.models.checkpoint import load_checkpoint
-from fer.models.engine import fold_batch_norm
 from fer.models.onnx import check_onnx, to_onnx
 from fer.models.predictor import Predictor
 from fer.models.residual import ResidualBlock
+from fer.models.torch_engine import fold_batch_norm
 from fer.models.transforms import standardize
 
 COSTS = {

@@ -11,6 +11,8 @@ from torch import nn
 from fer.data.dataset import Examples
 from fer.errors import InputError
 from fer.models.architectures import build_model
+from fer.models.checkpoint import load_checkpoint
+from fer.models.networks import load_networks
 from fer.models.predictor import Predictor
 from fer.models.transforms import PREPROCESSING, AugmentationSettings
 from fer.training.batches import DeviceExamples, InMemoryBatches
@@ -26,10 +28,10 @@ from fer.training.recipe import Recipe, learning_rate, steps_per_epoch
 from fer.training.targets import (
     TargetBuilder,
     class_weights,
-    load_teacher,
     smoothed_targets,
     taught_targets,
 )
+from fer.training.teacher import Teacher
 
 CPU = torch.device("cpu")
 
@@ -279,10 +281,10 @@ def test_a_teacher_sees_the_augmented_images_that_the_network_sees(examples):
     recipe = replace(recipe, augmentation=augmentation)
     builder = TargetBuilder.fit(recipe, examples.labels.numpy(), None, 7, CPU)
     assert builder.teacher is None
-    teacher = load_teacher(recipe, CPU)
+    teacher = Teacher("bundled", CPU)
     network, batch = small_network(), next(training_batches(examples, recipe, 0))
     view = batch.view(PREPROCESSING["standardize"])
-    (model,), (config,) = teacher.checkpoint.models, teacher.checkpoint.configs
+    (model,), (config,) = load_networks("bundled"), load_checkpoint("bundled").configs
     with torch.no_grad():
         taught = (model(view) / config.temperature).softmax(dim=1)
         targets = 0.7 * batch.mixed_targets() + 0.3 * taught

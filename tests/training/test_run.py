@@ -9,7 +9,7 @@ from test_loop import RECIPE
 
 from fer.data.dataset import Examples
 from fer.errors import JobError
-from fer.models.checkpoint import pack_checkpoint
+from fer.models.networks import pack_checkpoint
 from fer.models.transforms import PREPROCESSING, AugmentationSettings
 from fer.training.batches import DeviceExamples, InMemoryBatches
 from fer.training.run import Run
