@@ -11,6 +11,8 @@ A chunk that is lost on the way is labeled again, and its file replaces itself.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
+from threading import Thread
 from typing import Any
 
 import ray
@@ -28,7 +30,6 @@ from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
 from fer.models.checkpoint import Checkpoint, load_checkpoint
 from fer.models.engine import with_graphs
-from fer.reports.labels import label_report
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
 from ray_jobs.cluster import session
@@ -135,6 +136,8 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
         raise InputError(
             f"The labels in {config.output} are not complete; finish them with --resume first."
         )
+    # The report's plots take a second to import, and Ray is waited for anyway.
+    Thread(target=import_module, args=["fer.reports.labels"], daemon=True).start()
     session.connect()
     gpus = [{"GPU": 1}] if config.use_gpu else []
     session.require_resources([{"CPU": 1}, *gpus], "Tasks and networks")
@@ -217,6 +220,8 @@ def _finish(
     num_labeled: int,
 ) -> dict[str, Any]:
     """Delete what lost workers left behind, write the report, then the summary."""
+    from fer.reports.labels import label_report  # noqa: PLC0415 - workers need no matplotlib
+
     copies = {export_path(file, kind) for file in tally.files for kind in config.format}
     parquet.delete_all_except(config.output, (FACES, *config.format), tally.files | copies)
     storage.delete(storage.join(config.output, update.REPLACED))

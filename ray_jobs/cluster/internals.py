@@ -10,7 +10,10 @@ afford to import Ray, and only the AWS node provider needs boto3.
 
 import os
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 from fer.storage.local import escape_bytes
@@ -112,6 +115,27 @@ def escape_entrypoint() -> None:
 
     original = utils.get_entrypoint_name
     utils.get_entrypoint_name = lambda: escape_bytes(os.fsencode(original()))
+
+
+@contextmanager
+def agent_at_free_port() -> Iterator[None]:
+    """Let the node that ``ray.init`` starts take a free port for its agent of submitted jobs.
+
+    All nodes take the same port by default. The second one on a machine tries for three seconds to
+    get it, starts without its agent, and logs a traceback. ``ray.init`` passes its parameters on to
+    ``RayParams``, but has none for this port.
+    """
+    from ray._private import parameter
+
+    with closing(socket.socket()) as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    original = parameter.RayParams
+    parameter.RayParams = partial(original, dashboard_agent_listen_port=port)
+    try:
+        yield
+    finally:
+        parameter.RayParams = original
 
 
 def silence_pushed_errors() -> None:

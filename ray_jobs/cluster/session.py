@@ -93,9 +93,11 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
         _check_address(address)
     internals.escape_entrypoint()
     try:
-        with stderr.filtered():
+        with stderr.filtered(), internals.agent_at_free_port():
             ray.init(
                 address=None if address else "local",
+                # It takes seconds to start. Who wants it starts a cluster with ray start --head.
+                include_dashboard=None if address else False,
                 runtime_env=runtime_env,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,10 @@ MAX_LISTING_TASKS = 256
 
 Each task makes chunks of its own. More tasks would turn every small folder into a small chunk.
 """
+
+
+MAX_ITEMS_HERE, MAX_SECTIONS_HERE = 1000, 16
+"""Most items, and most sections, of a source that the driver lists itself: a request or two."""
 
 
 @dataclass
@@ -92,22 +96,11 @@ def make(images: str, output: str, selection: Selection, done: Mapping[str, int]
     for folder in (FOLDER, update.REPLACED):
         storage.delete(storage.join(output, folder))
     sections = divide(images, whole=selection.limit is not None)
-    num_tasks = min(len(sections), MAX_LISTING_TASKS)
-    items = _list_items(sections, num_tasks, selection)
-    if done:
-        items = update.select_unlabeled(items, output, done)
-    worklist = Worklist(salt=_make_salt(done))
-    written = items.map_batches(
-        _write,
-        fn_kwargs={"output": output, "salt": worklist.salt, "num_tasks": 1 if done else num_tasks},
-        batch_format="pyarrow",
-        batch_size=None,
-        num_cpus=0.25,
-    )
-    for share in stages.tallies(written):
-        worklist.kinds.update(share.kinds)
-        worklist.ignored.update(share.ignored)
-        worklist.files.extend(share.files)
+    few = None if done else _list_few(sections, selection)
+    if few is not None:
+        worklist = _write_items(few, output, salt="", num_tasks=1)
+    else:
+        worklist = _make_with_tasks(sections, output, selection, done)
     with stages.explain_write_errors(output):
         storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(worklist)).encode())
 
@@ -228,6 +221,42 @@ def _subfolders(location: str, *, is_root: bool) -> list[str] | None:
     return None if children is None else children[0]
 
 
+def _make_with_tasks(
+    sections: Sequence[Section], output: str, selection: Selection, done: Mapping[str, int]
+) -> Worklist:
+    num_tasks = min(len(sections), MAX_LISTING_TASKS)
+    items = _list_items(sections, num_tasks, selection)
+    if done:
+        items = update.select_unlabeled(items, output, done)
+    worklist = Worklist(salt=_make_salt(done))
+    written = items.map_batches(
+        _write,
+        fn_kwargs={"output": output, "salt": worklist.salt, "num_tasks": 1 if done else num_tasks},
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=0.25,
+    )
+    for share in stages.tallies(written):
+        worklist.kinds.update(share.kinds)
+        worklist.ignored.update(share.ignored)
+        worklist.files.extend(share.files)
+    return worklist
+
+
+def _list_few(sections: Sequence[Section], selection: Selection) -> pa.Table | None:
+    """Return the items of a source that has few, listed by this process; None if it has many.
+
+    A person who tries a folder of photographs need not wait for processes that list it.
+    """
+    if len(sections) > MAX_SECTIONS_HERE:
+        return None
+    items = chain.from_iterable(
+        section.items(all_files=selection.all_files) for section in sections
+    )
+    few = list(islice(items, MAX_ITEMS_HERE + 1))
+    return stages.to_table(selection.select(few)) if len(few) <= MAX_ITEMS_HERE else None
+
+
 def _list_items(
     sections: Sequence[Section], num_tasks: int, selection: Selection
 ) -> ray.data.Dataset:
@@ -260,13 +289,17 @@ def _list_sections(rows: dict[str, np.ndarray], selection: Selection) -> Iterato
 
 def _write(items: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str, np.ndarray]:
     """Split items into chunks, write each to a file, and return the share of the worklist."""
+    return stages.tally_batch(_write_items(items, output, salt, num_tasks))
+
+
+def _write_items(items: pa.Table, output: str, salt: str, num_tasks: int) -> Worklist:
     share = Worklist(salt=salt)
     for chunk in _split(items, share, num_tasks):
         share.files.append(chunk.name)
         location = storage.join(output, FOLDER, chunk.name + SUFFIX)
         with stages.explain_write_errors(output):
             parquet.write_table(location, stages.to_table(chunk.items))
-    return stages.tally_batch(share)
+    return share
 
 
 def _split(items: pa.Table, share: Worklist, num_tasks: int) -> Iterator[Chunk]:

@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ import pytest
 import ray
 from botocore.exceptions import BotoCoreError, ClientError
 from fault_proxy import fault_proxy
-from ray._private.parameter import RayParams
 
 from fer import storage
 from fer.data.emotions import SPLITS
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.storage import s3 as s3_store
 from ray_jobs.__main__ import main
+from ray_jobs.cluster import internals
 
 NUM_FACES = 280
 NUM_COPIES = 16
@@ -92,11 +91,7 @@ def cluster(s3_server):
         # As jobs have it on clusters of their own: the next task need not wait for a new process.
         "RAY_idle_worker_killing_time_threshold_ms": "60000",
     }
-    # Clusters take submitted jobs at the same port by default: two at once would fight for it.
-    (port,) = free_ports(1)
-    with_port = partial(RayParams, dashboard_agent_listen_port=port)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ray._private.parameter.RayParams", with_port)
+    with internals.agent_at_free_port():
         ray.init(
             address="local",
             num_cpus=4,

@@ -1,9 +1,10 @@
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
 from fer.models.architectures import build_model, count_parameters
-from fer.models.layers import ACTIVATIONS, Dropout
+from fer.models.layers import ACTIVATIONS, Dropout, FractionalMaxPool
 
 STATISTICS = "eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)"
 FLATTEN = "Flatten(start_dim=1, end_dim=-1)"
@@ -87,6 +88,16 @@ def test_batch_norm_can_be_left_out():
     assert not [layer for layer in model.modules() if "BatchNorm" in type(layer).__name__]
     scales_and_shifts = 2 * (64 + 128 + 512 + 512 + 256 + 512)
     assert count_parameters(model) == 4_474_759 - scales_and_shifts
+
+
+@pytest.mark.parametrize("size", [48, 28, 16, 9, 47, 100])
+def test_fractional_pooling_in_evaluation_is_torch_s_with_even_regions(size):
+    maps = torch.randn(2, 3, size, size)
+    samples = torch.full((2, 3, 2), 0.5)
+    expected = F.fractional_max_pool2d(maps, 2, output_ratio=0.6, _random_samples=samples)
+    torch.testing.assert_close(
+        FractionalMaxPool(2, output_ratio=0.6).eval()(maps), expected, rtol=0, atol=0
+    )
 
 
 def test_fractional_pooling_is_random_in_training_only():
