@@ -30,6 +30,7 @@ from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
 from fer.models.checkpoint import Checkpoint, load_checkpoint
 from fer.models.engine import with_graphs
+from fer.models.predictor import Predictor
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
 from ray_jobs.cluster import session
@@ -106,6 +107,10 @@ def run(config: LabelConfig) -> dict[str, Any]:
 
 def _check(config: LabelConfig) -> _Inputs:
     network = load_checkpoint(config.checkpoint)
+    if not config.use_gpu:
+        network = with_graphs(network)
+        # A graph that does not open is refused here, not by each process of the cluster.
+        Predictor(network, engine=config.engine, num_threads=1)
     selection = _select_images(config)
     weights = load_detector_weights(config.detector_weights) if config.detector != "none" else None
     if weights:
@@ -202,7 +207,7 @@ def _label_chunks(
     detection = Detection(inputs.weights, config.min_face_size, config.any_orientation)
     detected = detect_faces(chunks, detection, detect_cpus)
     inference = Inference(
-        (inputs.network if config.use_gpu else with_graphs(inputs.network),),
+        (inputs.network,),
         engine=config.engine,
         num_cpus=classify_cpus,
         use_gpu=config.use_gpu,

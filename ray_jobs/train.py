@@ -57,13 +57,16 @@ CURVES = "curves.png"
 
 OUTPUT = OutputSpec(
     completed_by=checkpoint.CONFIG,
-    contents=(checkpoint.WEIGHTS, checkpoint.GRAPH, METRICS, TENSORBOARD, CURVES, LAST, RUN_FILE),
+    contents=(
+        *(checkpoint.WEIGHTS, checkpoint.GRAPH, checkpoint.INT8_GRAPH),
+        *(METRICS, TENSORBOARD, CURVES, LAST, RUN_FILE),
+    ),
     started_by=METRICS,
     # The dataset has a fingerprint. How many workers there are does not change the result's kind.
     changeable_flags=frozenset(
         (
             *("dataset", "output", "num_workers", "cpus_per_worker", "use_gpu"),
-            *("memory_limit", "mlflow_uri", "resume", "overwrite"),
+            *("memory_limit", "int8", "mlflow_uri", "resume", "overwrite"),
         )
     ),
 )
@@ -173,7 +176,7 @@ def _train(config: TrainConfig, inputs: _Inputs, output: Reservation) -> dict[st
     output.begin()
     with _explained_failures(), _mlflow_run(config) as trackers:
         result = _fit(config, inputs, scaling, trackers)
-        _finish(config, result)
+        _finish(config, inputs.data, result)
     return _result(output)
 
 
@@ -308,7 +311,7 @@ def _keyboard_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _finish(config: TrainConfig, result: Result) -> None:
+def _finish(config: TrainConfig, data: Dataset, result: Result) -> None:
     """Make the best epoch the output, its ``config.json`` last."""
     if result.return_value is not None:
         raise JobError(_with_best_epoch(result.return_value, config, result))
@@ -319,7 +322,7 @@ def _finish(config: TrainConfig, result: Result) -> None:
     best = _best_checkpoint(config, result)
     curves = figures.plot_training_curves(_read_history(config))
     storage.write_bytes(storage.join(config.output, CURVES), curves)
-    for name, content in finished_files(best):
+    for name, content in finished_files(best, data if config.int8 else None):
         storage.write_bytes(storage.join(config.output, name), content)
 
 

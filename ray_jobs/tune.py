@@ -340,7 +340,7 @@ def _copy_best(
     best, result = max(scored, key=lambda pair: pair[0].best(metric)[metric])
     newest_best, _ = max(reversed(result.best_checkpoints), key=lambda pair: pair[1][metric])
     with newest_best.as_directory() as folder:
-        for name, content in finished_files(folder):
+        for name, content in finished_files(folder, None):
             storage.write_bytes(storage.join(config.output, f"{BEST}/{name}"), content)
     return best
 

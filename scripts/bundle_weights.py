@@ -2,7 +2,7 @@
 
 Run these four commands in order; the first stores the weights in half precision:
 
-    python scripts/bundle_weights.py weights runs/deep
+    python scripts/bundle_weights.py weights runs/deep --dataset runs/voted
     fer evaluate --dataset runs/voted --checkpoint bundled --split val --output runs/plain
     fer evaluate --dataset runs/voted --checkpoint bundled --split val --tta --output runs/tta
     python scripts/bundle_weights.py card --plain runs/plain --tta runs/tta
@@ -20,15 +20,18 @@ from typing import Any
 
 import jinja2
 
+from fer.data.dataset import open_dataset
 from fer.models.checkpoint import (
     CONFIG,
     GRAPH,
+    INT8_GRAPH,
     CheckpointConfig,
     load_checkpoint,
     read_config,
 )
-from fer.models.graph import make_graph
+from fer.models.engine import with_graphs
 from fer.models.networks import build_network, pack_checkpoint
+from fer.models.quantization import calibrate_int8
 from fer.models.shipped import SHIPPED
 
 EXCLUDED_FLAGS = frozenset(
@@ -66,19 +69,27 @@ def read_report(folder: Path, config: CheckpointConfig, *, tta: bool) -> dict[st
     return {**report, **scores}
 
 
-def write_weights(location: str) -> None:
+def write_weights(location: str, dataset: str) -> None:
     """Write a checkpoint into the folder of the bundled one, in half precision."""
     SHIPPED["bundled"].mkdir(exist_ok=True)
+    for graph in (GRAPH, INT8_GRAPH):
+        (SHIPPED["bundled"] / graph).unlink(missing_ok=True)
     files = pack_half_precision(location)
     for name, content in files.items():
         (SHIPPED["bundled"] / name).write_bytes(content)
-    write_graph()
+    write_graphs(dataset)
 
 
-def write_graph() -> None:
-    """Write the graph of the bundled weights, by which processors run them without torch."""
-    (member,) = load_checkpoint("bundled").members
-    (SHIPPED["bundled"] / GRAPH).write_bytes(make_graph(member))
+def write_graphs(dataset: str) -> None:
+    """Write the graphs of the bundled weights, by which processors run them without torch.
+
+    Args:
+        dataset: The dataset that the network was trained on, which calibrates the int8 form.
+    """
+    (member,) = with_graphs(load_checkpoint("bundled")).members
+    assert member.graph is not None
+    (SHIPPED["bundled"] / GRAPH).write_bytes(member.graph)
+    (SHIPPED["bundled"] / INT8_GRAPH).write_bytes(calibrate_int8(member, open_dataset(dataset)))
 
 
 def write_card(plain: Path, tta: Path) -> None:
@@ -121,6 +132,7 @@ def main() -> None:
     steps = parser.add_subparsers(dest="step", required=True)
     weights = steps.add_parser("weights", help="write the weights of a checkpoint")
     weights.add_argument("checkpoint", help="folder or URI of the checkpoint to ship")
+    weights.add_argument("--dataset", required=True, help="folder of the dataset it learned from")
     card = steps.add_parser("card", help="write the model card of the bundled weights")
     card.add_argument(
         "--plain", type=Path, required=True, help="folder of the report without --tta"
@@ -128,7 +140,7 @@ def main() -> None:
     card.add_argument("--tta", type=Path, required=True, help="folder of the report with --tta")
     arguments = parser.parse_args()
     if arguments.step == "weights":
-        write_weights(arguments.checkpoint)
+        write_weights(arguments.checkpoint, arguments.dataset)
     else:
         write_card(arguments.plain, arguments.tta)
 

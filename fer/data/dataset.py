@@ -190,8 +190,29 @@ class Dataset:
             InputError: The split has no examples.
         """
         self.check_split(split)
+        return self._read_examples(pads.field("split") == split)
+
+    def sample_split(self, split: str, size: int) -> Examples:
+        """Read up to ``size`` examples of a split, always the same ones, in a random order.
+
+        They are those with the smallest digests, which are as good as random numbers. Files hold
+        no index of them, but the other examples' images are not kept in memory.
+
+        Raises:
+            InputError: The split has no examples.
+        """
+        self.check_split(split)
+        rows = pads.field("split") == split
+        # Twice as many as wanted on average, so that there are enough of them.
+        share = 2 * size / sum(self.counts(split).values())
+        if share < 1:
+            rows &= pads.field("sha256") < f"{int(share * 16**8):08x}"
+        return self._read_examples(rows)[:size]
+
+    def _read_examples(self, rows: pads.Expression) -> Examples:
+        """Read the examples of some rows, in the order of their digests."""
         columns = self.existing_columns("image", "label", "source", "sha256", "votes")
-        table = self._files().to_table(columns, filter=pads.field("split") == split)
+        table = self._files().to_table(columns, filter=rows)
         return examples_from_table(
             table.sort_by([("sha256", "ascending"), ("source", "ascending")])
         )

@@ -35,6 +35,7 @@ LABEL_SCHEMA = pa.schema(
         ("error", pa.string()),
         pa.field("model", pa.string(), nullable=False),
         pa.field("detector", pa.string(), nullable=False),
+        ("engine", pa.string()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )

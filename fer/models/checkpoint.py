@@ -24,7 +24,10 @@ from fer.vision.decode import IMAGE_SIZE
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
 GRAPH = "graph.onnx"
+INT8_GRAPH = "graph.int8.onnx"
 CONFIG = "config.json"
+FILES = (WEIGHTS, GRAPH, INT8_GRAPH, CONFIG)
+"""Files of a network, the one that completes it last."""
 
 _MEMBER = re.compile(r"\w[\w.-]*")
 
@@ -75,12 +78,15 @@ class Member:
         weights: Content of ``model.safetensors``.
         graph: Content of ``graph.onnx``, its computation as ONNX operators whose weights are
             references into ``model.safetensors``; None if the checkpoint has none.
+        int8: Content of ``graph.int8.onnx``, the same computation in 8-bit integers with weights
+            of its own; None if the checkpoint has none.
     """
 
     config: CheckpointConfig
     share: float
     weights: bytes
     graph: bytes | None
+    int8: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -189,10 +195,13 @@ def _load_member(location: str, config: CheckpointConfig) -> Member:
             f"{location}/{WEIGHTS} is damaged or belongs to another checkpoint: its digest differs "
             f"from the one in {config.id}; copy the checkpoint again."
         )
-    graph = storage.join(location, GRAPH)
-    return Member(
-        config, 1.0, weights, storage.read_bytes(graph) if storage.exists(graph) else None
-    )
+    return Member(config, 1.0, weights, _read(location, GRAPH), _read(location, INT8_GRAPH))
+
+
+def _read(location: str, name: str) -> bytes | None:
+    """Return the content of a file that a checkpoint may lack."""
+    file = storage.join(location, name)
+    return storage.read_bytes(file) if storage.exists(file) else None
 
 
 def weights_digest(weights: bytes) -> str:
@@ -262,7 +271,7 @@ def checkpoint_files(checkpoint: str) -> Iterator[tuple[str, bytes]]:
     for member in _read_json(location).get("members", ()):
         for name, content in checkpoint_files(storage.join(location, member)):
             yield f"{member}/{name}", content
-    for name in (WEIGHTS, GRAPH, CONFIG):
+    for name in FILES:
         if storage.exists(storage.join(location, name)):
             yield name, storage.read_bytes(storage.join(location, name))
 

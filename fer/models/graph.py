@@ -50,6 +50,11 @@ def make_graph(member: Member) -> bytes:
     return graph
 
 
+def preprocessed_network(member: Member) -> nn.Module:
+    """Return a module that maps images uint8 (N, 48, 48) to a member's logits float32 (N, C)."""
+    return _Preprocessed(build_network(member), member.config.preprocessing)
+
+
 class _Preprocessed(nn.Module):
     """A network together with what turns images into its input."""
 

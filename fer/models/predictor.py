@@ -9,7 +9,7 @@ import numpy as np
 from fer import storage
 from fer.errors import InputError
 from fer.models.checkpoint import Checkpoint, load_checkpoint
-from fer.models.engine import EngineName, build_engine
+from fer.models.engine import EngineName, build_engine, softmax
 from fer.vision.decode import IMAGE_SIZE, decode_image
 
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
@@ -80,6 +80,11 @@ class Predictor:
         return self.checkpoint.id
 
     @property
+    def engine(self) -> str:
+        """How the networks compute: ``int8``, ``float32`` or ``bfloat16``, or several of them."""
+        return ", ".join(dict.fromkeys(engine.name for engine in self.engines))
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each class, in the order of the probabilities."""
         return self.checkpoint.class_names
@@ -144,13 +149,6 @@ def default_device() -> str:
     import torch  # noqa: PLC0415 - slow, and machines without a GPU never need it
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Map logits float32 (B, C) to probabilities float32 (B, C)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probs: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return probs
 
 
 def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:

@@ -141,7 +141,7 @@ def describe(service: InferenceService) -> dict[str, Any]:
         "id": predictor.id,
         "class_names": list(predictor.class_names),
         "detector": service.detector,
-        "engine": predictor.engines[0].name,
+        "engine": predictor.engine,
         "members": members,
         "card": (SHIPPED["bundled"] / "README.md").read_text("utf-8") if is_bundled else None,
     }

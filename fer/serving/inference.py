@@ -96,7 +96,10 @@ class InferenceService:
         turns = asyncio.Semaphore(2)
         results = [self._predict_image(upload, detector, labeler, turns) for upload in uploads]
         return PredictResponse(
-            model=labeler.model, detector=labeler.detector, results=await asyncio.gather(*results)
+            model=labeler.model,
+            detector=labeler.detector,
+            engine=self.predictor.engine,
+            results=await asyncio.gather(*results),
         )
 
     async def classify(self, crops: np.ndarray) -> np.ndarray:

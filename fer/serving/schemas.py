@@ -50,6 +50,7 @@ class PredictResponse(BaseModel):
 
     model: str
     detector: str
+    engine: Annotated[str, Field(description="how the network computes, such as int8")]
     results: list[ImageResult]
 
 

@@ -32,7 +32,7 @@ class Classifier:
 
     It replaces the column ``crops``, which holds for each image a list of faces of 2,304 bytes (or
     null), by one column a network: ``probs_0``, ``probs_1`` and so on. These hold for each image a
-    list with one list of float32 (C,) a face.
+    list with one list of float32 (C,) a face. A column ``engine`` tells how the first was computed.
     """
 
     batch_size: ClassVar[int] = BATCH_SIZE
@@ -58,7 +58,8 @@ class Classifier:
         for index, predictor in enumerate(self.predictors):
             probs = predictor.predict_probs(batch, tta=self.tta)
             classified = classified.append_column(f"probs_{index}", _as_lists(probs, ends))
-        return classified
+        engine = pa.array([self.predictors[0].engine] * len(images), pa.string())
+        return classified.append_column("engine", engine)
 
 
 def _reserved_device() -> str:

@@ -6,9 +6,10 @@ import torch
 
 from fer.data.dataset import Dataset
 from fer.metrics import VAL_SCORES
-from fer.models.checkpoint import CONFIG, GRAPH, WEIGHTS, load_checkpoint
+from fer.models.checkpoint import CONFIG, GRAPH, INT8_GRAPH, WEIGHTS, load_checkpoint
 from fer.models.engine import with_graphs
 from fer.models.networks import pack_checkpoint
+from fer.models.quantization import calibrate_int8
 from fer.training.run import Run
 from ray_jobs.config import TrainConfig
 from ray_jobs.pipeline import outputs
@@ -44,11 +45,14 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
     return {**checkpoint, **run.pack()}
 
 
-def finished_files(folder: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the files by name of a checkpoint to keep, with its graph, its ``config.json`` last.
+def finished_files(folder: str, data: Dataset | None) -> Iterator[tuple[str, bytes]]:
+    """Yield the files by name of a checkpoint to keep, its ``config.json`` last.
+
+    They include its graph and, if there is a dataset to calibrate it on, its int8 form.
 
     Args:
         folder: Folder or URI of an epoch's checkpoint.
+        data: The dataset that the network was trained on, or None.
 
     Raises:
         JobError: The graph does not answer as the network does.
@@ -57,4 +61,6 @@ def finished_files(folder: str) -> Iterator[tuple[str, bytes]]:
     assert member.graph is not None
     yield WEIGHTS, member.weights
     yield GRAPH, member.graph
+    if data:
+        yield INT8_GRAPH, calibrate_int8(member, data)
     yield CONFIG, member.config.to_json().encode()

@@ -1,0 +1,112 @@
+"""Degradations are those that cameras and files cause, whatever the number of workers."""
+
+import io
+from dataclasses import fields
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fer.models.degradations import (
+    Degradations,
+    _compress,
+    _cover,
+    _light,
+    blur_filter,
+    quantization_steps,
+    resolution_filter,
+)
+from fer.models.transforms import Augmentation, AugmentationSettings
+
+
+@pytest.fixture(scope="module")
+def images(faces):
+    return torch.tensor(faces[0])
+
+
+def draw(number, fraction=1.0, seed=0):
+    return Degradations.draw(number, torch.Generator().manual_seed(seed), fraction)
+
+
+def test_a_small_face_is_averaged_and_enlarged_as_crops_are(images):
+    face = images[0].numpy().astype(np.float32)
+    small = cv2.resize(face, (16, 16), interpolation=cv2.INTER_AREA)
+    expected = cv2.resize(small, (48, 48), interpolation=cv2.INTER_LINEAR)
+    step = resolution_filter(16)
+    np.testing.assert_allclose(step @ face @ step.T, expected, atol=1e-3)
+
+
+def test_a_blur_is_opencv_s(images):
+    face = images[1].numpy().astype(np.float32)
+    step = blur_filter(1.5)
+    np.testing.assert_allclose(step @ face @ step.T, cv2.GaussianBlur(face, (0, 0), 1.5), atol=1e-3)
+
+
+@pytest.mark.parametrize("quality", [10, 30, 50, 60, 90])
+def test_compression_is_that_of_a_jpeg_file(images, quality):
+    for face in images[:8]:
+        buffer = io.BytesIO()
+        Image.fromarray(face.numpy()).save(buffer, "JPEG", quality=quality)
+        expected = np.asarray(Image.open(buffer)).astype(float)
+        steps = torch.from_numpy(quantization_steps(quality)).unsqueeze(0)
+        found = _compress(face.unsqueeze(0).float(), steps).round().clamp(0, 255)[0].numpy()
+        # Libraries round the cosines, so a coefficient between two steps may fall to either.
+        assert np.abs(found - expected).mean() < 1
+        assert (np.abs(found - expected) <= 1).mean() > 0.8
+
+
+def test_covers_and_light():
+    levels = torch.full((2, 48, 48), 100.0)
+    covered = _cover(levels, torch.tensor([30, 48]), torch.tensor([7.0, 7.0]))
+    assert covered[0, :30].eq(100).all()
+    assert covered[0, 30:].eq(7).all()
+    assert covered[1].eq(100).all()
+    lit = _light(levels, torch.tensor([[0.5, 0.0], [0.0, -0.2]]))
+    assert lit[0, :, 0].eq(50).all()
+    assert lit[0, :, -1].eq(150).all()
+    torch.testing.assert_close(lit[1, 0], torch.full((48,), 120.0))
+
+
+def test_shares_are_those_that_are_wanted(images):
+    drawn = draw(4000, 0.4)
+    assert drawn.is_degraded.float().mean() == pytest.approx(0.4, abs=0.03)
+    identity = torch.eye(48)
+    assert (drawn.filters == identity).all(dim=(1, 2)).float().mean() == pytest.approx(
+        0.2, abs=0.03
+    )
+    assert drawn.noise.any(dim=(1, 2)).float().mean() == pytest.approx(0.5, abs=0.03)
+    assert drawn.noise.std(dim=(1, 2)).max() < 20
+    assert drawn.quantization.any(dim=(1, 2)).float().mean() == pytest.approx(0.4, abs=0.03)
+    assert (drawn.cover_tops < 48).float().mean() == pytest.approx(0.15, abs=0.03)
+
+
+def test_others_are_left_alone(images):
+    drawn = draw(len(images), 0.5)
+    degraded = drawn.apply(images)
+    assert degraded.dtype == torch.uint8
+    is_same = (degraded == images).all(dim=(1, 2))
+    assert is_same[~drawn.is_degraded].all()
+    # A few of the others draw no part, which leaves them as they were.
+    assert is_same[drawn.is_degraded].float().mean() < 0.2
+
+
+def test_an_image_s_degradation_does_not_depend_on_its_worker(images):
+    drawn = draw(len(images))
+    whole = drawn.apply(images)
+    for rank in range(2):
+        torch.testing.assert_close(drawn[rank::2].apply(images[rank::2]), whole[rank::2])
+
+
+def test_augmentation_draws_them_after_all_else():
+    settings = AugmentationSettings(erase_fraction=0.5, mixup=0.2)
+    degrading = AugmentationSettings(erase_fraction=0.5, mixup=0.2, degrade_fraction=0.5)
+    without, with_them = (
+        Augmentation.draw(20, torch.Generator().manual_seed(1), each)
+        for each in (settings, degrading)
+    )
+    for name in ("matrices", "boxes", "partners", "partner_shares"):
+        torch.testing.assert_close(getattr(without, name), getattr(with_them, name))
+    part = with_them[3:5].degradations
+    assert [len(getattr(part, field.name)) for field in fields(part)] == [2] * len(fields(part))
