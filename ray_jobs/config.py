@@ -491,9 +491,13 @@ class ExportConfig:
     """Export a checkpoint to an ONNX file and compare its predictions with the checkpoint's."""
 
     output: Location
-    """Folder or URI where model.onnx is written."""
+    """Folder or URI where model.onnx is written, and graph.int8.onnx with --int8."""
     checkpoint: Location = BUNDLED
     """Folder, URI or shipped name of the checkpoint to export."""
+    int8: OptionalLocation = None
+    """Folder or URI of the dataset that the network learned from. With it, the network is also
+    written in 8-bit integers, as graph.int8.onnx. label and serve run it once it is in the folder
+    of the checkpoint. By default it is not written."""
     overwrite: bool = False
     """Replace the export that --output already holds."""
 

@@ -1,21 +1,25 @@
 """Export: write a checkpoint as an ONNX file, checked against the checkpoint's own predictions."""
 
-import dataclasses
 import time
+from dataclasses import asdict, replace
 from typing import Any
 
 from fer import storage
+from fer.data.dataset import Dataset, open_dataset
 from fer.data.synthetic import draw_faces
+from fer.errors import InputError
 from fer.models import onnx
-from fer.models.checkpoint import Checkpoint, load_checkpoint
+from fer.models.checkpoint import INT8_GRAPH, Checkpoint, check_classes, load_checkpoint
+from fer.models.engine import OnnxEngine, with_graphs
 from fer.models.predictor import Predictor
+from fer.models.quantization import calibrate_int8
 from ray_jobs.config import ExportConfig
 from ray_jobs.pipeline import locations
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 
 MODEL = "model.onnx"
 
-OUTPUT = OutputSpec(completed_by="summary.json", contents=(MODEL,))
+OUTPUT = OutputSpec(completed_by="summary.json", contents=(MODEL, INT8_GRAPH))
 
 NUM_CHECKED = 64
 """Drawn faces on which the file and the checkpoint are compared."""
@@ -28,34 +32,58 @@ def run(config: ExportConfig) -> dict[str, Any]:
         What the RESULT line says.
 
     Raises:
-        InputError: The checkpoint or the output does not fit.
+        InputError: The checkpoint, the dataset or the output does not fit.
         JobError: The file predicts other probabilities than the checkpoint.
     """
     started = time.monotonic()
     config = locations.resolve(config)
-    checkpoint = load_checkpoint(config.checkpoint)
+    checkpoint = with_graphs(load_checkpoint(config.checkpoint))
+    data = _open_dataset(config, checkpoint)
     with OUTPUT.reserve(config, started=started) as output:
-        return _export(config, checkpoint, output)
+        return _export(config, checkpoint, data, output)
 
 
-def _export(config: ExportConfig, checkpoint: Checkpoint, output: Reservation) -> dict[str, Any]:
+def _open_dataset(config: ExportConfig, checkpoint: Checkpoint) -> Dataset | None:
+    """Return the dataset that calibrates the int8 form, or None."""
+    if config.int8 is None:
+        return None
+    if len(checkpoint.members) > 1:
+        raise InputError(
+            f"--int8 takes a single network, but {config.checkpoint} is an ensemble; export its "
+            f"members one by one, such as {config.checkpoint}/0."
+        )
+    data = open_dataset(config.int8)
+    check_classes(config.checkpoint, checkpoint.class_names, data.class_names)
+    for split in ("train", "val"):
+        data.check_split(split)
+    return data
+
+
+def _export(
+    config: ExportConfig, checkpoint: Checkpoint, data: Dataset | None, output: Reservation
+) -> dict[str, Any]:
     output.begin()
-    file = onnx.to_onnx(checkpoint)
+    files = {MODEL: onnx.to_onnx(checkpoint)}
     faces, _ = draw_faces(NUM_CHECKED, seed=0)
     expected = Predictor(checkpoint, engine="float32").predict_probs(faces)
     result = {
         "model": storage.join(config.output, MODEL),
         "id": checkpoint.id,
-        "bytes": len(file),
-        "largest_difference": onnx.check_onnx(file, faces, expected),
-        "seconds": round(output.elapsed_seconds, 2),
+        "bytes": len(files[MODEL]),
+        "largest_difference": onnx.check_onnx(files[MODEL], faces, expected),
     }
+    if data:
+        (member,) = checkpoint.members
+        files[INT8_GRAPH] = calibrate_int8(member, data)
+        scores = OnnxEngine(replace(member, int8=files[INT8_GRAPH]), name="int8").int8_scores
+        result["int8"] = {**asdict(scores), "is_proven": scores.is_proven}
+    result["seconds"] = round(output.elapsed_seconds, 2)
     summary = {
         **result,
         "input": {"name": onnx.INPUT, "dtype": "uint8", "shape": ["batch", 48, 48]},
         "output": {"name": onnx.OUTPUT, "dtype": "float32", "class_names": checkpoint.class_names},
         "opset": onnx.OPSET,
-        "config": dataclasses.asdict(config),
+        "config": asdict(config),
     }
-    output.commit(summary, {MODEL: file})
+    output.commit(summary, files)
     return result

@@ -14,6 +14,8 @@ from xdist.scheduler import LoadScopeScheduling
 from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.models.architectures import build_model
+from fer.models.checkpoint import GRAPH, load_checkpoint
+from fer.models.graph import make_graph
 from fer.models.networks import pack_checkpoint
 
 LABELING = {"test_label.py", "test_label_stores.py", "test_s3.py", "test_worklist.py"}
@@ -80,9 +82,12 @@ def png():
 
 @pytest.fixture(scope="session")
 def save_network():
-    """Return a function that writes an untrained network as a checkpoint."""
+    """Return a function that writes an untrained network as a checkpoint.
 
-    def save(folder, model="shallow", seed=0, layers=None, **fields):
+    Without its graph, each process that runs it on a processor makes one, which takes seconds.
+    """
+
+    def save(folder, model="shallow", seed=0, layers=None, with_graph=False, **fields):
         torch.manual_seed(seed)
         num_classes = len(fields.get("class_names", range(7)))
         arguments = {"num_classes": num_classes, "dropout": 0.25, **(layers or {})}
@@ -90,6 +95,9 @@ def save_network():
         architecture = {"name": model, "arguments": arguments}
         for name, content in pack_checkpoint(network, architecture, **fields).items():
             storage.write_bytes(storage.join(str(folder), name), content)
+        if with_graph:
+            (member,) = load_checkpoint(str(folder)).members
+            storage.write_bytes(storage.join(str(folder), GRAPH), make_graph(member))
         return network
 
     return save

@@ -264,7 +264,7 @@ def dataset_with_copies(cluster, drawn, tmp_path_factory):
 def checkpoint(save_network, tmp_path_factory):
     """An untrained network of two convolutions."""
     folder = tmp_path_factory.mktemp("checkpoints") / "conv2"
-    save_network(folder, "conv2")
+    save_network(folder, "conv2", with_graph=True)
     return folder
 
 

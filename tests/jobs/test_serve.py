@@ -26,7 +26,7 @@ from ray_jobs.serve import Replica, app, bind, read_token
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, save_network):
     folder = tmp_path_factory.mktemp("serve") / "conv2"
-    save_network(folder, "conv2")
+    save_network(folder, "conv2", with_graph=True)
     return str(folder)
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 def checkpoints(tmp_path_factory, save_network):
     folder = tmp_path_factory.mktemp("serve")
     for seed in (0, 1):
-        save_network(folder / str(seed), "conv2", seed=seed)
+        save_network(folder / str(seed), "conv2", seed=seed, with_graph=True)
     return [str(folder / "0"), str(folder / "1")]
 
 

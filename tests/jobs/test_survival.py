@@ -19,7 +19,17 @@ from safetensors.numpy import load_file
 # Several trainings each, of which the first of a kind is the undisturbed one.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-FLAGS = ("--model", "shallow", "--num-epochs", "8", "--batch-size", "32", "--lr", "0.02")
+FLAGS = (
+    "--model",
+    "shallow",
+    "--num-epochs",
+    "8",
+    "--batch-size",
+    "32",
+    "--lr",
+    "0.02",
+    "--no-int8",
+)
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TIMES = {"seconds", "finished", "images_per_second"}
 

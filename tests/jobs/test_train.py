@@ -14,19 +14,23 @@ import numpy as np
 import psutil
 import pytest
 import ray
+import torch
 from ray.train import WorkerGroupError
 
 from fer import Predictor
 from fer.data.dataset import open_dataset
 from fer.errors import InputError, JobError
 from fer.models.architectures import build_model, count_parameters
-from fer.models.checkpoint import read_config
+from fer.models.checkpoint import load_checkpoint, read_config
+from fer.models.engine import OnnxEngine
+from fer.models.networks import load_networks
+from fer.models.transforms import standardize
 from ray_jobs import train
 from ray_jobs.cluster import autoscaling
 from ray_jobs.config import TrainConfig
 from ray_jobs.training import worker
 
-FAST = ("--model", "conv2", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
+FAST = ("--model", "conv2", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02", "--no-int8")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,13 @@ def test_a_checkpoint_keeps_its_contract(trained, dataset, workers):
     assert (result["id"], result["parameters"]) == (config.id, parameters)
     assert config.data["fingerprint"] == open_dataset(str(dataset)).summary["fingerprint"]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    (member,) = load_checkpoint(str(folder)).members
+    (network,) = load_networks(str(folder))
+    images = torch.tensor(open_dataset(str(dataset)).read_split("val").images)
+    with torch.inference_mode():
+        expected = network(standardize(images)).numpy()
+    np.testing.assert_allclose(OnnxEngine(member).logits(images.numpy()), expected, atol=1e-4)
+    assert OnnxEngine(member, name="int8").int8_scores.num_images == len(images)
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
@@ -98,7 +109,7 @@ def trained_with_copies(cluster, dataset_with_copies, tmp_path_factory):
     """The folder and the RESULT line of a training whose ``val`` holds copies of ``train``."""
     output = tmp_path_factory.mktemp("copies") / "run"
     flags = {"model": "conv2", "num_epochs": 4, "batch_size": 32, "augment": False, "lr": 0.02}
-    config = TrainConfig(dataset=str(dataset_with_copies), output=str(output), **flags)
+    config = TrainConfig(dataset=str(dataset_with_copies), output=str(output), int8=False, **flags)
     return output, train.run(config)
 
 

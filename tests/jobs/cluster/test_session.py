@@ -29,7 +29,7 @@ def bucket(s3, png, save_network, dataset, tmp_path_factory):
     for number, image in enumerate(images):
         s3.put_object(Bucket="open", Key=f"nodes/in/{number:03d}.png", Body=png(image))
     folder = tmp_path_factory.mktemp("network")
-    save_network(folder)
+    save_network(folder, with_graph=True)
     for place, prefix in ((folder, "nodes/network"), (dataset, "nodes/data")):
         for file in place.rglob("*"):
             if file.is_file():

@@ -11,7 +11,7 @@ import pytest
 # MLflow's store of runs calls deprecated functions of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-FAST = ("--model", "conv2", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02")
+FAST = ("--model", "conv2", "--num-epochs", "2", "--batch-size", "32", "--lr", "0.02", "--no-int8")
 
 
 @pytest.fixture(scope="module")

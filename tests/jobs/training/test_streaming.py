@@ -10,7 +10,7 @@ import torch
 from fer.data.dataset import open_dataset
 from fer.training.batches import DeviceExamples
 
-FAST = ("--model", "conv2", "--num-epochs", "3", "--batch-size", "32", "--lr", "0.02")
+FAST = ("--model", "conv2", "--num-epochs", "3", "--batch-size", "32", "--lr", "0.02", "--no-int8")
 STREAMED = ("--memory-limit", "0")
 
 
