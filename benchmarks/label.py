@@ -45,8 +45,8 @@ from fer.data.sources import fetch_image, read_items
 from fer.data.synthetic import draw_faces
 from fer.labels.files import read_tally
 from fer.models.architectures import build_model
-from fer.models.checkpoint import load_checkpoint, pack_checkpoint
 from fer.models.engine import EngineName
+from fer.models.networks import load_networks, pack_checkpoint
 from fer.models.predictor import Predictor
 from fer.storage import listing
 from fer.vision.decode import ImageError, decode_image, decode_photo
@@ -153,8 +153,7 @@ _process: dict[str, Any] = {}
 
 
 def _prepare(barrier: Barrier, checkpoint: str, engine: EngineName, weights: bytes | None) -> None:
-    torch.set_num_threads(1)
-    predictor = Predictor.load(checkpoint, "cpu", engine)
+    predictor = Predictor.load(checkpoint, "cpu", engine, num_threads=1)
     detector = FaceDetector(weights) if weights else None
     _process.update(barrier=barrier, bare=Bare(predictor, detector))
 
@@ -176,7 +175,7 @@ def plain_example(images: str, output: str, checkpoint: str) -> None:
 
     class Network:
         def __init__(self) -> None:
-            self.model = load_checkpoint(checkpoint).models[0].eval()
+            (self.model,) = load_networks(checkpoint)
 
         def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             with torch.inference_mode():

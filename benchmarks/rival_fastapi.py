@@ -11,13 +11,11 @@ import argparse
 import asyncio
 import contextlib
 import io
-import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 import uvicorn
 from fastapi import FastAPI, Request
 from PIL import Image
@@ -81,7 +79,6 @@ class Batches:
 
 def serve_fastapi(port: int) -> None:
     """Run FastAPI in one process, with one thread of the network for each CPU."""
-    torch.set_num_threads(os.cpu_count() or 1)
     batches = Batches(Predictor.load())
     batches.predictor.predict_probs(np.zeros((1, 48, 48), np.uint8))
 
@@ -101,7 +98,6 @@ def serve_fastapi(port: int) -> None:
 
 def serve_own(port: int) -> None:
     """Run serve's own application in one process without Ray, with this file's queue."""
-    torch.set_num_threads(os.cpu_count() or 1)
     batches = Batches(Predictor.load())
 
     async def classify(crops: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from typing import Any
 
 import litserve
 import numpy as np
-import torch
 from rival_fastapi import BATCH_WAIT_SECONDS, MAX_BATCH_SIZE, to_crop, to_response
 
 from fer.models.predictor import Predictor
@@ -22,8 +21,7 @@ class Api(litserve.LitAPI):
     """LitServe's interface of a model. It is at module level because workers import it."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002, D102 - LitServe's signature
-        torch.set_num_threads(1)
-        self.predictor = Predictor.load(device="cpu")
+        self.predictor = Predictor.load(device="cpu", num_threads=1)
         self.predictor.predict_probs(np.zeros((1, 48, 48), np.uint8))
 
     def decode_request(self, request: dict[str, str]) -> np.ndarray:  # noqa: D102

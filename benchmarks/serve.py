@@ -33,7 +33,6 @@ from typing import Annotated
 
 import numpy as np
 import psutil
-import torch
 import tyro
 
 from fer.data.synthetic import draw_faces
@@ -267,7 +266,6 @@ def write_bodies(folder: Path) -> tuple[Path, Path, Path]:
 
 def bare_rate(seconds: float = 5.0) -> float:
     """Return crops per second of the network alone, on all CPUs."""
-    torch.set_num_threads(os.cpu_count() or 1)
     predictor, images = Predictor.load(), draw_faces(NUM_CROPS, seed=0)[0]
     predictor.predict_probs(images)
     start, rounds = time.perf_counter(), 0

@@ -159,8 +159,10 @@ def _calibration_reader(images: np.ndarray) -> Any:  # noqa: ANN401 - onnxruntim
 
 
 def _batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    for start in range(0, len(images), BATCH_SIZE):
-        yield {INPUT: np.ascontiguousarray(images[start : start + BATCH_SIZE])}
+    """Yield batches of one size, as the calibrator needs them; images that fill none are left."""
+    size = min(BATCH_SIZE, len(images))
+    for start in range(0, len(images) - size + 1, size):
+        yield {INPUT: np.ascontiguousarray(images[start : start + size])}
 
 
 def _compare(member: Member, images: np.ndarray, labels: np.ndarray) -> Int8Scores:

@@ -183,7 +183,7 @@ def test_weights_that_are_damaged_are_one_sentence(fer, dataset, save_network, t
     (tmp_path / "net" / "model.safetensors").write_bytes(b"junk")
     arguments = ("--checkpoint", tmp_path / "net", "--output", tmp_path / "report")
     run = fer("evaluate", "--dataset", dataset, *arguments)
-    assert (run.code, "model.safetensors can't be read" in run.sentence) == (2, True)
+    assert (run.code, "model.safetensors is damaged" in run.sentence) == (2, True)
     assert not (tmp_path / "report" / "report.json").exists()
 
 

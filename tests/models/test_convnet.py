@@ -94,7 +94,7 @@ def test_batch_norm_can_be_left_out():
 def test_fractional_pooling_in_evaluation_is_torch_s_with_even_regions(size):
     maps = torch.randn(2, 3, size, size)
     samples = torch.full((2, 3, 2), 0.5)
-    expected = F.fractional_max_pool2d(maps, 2, output_ratio=0.6, _random_samples=samples)
+    expected = F.fractional_max_pool2d(maps, 2, output_ratio=(0.6, 0.6), _random_samples=samples)
     torch.testing.assert_close(
         FractionalMaxPool(2, output_ratio=0.6).eval()(maps), expected, rtol=0, atol=0
     )

@@ -110,7 +110,7 @@ def test_a_form_is_made_and_scored(save_network, tmp_path, images, model, capfd)
     save_network(tmp_path, model)
     (member,) = with_graphs(load_checkpoint(str(tmp_path))).members
     labels = np.arange(len(images)) % 7
-    made = replace(member, int8=make_int8(member, images[:64], images, labels))
+    made = replace(member, int8=make_int8(member, images[:70], images, labels))
     assert capfd.readouterr().out == "", "the quantizer's own lines are no user's"
     assert len(made.int8) < 0.3 * len(member.weights) + 70_000, "a byte a weight, and the crops"
     engine = OnnxEngine(made, 1, "int8")

@@ -1,14 +1,18 @@
 """The stage that runs networks: its processes and their devices."""
 
 import os
+import sys
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import ray
 import torch
 
+from fer.data.synthetic import draw_faces
 from fer.errors import JobError
-from fer.models.checkpoint import read_id
+from fer.models.checkpoint import load_checkpoint
+from fer.models.predictor import Predictor
 from ray_jobs.pipeline.classify import Classifier, Inference, classify
 
 
@@ -25,19 +29,41 @@ def test_classifying_processes_keep_the_memory_of_a_batch(cluster, checkpoint):
             return images.append_column("threshold", pa.array(thresholds))
 
     rows = ray.data.from_items([{"row": row} for row in range(3)])
-    classified = classify(rows, Inference((str(checkpoint),)), Reporting).take_all()
+    inference = Inference((load_checkpoint(str(checkpoint)),))
+    classified = classify(rows, inference, Reporting).take_all()
     assert [int(row["threshold"]) for row in classified] == [2**28] * 3
 
 
-def test_rejects_a_gpu_that_torch_cannot_use(checkpoint, monkeypatch):
+def test_rejects_a_gpu_that_torch_cannot_use(monkeypatch):
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: [0])
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(JobError, match=r"The node 10\.0\.0\.7 offers a GPU that torch cannot use"):
-        Classifier([str(checkpoint)], ["none"])
+        Classifier([], "auto", tta=False)
 
 
-def test_rejects_a_network_that_was_overwritten_during_the_job(checkpoint):
-    actual = read_id(str(checkpoint))
-    with pytest.raises(JobError, match=f"was conv2-0 when the job began, but is {actual} now"):
-        Classifier([str(checkpoint)], ["conv2-0"])
+def test_all_processes_run_the_network_that_the_job_began_with(cluster, save_network, tmp_path):
+    """Processes start throughout a job: late ones do not see a folder that was overwritten."""
+    save_network(tmp_path, "conv2", with_graph=True)
+    network = load_checkpoint(str(tmp_path))
+    faces, _ = draw_faces(4, seed=3)
+    crops = pa.array([[face.tobytes()] for face in faces], pa.list_(pa.binary()))
+    classified = classify(ray.data.from_arrow(pa.table({"crops": crops})), Inference((network,)))
+    save_network(tmp_path, "conv2", seed=5)
+    found = np.array([row["probs_0"][0] for row in classified.take_all()])
+    np.testing.assert_allclose(found, Predictor(network).predict_probs(faces), atol=1e-5)
+
+
+def test_a_process_on_a_processor_imports_no_torch(cluster, checkpoint):
+    class Reporting(Classifier):
+        def __call__(self, images):
+            classified = super().__call__(images)
+            loaded = [",".join({"torch", "onnxruntime"} & {*sys.modules})] * len(images)
+            return classified.append_column("loaded", pa.array(loaded))
+
+    crops = [[face.tobytes()] for face in draw_faces(2, seed=3)[0]]
+    rows = ray.data.from_arrow(pa.table({"crops": pa.array(crops, pa.list_(pa.binary()))}))
+    network = load_checkpoint(str(checkpoint))
+    classified = classify(rows, Inference((network,)), Reporting).take_all()
+    found = {(row["loaded"], row["engine"]) for row in classified}
+    assert found == {("onnxruntime", "float32")}
