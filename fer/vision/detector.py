@@ -11,8 +11,9 @@ import pooch
 
 from fer import storage
 from fer.errors import InputError, first_line
-from fer.vision.decode import IMAGE_SIZE, ImageError, Photo
+from fer.vision.decode import ImageError, Photo
 from fer.vision.faces import Face, align
+from fer.vision.yunet import RUNTIME_ERRORS, YuNet
 
 # Each process that detects faces has one CPU, and OpenCV's warnings about backends are of no use.
 cv2.setNumThreads(1)
@@ -59,15 +60,12 @@ class FaceDetector:
     ) -> None:
         self.min_face_size = min_face_size
         self.any_orientation = any_orientation
-        content, size = np.frombuffer(weights, np.uint8), (IMAGE_SIZE, IMAGE_SIZE)
         try:
-            self._network = cv2.FaceDetectorYN.create(
-                "onnx", content, np.empty(0, np.uint8), size, MIN_SCORE, MAX_OVERLAP
-            )
-        except cv2.error as error:
+            self._network = YuNet(weights, MIN_SCORE, MAX_OVERLAP)
+        except ValueError as error:
             raise InputError(
-                "The detector's weights are not YuNet's: expected the ONNX file of OpenCV's model "
-                "zoo, face_detection_yunet_2023mar.onnx."
+                f"The detector's weights are not YuNet's ({error}); expected the ONNX file of "
+                "OpenCV's model zoo, face_detection_yunet_2023mar.onnx."
             ) from error
 
     def detect(self, photo: Photo) -> list[Face]:
@@ -77,11 +75,11 @@ class FaceDetector:
         largest. Boxes are in pixels of the photograph as it is.
 
         Raises:
-            ImageError: OpenCV failed on the photograph.
+            ImageError: OpenCV or ONNX Runtime failed on the photograph.
         """
         try:
             return self._detect_faces(photo)
-        except cv2.error as error:
+        except (cv2.error, *RUNTIME_ERRORS) as error:
             reason = first_line(error)[:200]
             raise ImageError("unreadable", f"Face detection failed: {reason}.") from error
 
@@ -120,11 +118,9 @@ class FaceDetector:
         shrink = min(1.0, DETECTION_SIDE / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         image = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        self._network.setInputSize(size)
-        _, rows = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         # Box and landmarks are seven pairs of x and y.
         scale = np.tile([width / size[0], height / size[1]], 7)
-        for row in rows if rows is not None else ():
+        for row in self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
             yield np.append(row[:14] * scale, row[14]).astype(np.float32)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 import ray
 
@@ -115,19 +116,42 @@ def ten_faces(tmp_path_factory):
 
 
 def test_a_job_prints_its_progress_and_nothing_else(ten_faces, tmp_path):
-    done = run("ingest", "--source", ten_faces, "--output", tmp_path / "data")
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"(Ingesting: [^\n]*\n)*", done.stderr)
-    assert re.fullmatch(r"RESULT {[^\n]*}\n", done.stdout)
-
-
-def test_flags_that_are_not_valid_utf8(ten_faces, tmp_path):
+    """Also where its flags are not valid UTF-8, which Ray does not take."""
     folder = os.fsencode(tmp_path / "j") + b"\xe4nner"
     os.mkdir(folder)  # noqa: PTH102 - bytes
     os.link(ten_faces, folder + b"/fer2013.csv")
     done = run("ingest", "--source", os.fsdecode(folder), "--output", tmp_path / "data")
     assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"(Ingesting: [^\n]*\n)*", done.stderr)
+    assert re.fullmatch(r"RESULT {[^\n]*}\n", done.stdout)
     assert '"examples": 10,' in done.stdout
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from ray_jobs.__main__ import main
+sys.exit(main())
+"""
+"""Runs a job whose driver can't import torch."""
+
+
+def test_labeling_on_processors_needs_no_torch(faces, png, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number, face in enumerate(faces[0][:3]):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(png(face))
+    flags = ("--images", tmp_path / "photos", "--detector", "none", "--output", tmp_path / "labels")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "label", *map(str, flags)],
+        env=on_its_own(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"(Labeling: [^\n]*\n)*", done.stderr)
+    engines = pq.read_table(tmp_path / "labels" / "faces")["engine"].to_pylist()
+    assert engines == ["int8"] * 3
 
 
 IN_FOREGROUND = """
