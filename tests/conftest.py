@@ -23,16 +23,25 @@ OWN_CLUSTERS = {"test_session.py", "test_survival.py", "test_isolation.py"}
 """Files of job tests that start clusters of their own."""
 
 
+ALONE = OWN_CLUSTERS | {"test_exactly_once.py", "test_serve_survival.py", "test_demo.py"}
+"""Files whose slow tests want the machine for themselves: many nodes, or a load on a server."""
+
+
 class _FilesAndClusters(LoadScopeScheduling):
-    """Runs each file's tests in one process, and those of jobs in two, with a cluster each."""
+    """Runs each file's tests in one process, which has one cluster for all of its files."""
 
     def _split_scope(self, nodeid):
         file = PurePosixPath(nodeid.split("::")[0])
-        if "jobs" not in file.parts:
-            return str(file)
         if file.name in OWN_CLUSTERS:
             return "own clusters"
-        return "labeling" if file.name in LABELING else "jobs"
+        # They share outputs that take a job to make.
+        return "labeling" if file.name in LABELING else str(file)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name in ALONE and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.alone)
 
 
 def pytest_xdist_make_scheduler(config, log):

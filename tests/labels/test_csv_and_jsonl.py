@@ -11,7 +11,7 @@ import pytest
 from fer.labels.export import to_csv, to_jsonl
 from fer.labels.schema import LABEL_SCHEMA
 
-KNOWN = {"model": "m-1", "detector": "yunet"}
+KNOWN = {"model": "m-1", "detector": "yunet", "engine": "int8"}
 BOX = {"x": 1.5, "y": -2.25, "width": 100.1, "height": 7.0}
 ROWS = [
     {

@@ -111,7 +111,7 @@ def test_a_graph_of_another_checkpoint_is_refused(save_network, tmp_path):
 def test_a_damaged_graph_is_refused(save_network, tmp_path, cut):
     save_network(tmp_path)
     (member,) = load_checkpoint(str(tmp_path)).members
-    with pytest.raises(InputError, match=r"graph.onnx of shallow-\w+ is damaged; delete it, and"):
+    with pytest.raises(InputError, match=r"graph.onnx of shallow-\w+ is damaged; delete it, or"):
         OnnxEngine(replace(member, graph=make_graph(member)[:cut]))
 
 

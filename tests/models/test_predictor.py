@@ -59,7 +59,8 @@ def test_the_bundled_weights_are_small_and_described():
     (config,) = predictor.checkpoint.configs
     assert card.startswith(f"# Model card: {config.id}\n")
     assert config.architecture["name"] == "deep"
-    assert sum(file.stat().st_size for file in SHIPPED["bundled"].iterdir()) < 10e6
+    # Weights in half precision, and an int8 form.
+    assert sum(file.stat().st_size for file in SHIPPED["bundled"].iterdir()) < 14e6
     assert not re.search(r"(^|[\"\s])/\w", (SHIPPED["bundled"] / "config.json").read_text())
 
 
