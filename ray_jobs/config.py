@@ -331,6 +331,10 @@ class EvaluateConfig:
     tta: bool = False
     """Average the probabilities of each image and its mirror image (test-time augmentation). It
     takes twice as long."""
+    robustness: bool = False
+    """Also score the networks on the same faces as photographs spoil them: small, noisy, blurred,
+    compressed, turned, framed otherwise, badly lit or partly covered. It takes 25 times as
+    long."""
     ensemble: bool = False
     """Also score the average of all checkpoints as one more network, and write it as a checkpoint
     into the folder ensemble of --output."""

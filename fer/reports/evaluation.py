@@ -18,6 +18,7 @@ from fer.reports import figures
 from fer.reports.architecture import draw_architecture
 from fer.reports.costs import Cost, measure_cost
 from fer.reports.pages import render_page
+from fer.reports.robustness import ConditionScore
 
 PAPER_TABLE_1 = {
     "angry": (40.70, 51.24),
@@ -35,6 +36,10 @@ shallow and the deep network."""
 
 NUM_MISTAKES = 16
 """Number of misclassified faces that the report shows for each network."""
+
+
+NUM_SHOWN = 3
+"""Number of faces that the report shows under each condition."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class Evaluation:
         without_copies: Its scores without the images that ``train`` holds too.
         mistakes: The M faces that it misclassified most confidently, uint8 (M, 48, 48).
         captions: Label and prediction of each of these.
+        robustness: Its scores on faces that conditions spoil, the clean ones first; empty if they
+            were not computed.
     """
 
     network: Network
@@ -110,6 +117,7 @@ class Evaluation:
     without_copies: Scores
     mistakes: np.ndarray
     captions: tuple[str, ...]
+    robustness: Sequence[ConditionScore] = ()
 
     @property
     def name(self) -> str:
@@ -184,10 +192,16 @@ def evaluate(network: Network, truth: GroundTruth, probs: np.ndarray, data: Data
 
 
 def evaluation_report(
-    evaluations: Sequence[Evaluation], context: EvaluationContext
+    evaluations: Sequence[Evaluation], context: EvaluationContext, faces: np.ndarray
 ) -> dict[str, bytes]:
-    """Return the files of the report by name: the page, ``report.json`` and the plots."""
-    pictures = _pictures(evaluations)
+    """Return the files of the report by name: the page, ``report.json`` and the plots.
+
+    Args:
+        evaluations: The networks' scores.
+        context: The data and the settings behind them.
+        faces: uint8 (M, 48, 48), faces of the split to show under the conditions.
+    """
+    pictures = _pictures(evaluations, faces)
     page = _page(evaluations, context, pictures)
     content = {
         "schema_version": 1,
@@ -202,12 +216,16 @@ def evaluation_report(
     }
 
 
-def _pictures(evaluations: Sequence[Evaluation]) -> dict[str, bytes]:
+def _pictures(evaluations: Sequence[Evaluation], faces: np.ndarray) -> dict[str, bytes]:
     scored = {evaluation.name: evaluation.scores for evaluation in evaluations}
     pictures = {"recall.png": figures.plot_recall_by_class(scored)}
     if len(evaluations) > 1:
         costs = {item.name: item.network.cost.multiply_adds for item in evaluations}
         pictures["cost.png"] = figures.plot_accuracy_by_cost(scored, costs)
+    tested = {item.name: item.robustness for item in evaluations if item.robustness}
+    if tested:
+        pictures["robustness.png"] = figures.plot_robustness(tested)
+        pictures["conditions.png"] = figures.plot_conditions(faces)
     for evaluation in evaluations:
         name, scores = evaluation.name, evaluation.scores
         pictures[f"{name}-confusion.png"] = figures.plot_confusion_matrix(scores, name)
@@ -241,6 +259,7 @@ def _to_json(evaluation: Evaluation) -> dict[str, Any]:
         **dataclasses.asdict(evaluation.network.cost),
         **_scores_to_json(evaluation.scores),
         "without_copies": _scores_to_json(evaluation.without_copies),
+        "robustness": [dataclasses.asdict(score) for score in evaluation.robustness],
     }
 
 

@@ -10,9 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from fer.metrics import WITHOUT_COPIES
+from fer.reports.robustness import CLEAN
+from fer.vision.conditions import CONDITIONS, spoil
 
 if TYPE_CHECKING:
     from fer.metrics import Scores
+    from fer.reports.robustness import ConditionScore
     from fer.reports.trials import Trial
 
 DPI = 110
@@ -336,6 +339,46 @@ def plot_mistakes(images: np.ndarray, captions: Sequence[str], columns: int = 8)
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(caption, fontsize=7, color=TEXT_COLOR)
+    return to_png(figure)
+
+
+def plot_conditions(images: np.ndarray) -> bytes:
+    """Show faces uint8 (N, 48, 48) under each of the ``CONDITIONS``, one column a face."""
+    # Seeded as images are that have this digest.
+    views = [[image, *spoil(image, "0" * 64)] for image in images]
+    names = [CLEAN, *(condition.name for condition in CONDITIONS)]
+    columns = 9
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(columns * 1.1, rows * (0.3 + 1.0 * len(images))), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, name, *spoiled in zip(grid.flat, names, *views, strict=False):
+        axes.imshow(np.concatenate(spoiled), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(name.replace(": ", ":\n"), fontsize=7, color=TEXT_COLOR)
+    return to_png(figure)
+
+
+def plot_robustness(scores: "Mapping[str, Sequence[ConditionScore]]") -> bytes:
+    """Plot the accuracy of each network under each condition, the clean images first.
+
+    Args:
+        scores: The scores under all conditions, by the network's name.
+    """
+    names = [score.name for score in next(iter(scores.values()))]
+    figure = Figure(figsize=(8.5, 0.6 + 0.26 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for index, (network, conditions) in enumerate(scores.items()):
+        color = COLORS[index % len(COLORS)]
+        axes.axvline(conditions[0].accuracy, color=color, lw=1, ls="--")
+        accuracies = [score.accuracy for score in conditions]
+        axes.plot(accuracies, range(len(names)), "o", color=color, ms=5, label=network)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, None), xlabel="accuracy")
+    axes.set_title("Faces as photographs spoil them; dashed: as they are", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    _style_axes(axes, "both")
     return to_png(figure)
 
 

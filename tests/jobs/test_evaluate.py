@@ -13,6 +13,7 @@ from fer import Predictor
 from fer.data.dataset import open_dataset
 from fer.data.emotions import EMOTIONS
 from fer.models.ensemble import fusion_weights
+from fer.vision.conditions import spoil
 from ray_jobs import evaluate
 from ray_jobs.config import EvaluateConfig
 
@@ -20,8 +21,8 @@ from ray_jobs.config import EvaluateConfig
 @pytest.fixture(scope="module")
 def networks(save_network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
-    save_network(folder / "a", "conv1", seed=1)
-    save_network(folder / "b", "conv2", seed=2)
+    save_network(folder / "a", "conv1", seed=1, with_graph=True)
+    save_network(folder / "b", "conv2", seed=2, with_graph=True)
     return folder / "a", folder / "b"
 
 
@@ -35,6 +36,7 @@ def report(cluster, dataset, networks, tmp_path_factory):
             output=str(output),
             tta=True,
             ensemble=True,
+            robustness=True,
         )
     )
     return output
@@ -93,6 +95,30 @@ def test_the_report_names_what_each_network_costs(report):
     page = (report / "index.html").read_text()
     assert f"{costs['conv1-a'][0]:,}" in page
     assert (report / "pictures" / "cost.png").exists()
+
+
+def test_the_networks_are_scored_on_spoiled_faces_too(report, dataset, networks):
+    *listed, ensemble = json.loads((report / "report.json").read_text())["checkpoints"]
+    assert ensemble["robustness"] == []
+    val = open_dataset(str(dataset)).read_split("val")
+    views = [
+        [image, *spoil(image, digest)]
+        for image, digest in zip(val.images, val.digests, strict=True)
+    ]
+    for checkpoint, folder in zip(listed, networks, strict=True):
+        predictor = Predictor.load(str(folder), engine="float32")
+        scores = checkpoint["robustness"]
+        assert scores[0]["accuracy"] == checkpoint["without_copies"]["accuracy"]["value"]
+        for condition, images in zip(scores, map(np.stack, zip(*views, strict=True)), strict=True):
+            probs = predictor.predict_probs(images, tta=True)
+            right = np.mean(probs.argmax(axis=1) == val.labels)
+            assert condition["accuracy"] == pytest.approx(right, abs=0.02)
+            assert condition["confidence"] == pytest.approx(probs.max(axis=1).mean(), abs=1e-4)
+    page = (report / "index.html").read_text()
+    assert page.count("<td>face width: 16 pixels</td>") == 2
+    assert {"conditions.png", "robustness.png"} <= {
+        path.name for path in (report / "pictures").iterdir()
+    }
 
 
 def scores_of(rows):
