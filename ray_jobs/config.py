@@ -333,7 +333,7 @@ class EvaluateConfig:
     takes twice as long."""
     robustness: bool = False
     """Also score the networks on the same faces as photographs spoil them: small, noisy, blurred,
-    compressed, turned, framed otherwise, badly lit or partly covered. It takes 25 times as
+    compressed, turned, framed otherwise, badly lit or partly covered. It takes 24 times as
     long."""
     ensemble: bool = False
     """Also score the average of all checkpoints as one more network, and write it as a checkpoint
