@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import ray
 from botocore.exceptions import BotoCoreError, ClientError
 from fault_proxy import fault_proxy
+from trainings import Trainings
 
 from fer import storage
 from fer.data.emotions import SPLITS
@@ -258,6 +260,26 @@ def dataset_with_copies(cluster, drawn, tmp_path_factory):
     source, output = str(folder / "a.csv"), folder / "data"
     assert main(["ingest", "--source", source, "--output", str(output)]) == 0
     return output
+
+
+@pytest.fixture(scope="session")
+def trained(cluster, dataset, tmp_path_factory):
+    """Trainings by one worker and by two: see ``Trainings``."""
+    return Trainings(dataset, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def other_dataset(dataset, tmp_path):
+    """Return a copy of the dataset whose summary says something else."""
+
+    def copy(**fields):
+        data = tmp_path / "data"
+        shutil.copytree(dataset, data)
+        summary = json.loads((data / "summary.json").read_text())
+        (data / "summary.json").write_text(json.dumps({**summary, **fields}))
+        return data
+
+    return copy
 
 
 @pytest.fixture(scope="session")

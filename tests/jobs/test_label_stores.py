@@ -230,7 +230,7 @@ def test_files_that_may_be_listed_and_not_read(label, upload, faults, tmp_path):
 @pytest.mark.timeout(400)
 def test_a_run_that_is_refused_goes_on_where_it_was(label, upload, s3, faults, png, faces):
     """No room for labels, then credentials that expire, then an object that is gone."""
-    keys = [f"withstand/{folder}/{number}.png" for folder in range(9) for number in range(4)]
+    keys = [f"withstand/{folder}/{number}.png" for folder in range(9) for number in range(12)]
     upload("open", keys)
     s3.put_object(Bucket="open", Key="withstand/x.zip", Body=zip_of(png, faces[0][:8]))
     images, output = "s3://open/withstand", "s3://open/withstood"
@@ -262,10 +262,10 @@ def test_a_run_that_is_refused_goes_on_where_it_was(label, upload, s3, faults, p
     rows = {row["image"] for row in rows_of(output)}
     gone = next(image for image in left if image not in rows)
     s3.delete_object(Bucket="open", Key=gone.removeprefix("s3://open/"))
-    assert label(images, output, "--resume").result["images"] == 44
+    assert label(images, output, "--resume").result["images"] == 116
     rows = rows_of(output)
-    assert len(rows) == len({row["image"] for row in rows}) == 44
-    assert Counter(row["status"] for row in rows) == {"ok": 43, "missing": 1}
+    assert len(rows) == len({row["image"] for row in rows}) == 116
+    assert Counter(row["status"] for row in rows) == {"ok": 115, "missing": 1}
     assert [row["image"] for row in rows if row["status"] == "missing"] == [gone]
     now = {entry.name: entry.etag for entry in listing.walk(f"{output}/faces")}
     assert kept.items() <= now.items()
