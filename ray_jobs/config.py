@@ -419,6 +419,7 @@ class LabelConfig:
         _require_at_least(self, 0, "min_face_size")
         _require_at_least(self, 1, "limit")
         _forbid_together(self, "resume", "update", "overwrite")
+        _require_processors(self.engine, "--use-gpu", self.use_gpu)
 
 
 @with_help
@@ -487,6 +488,7 @@ class ServeConfig:
         _require_fraction(self, "min_confidence")
         _require_above_zero(self, "cpus_per_replica", "max_body_mib", "timeout_seconds")
         _require_at_least(self, 0, "gpus_per_replica", "min_face_size", "batch_wait_ms")
+        _require_processors(self.engine, "--gpus-per-replica", self.gpus_per_replica > 0)
 
 
 @with_help
@@ -656,6 +658,13 @@ def _require_seed(seed: int, flag: str = "--seed") -> None:
 def _require_distinct(flag: str, values: tuple[int, ...]) -> None:
     listed = " ".join(map(str, values))
     _require(len(set(values)) == len(values), flag, "different numbers", listed)
+
+
+def _require_processors(engine: str, flag: str, uses_gpus: bool) -> None:
+    if engine == "int8" and uses_gpus:
+        raise InputError(
+            f"--engine int8 runs on processors alone; leave it out, or leave out {flag}."
+        )
 
 
 def _forbid_together(config: Any, *names: str) -> None:  # noqa: ANN401 - any job's

@@ -10,7 +10,8 @@ from fer.data.synthetic import draw_faces
 from fer.errors import InputError
 from fer.models import onnx
 from fer.models.checkpoint import INT8_GRAPH, Checkpoint, check_classes, load_checkpoint
-from fer.models.engine import OnnxEngine, with_graphs
+from fer.models.engine import with_graphs
+from fer.models.onnx_engine import OnnxEngine
 from fer.models.predictor import Predictor
 from fer.models.quantization import calibrate_int8
 from ray_jobs.config import ExportConfig

@@ -74,6 +74,20 @@ def test_unknown_jobs_and_flags_exit_with_code_2(arguments, capsys):
     assert "fer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["label", "--images", "a", "--output", "b", "--use-gpu"], "--use-gpu"),
+        (["serve", "--gpus-per-replica", "0.25"], "--gpus-per-replica"),
+    ],
+)
+def test_int8_and_gpus_do_not_go_together(arguments, flag, capsys):
+    assert main([*arguments, "--engine", "int8"]) == 2
+    assert capsys.readouterr().err == (
+        f"fer: --engine int8 runs on processors alone; leave it out, or leave out {flag}.\n"
+    )
+
+
 def test_relative_locations_of_a_submitted_job_are_refused(monkeypatch, capsys):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert main(["ingest", "--source", "a.csv", "--output", "/tmp/b"]) == 2

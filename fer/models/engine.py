@@ -1,47 +1,16 @@
 """Run a network: on processors by ONNX Runtime, without torch; on GPUs by torch."""
 
-import base64
-import json
 import logging
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
-import onnxruntime
 
 from fer.errors import InputError
-from fer.models.checkpoint import GRAPH, INT8_GRAPH, WEIGHTS, Checkpoint, Member
-from fer.vision.decode import IMAGE_SIZE
-
-CPU_BATCH_SIZE = 32
-"""Images per batch on a processor.
-
-The output of each layer must stay below 32 MiB. The C library requests larger blocks from the
-operating system every time, which takes a fifth of the total time.
-"""
+from fer.models.checkpoint import INT8_GRAPH, Checkpoint, Member
+from fer.models.onnx_engine import MAX_DRIFT, OnnxEngine
 
 EngineName = Literal["auto", "float32", "int8"]
-
-INPUT, OUTPUT = "images", "logits"
-"""Names of a graph's input and output."""
-
-ID_KEY = "id"
-"""Key of the checkpoint's id in a graph's metadata."""
-
-SCORES_KEY, CROPS_KEY, PROBS_KEY = "scores", "crops", "probabilities"
-"""Keys in the metadata of an int8 form: its ``Int8Scores``, crops uint8 (K, 48, 48) in base64, and
-their softmax in float32."""
-
-MIN_AGREEMENT = 0.98
-"""Least share of images that int8 must name as float32 does, for ``auto`` to choose it."""
-
-MAX_LOSS = 0.003
-"""Largest loss of accuracy, and of macro-F1, for ``auto`` to choose int8."""
-
-MAX_DRIFT = 0.02
-"""Largest mean difference between the probabilities of the stored crops in int8 and in float32. A
-processor whose 8-bit sums overflow is beyond 0.04, others are below 0.01."""
 
 log = logging.getLogger(__name__)
 
@@ -59,112 +28,6 @@ class Engine(Protocol):
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Map images uint8 (B, 48, 48), in C order, to logits float32 (B, C)."""
-
-
-@dataclass(frozen=True)
-class Int8Scores:
-    """How a network in int8 compares with itself in float32, on images that it did not learn.
-
-    Attributes:
-        num_images: Number of images.
-        agreement: Share of them that get the same class.
-        accuracy_loss: Accuracy in float32 minus accuracy in int8.
-        macro_f1_loss: The same of the macro-F1.
-    """
-
-    num_images: int
-    agreement: float
-    accuracy_loss: float
-    macro_f1_loss: float
-
-    @property
-    def is_proven(self) -> bool:
-        """Whether int8 may replace float32."""
-        loses_little = max(self.accuracy_loss, self.macro_f1_loss) <= MAX_LOSS
-        return loses_little and self.agreement >= MIN_AGREEMENT
-
-
-class OnnxEngine:
-    """A network under ONNX Runtime on a processor.
-
-    Attributes:
-        name: ``float32`` or ``int8``.
-    """
-
-    batch_size = CPU_BATCH_SIZE
-
-    def __init__(
-        self,
-        member: Member,
-        num_threads: int | None = None,
-        name: Literal["float32", "int8"] = "float32",
-    ) -> None:
-        """Open a session.
-
-        Args:
-            member: A network with its graph.
-            num_threads: Number of threads; by default one a processor that this process may use.
-            name: Which form of the network to run.
-
-        Raises:
-            InputError: The graph is damaged, or it belongs to another checkpoint.
-        """
-        file, graph = (GRAPH, member.graph) if name == "float32" else (INT8_GRAPH, member.int8)
-        assert graph is not None
-        self.name, self._where = name, f"The {file} of {member.config.id}"
-        self._session = self._open(graph, member.weights, num_threads)
-        self.metadata = self._session.get_modelmeta().custom_metadata_map
-        found = self.metadata.get(ID_KEY)
-        if found != member.config.id:
-            raise InputError(
-                f"{self._where} belongs to {found or 'another program'}; delete it, or copy the "
-                "checkpoint again."
-            )
-
-    def _open(
-        self, graph: bytes, weights: bytes, num_threads: int | None
-    ) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))
-        # Threads that wait actively would take the time of other processes' threads.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4
-        options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
-        try:
-            return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # ONNX Runtime's errors share no class but Exception.
-            raise InputError(
-                f"{self._where} is damaged; delete it, or copy the checkpoint again."
-            ) from error
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Map images uint8 (B, 48, 48), in C order, to logits float32 (B, C)."""
-        (logits,) = self._session.run([OUTPUT], {INPUT: images})
-        assert isinstance(logits, np.ndarray)
-        return logits
-
-    @property
-    def int8_scores(self) -> Int8Scores:
-        """How this int8 form compares with float32."""
-        return Int8Scores(**json.loads(self.metadata[SCORES_KEY]))
-
-    def measure_drift(self) -> float:
-        """Return the mean difference between the stored crops' probabilities here and in float32.
-
-        Other processors compute the same integers. Where they do not, this tells.
-        """
-        crops = np.frombuffer(base64.b64decode(self.metadata[CROPS_KEY]), np.uint8)
-        expected = np.array(json.loads(self.metadata[PROBS_KEY]), np.float32)
-        probs = softmax(self.logits(crops.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)))
-        return float(np.abs(probs - expected).mean())
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Map logits float32 (B, C) to probabilities float32 (B, C)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probs: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return probs
 
 
 def with_graphs(checkpoint: Checkpoint) -> Checkpoint:

@@ -20,8 +20,8 @@ from fer.data.synthetic import draw_faces
 from fer.errors import InputError, JobError
 from fer.models.architectures import build_model
 from fer.models.checkpoint import WEIGHTS, Member
-from fer.models.engine import ID_KEY, INPUT, OUTPUT, OnnxEngine
 from fer.models.networks import build_network
+from fer.models.onnx_engine import ID_KEY, INPUT, OUTPUT, OnnxEngine
 from fer.models.transforms import PREPROCESSING
 from fer.vision.decode import IMAGE_SIZE
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from fer.errors import JobError
 from fer.models.checkpoint import Checkpoint
-from fer.models.engine import INPUT
 from fer.models.graph import OPSET, TOLERANCE, export
 from fer.models.networks import build_network
+from fer.models.onnx_engine import INPUT
 from fer.models.transforms import PREPROCESSING
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "check_onnx", "to_onnx"]

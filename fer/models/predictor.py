@@ -9,7 +9,8 @@ import numpy as np
 from fer import storage
 from fer.errors import InputError
 from fer.models.checkpoint import Checkpoint, load_checkpoint
-from fer.models.engine import EngineName, build_engine, softmax
+from fer.models.engine import EngineName, build_engine
+from fer.models.onnx_engine import softmax
 from fer.vision.decode import IMAGE_SIZE, decode_image
 
 NVIDIA_DRIVER = Path("/dev/nvidiactl")

@@ -22,19 +22,19 @@ import numpy as np
 from fer.data.dataset import Dataset
 from fer.metrics import scores_from_confusion
 from fer.models.checkpoint import Checkpoint, Member
-from fer.models.engine import (
+from fer.models.engine import EngineName
+from fer.models.graph import export, preprocessed_network
+from fer.models.onnx_engine import (
     CROPS_KEY,
     ID_KEY,
     INPUT,
     OUTPUT,
     PROBS_KEY,
     SCORES_KEY,
-    EngineName,
     Int8Scores,
     OnnxEngine,
     softmax,
 )
-from fer.models.graph import export, preprocessed_network
 from fer.models.predictor import Predictor
 
 NUM_CALIBRATION = 512

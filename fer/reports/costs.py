@@ -7,8 +7,8 @@ import numpy as np
 
 from fer.models.architectures import count_multiply_adds, count_parameters
 from fer.models.checkpoint import Checkpoint
-from fer.models.engine import CPU_BATCH_SIZE
 from fer.models.networks import build_network
+from fer.models.onnx_engine import CPU_BATCH_SIZE
 from fer.models.predictor import Predictor
 from fer.vision.decode import IMAGE_SIZE
 

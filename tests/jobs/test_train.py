@@ -22,8 +22,8 @@ from fer.data.dataset import open_dataset
 from fer.errors import InputError, JobError
 from fer.models.architectures import build_model, count_parameters
 from fer.models.checkpoint import load_checkpoint, read_config
-from fer.models.engine import OnnxEngine
 from fer.models.networks import load_networks
+from fer.models.onnx_engine import OnnxEngine
 from fer.models.transforms import standardize
 from ray_jobs import train
 from ray_jobs.cluster import autoscaling

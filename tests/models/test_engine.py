@@ -14,9 +14,10 @@ from fer.data.synthetic import draw_faces
 from fer.errors import InputError
 from fer.models.architectures import MODELS, build_model
 from fer.models.checkpoint import GRAPH, load_checkpoint
-from fer.models.engine import OnnxEngine, build_engine, with_graphs
+from fer.models.engine import build_engine, with_graphs
 from fer.models.graph import make_graph
 from fer.models.networks import build_network, load_networks
+from fer.models.onnx_engine import OnnxEngine
 from fer.models.predictor import Predictor
 from fer.models.torch_engine import TorchEngine, fastest_precision, fold_batch_norm
 from fer.models.transforms import PREPROCESSING, standardize

@@ -11,16 +11,8 @@ import pytest
 from fer.data.synthetic import draw_faces
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
-from fer.models.engine import (
-    ID_KEY,
-    PROBS_KEY,
-    SCORES_KEY,
-    Int8Scores,
-    OnnxEngine,
-    build_engine,
-    softmax,
-    with_graphs,
-)
+from fer.models.engine import build_engine, with_graphs
+from fer.models.onnx_engine import ID_KEY, PROBS_KEY, SCORES_KEY, Int8Scores, OnnxEngine, softmax
 from fer.models.quantization import make_int8
 
 
