@@ -91,6 +91,7 @@ def test_a_lost_node_is_replaced_by_another(dataset, undisturbed, tmp_path):
     assert epochs[-1]["val_loss"] == pytest.approx(expected[-1]["val_loss"], abs=0.05)
 
 
+@pytest.mark.nightly
 def test_an_elastic_run_goes_on_with_the_workers_that_are_left(dataset, undisturbed, tmp_path):
     epochs = train_on_nodes(dataset, tmp_path / "run", 2, "--num-workers", "1:2")
     assert [epoch["epoch"] for epoch in epochs] == list(range(1, 9))
@@ -100,6 +101,7 @@ def test_an_elastic_run_goes_on_with_the_workers_that_are_left(dataset, undistur
     assert epochs[-1]["train_loss"] == pytest.approx(undisturbed("1")[-1]["train_loss"], abs=0.15)
 
 
+@pytest.mark.nightly
 def test_a_store_that_fails_while_a_checkpoint_uploads(s3_server, dataset, undisturbed, tmp_path):
     with fault_proxy(s3_server) as proxy:
         outage = Fault(r"^(PUT|POST) /open/hiccup/last/checkpoint", times=0)

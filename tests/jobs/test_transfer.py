@@ -47,7 +47,13 @@ def test_training_learns_from_a_teacher(fer, trained, dataset, sources, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory_limit", ["4", "0"], ids=["in memory", "streamed"])
+@pytest.mark.parametrize(
+    "memory_limit",
+    [
+        pytest.param("4", id="in memory", marks=pytest.mark.nightly),
+        pytest.param("0", id="streamed"),
+    ],
+)
 def test_a_residual_network_learns_from_a_teacher_of_augmented_images(
     fer, trained, dataset, tmp_path, memory_limit
 ):

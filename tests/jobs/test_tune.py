@@ -83,7 +83,9 @@ def test_a_search_varies_what_the_paper_tuned(fer, dataset, tmp_path, search):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGKILL]
+)
 def test_an_interrupted_study_resumes(cluster, dataset, tmp_path, capfd, how):
     output = tmp_path / "study"
     command = [sys.executable, "-m", "ray_jobs", "tune", "--dataset", str(dataset)]

@@ -89,9 +89,11 @@ def test_label_survives_a_lost_node_and_uses_a_new_one(label, tmp_path):
     assert not [*tmp_path.rglob("*.parquet")]
 
 
+@pytest.mark.nightly
 def test_two_jobs_share_a_cluster(bucket, label, tmp_path):
     """Two train jobs that each need the whole cluster and a label job: all finish."""
     train = ["train", "--dataset", f"{bucket}/data", "--model", "shallow", "--num-epochs", "2"]
+    train += ["--no-int8"]
     train += ["--batch-size", "32", "--lr", "0.02", "--num-workers", "2", "--cpus-per-worker", "1"]
     with Nodes(tmp_path) as nodes:
         nodes.add("one")
