@@ -28,14 +28,18 @@ ALONE = OWN_CLUSTERS | {"test_exactly_once.py", "test_serve_survival.py", "test_
 
 
 class _FilesAndClusters(LoadScopeScheduling):
-    """Runs each file's tests in one process, which has one cluster for all of its files."""
+    """Runs each file's tests in one process, and those of jobs in two, with a cluster each."""
 
     def _split_scope(self, nodeid):
         file = PurePosixPath(nodeid.split("::")[0])
+        if "jobs" not in file.parts:
+            return str(file)
         if file.name in OWN_CLUSTERS:
             return "own clusters"
-        # They share outputs that take a job to make.
-        return "labeling" if file.name in LABELING else str(file)
+        if file.name in LABELING:
+            return "labeling"
+        # The slow ones take minutes a file, and are dealt out one by one.
+        return "jobs" if "not slow" in self.config.option.markexpr else str(file)
 
 
 def pytest_collection_modifyitems(items):
