@@ -208,6 +208,15 @@ def _erase(images: Tensor, boxes: Tensor) -> Tensor:
     return images.masked_fill(is_inside, 0.0)
 
 
+def resize(images: Tensor, size: int) -> Tensor:
+    """Shrink images float (B, 1, 48, 48) to (B, 1, size, size), without aliasing."""
+    if size == images.shape[-1]:
+        return images
+    return F.interpolate(
+        images, (size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+
+
 def mirror(images: Tensor) -> Tensor:
     """Mirror images (…, 48) left to right."""
     return images.flip(-1)

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer.models.precision import autocast
-from fer.models.transforms import PREPROCESSING
+from fer.models.transforms import PREPROCESSING, resize
 from fer.training.batches import Batch, DeviceExamples
 from fer.training.losses import LOSSES, cross_entropy_sum
-from fer.training.recipe import Recipe, learning_rate
+from fer.training.recipe import Recipe, image_size, learning_rate
 from fer.training.targets import taught_targets
 from fer.training.teacher import Teacher
 
@@ -85,7 +85,7 @@ def train_epoch(
     for batch in batches:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(batch.step, num_steps, recipe)
-        images = batch.view(preprocess)
+        images = resize(batch.view(preprocess), image_size(batch.step, num_steps, recipe))
         targets = batch.mixed_targets()
         if teacher is not None:
             targets = taught_targets(targets, teacher.view_probs(batch.view), recipe.teacher_weight)

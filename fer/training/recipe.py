@@ -4,6 +4,10 @@ import math
 from dataclasses import dataclass
 
 from fer.models.transforms import AugmentationSettings
+from fer.vision.decode import IMAGE_SIZE
+
+SIZE_STEP = 8
+"""Pixels by which the side of the training images grows."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Recipe:
         ema_decay: Decay per step of the exponential moving average of the weights; 0 disables it.
         preprocessing: A key of ``PREPROCESSING``.
         augmentation: How strongly images are augmented, or None.
+        initial_size: Side in pixels of the images in the first steps, 48 minus a multiple of
+            ``SIZE_STEP``.
         seed: Seed of the initial weights, the order of the examples and the augmentation.
         bfloat16: Whether convolutions and matrix products compute in bfloat16.
     """
@@ -51,6 +57,7 @@ class Recipe:
     ema_decay: float
     preprocessing: str
     augmentation: AugmentationSettings | None
+    initial_size: int
     seed: int
     bfloat16: bool
 
@@ -80,3 +87,14 @@ def learning_rate(step: int, num_steps: int, recipe: Recipe) -> float:
     if progress < warmup:
         return recipe.lr * (1 + 24 * progress / warmup) / 25
     return recipe.lr * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+
+
+def image_size(step: int, num_steps: int, recipe: Recipe) -> int:
+    """Return the side in pixels of the images of a step, counted from 0.
+
+    It grows from ``recipe.initial_size`` to 48 in steps of 8, and each size lasts equally long. Small
+    images cost less, and what a network learns from them it keeps (progressive resizing; Tan & Le
+    2021, arXiv 2104.00298, section 4).
+    """
+    sizes = range(recipe.initial_size, IMAGE_SIZE + 1, SIZE_STEP)
+    return sizes[len(sizes) * step // num_steps]

@@ -74,7 +74,7 @@ class _Wait:
 
     def __init__(self, bundles: Sequence[Bundle], purpose: str, *, final_from: int | None) -> None:
         self.needed, self.purpose, self.final_from = _describe(bundles), purpose, final_from
-        self.reported_at = -REPORT_EVERY_SECONDS
+        self.reported, self.reported_at = "", -REPORT_EVERY_SECONDS
 
     def check(self, state: Any, group: PlacementGroup) -> None:  # noqa: ANN401 - Ray's message
         """Report what the autoscaler does, or raise an error if its refusal is final."""
@@ -100,10 +100,10 @@ class _Wait:
             )
 
     def report(self, activity: str) -> None:
-        """Print what is needed and what is being done about it, at most every ten seconds."""
+        """Print what is needed and what is done about it: if it changed, or every ten seconds."""
         now = time.monotonic()
-        if now - self.reported_at >= REPORT_EVERY_SECONDS:
-            self.reported_at = now
+        if activity != self.reported or now - self.reported_at >= REPORT_EVERY_SECONDS:
+            self.reported, self.reported_at = activity, now
             message = f"Waiting for resources: {self.purpose} need {self.needed}; {activity}"
             print(message, file=sys.stderr, flush=True)
 

@@ -24,7 +24,7 @@ from fer.training.loop import (
     train_epoch,
 )
 from fer.training.losses import cross_entropy_sum, squared_hinge_sum
-from fer.training.recipe import Recipe, learning_rate, steps_per_epoch
+from fer.training.recipe import Recipe, image_size, learning_rate, steps_per_epoch
 from fer.training.targets import (
     TargetBuilder,
     class_weights,
@@ -52,6 +52,7 @@ RECIPE = Recipe(
     ema_decay=0.0,
     preprocessing="standardize",
     augmentation=AugmentationSettings(),
+    initial_size=48,
     seed=0,
     bfloat16=False,
 )
@@ -116,6 +117,25 @@ def test_the_share_of_steps_in_which_the_learning_rate_rises(share):
     assert rates.index(max(rates)) == pytest.approx(200 * share, abs=1)
     assert max(rates) == pytest.approx(recipe.lr, rel=1e-3)
     assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_images_grow_in_equal_shares_of_the_steps():
+    recipe = replace(RECIPE, initial_size=32)
+    sizes = [image_size(step, 300, recipe) for step in range(300)]
+    assert sizes == [32] * 100 + [40] * 100 + [48] * 100
+    assert {image_size(step, 300, RECIPE) for step in range(300)} == {48}
+
+
+def test_a_residual_network_learns_from_images_that_grow(examples):
+    recipe = replace(RECIPE, initial_size=32, num_epochs=3)
+    model, seen = build_model("resnet4-w32"), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    num_steps = 3 * len(list(training_batches(examples, recipe, 0)))
+    for epoch in range(3):
+        batches = training_batches(examples, recipe, epoch)
+        list(train_epoch(model, batches, build_optimizer(model, recipe), recipe, num_steps))
+    assert sorted(set(seen)) == [32, 40, 48]
+    assert seen == sorted(seen)
 
 
 def test_mixup_mixes_images_and_targets_by_the_same_shares(examples):

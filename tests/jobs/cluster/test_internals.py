@@ -65,6 +65,17 @@ def test_the_autoscaling_state_has_the_fields_that_are_read():
     assert autoscaling._activity(state) == "3 cpu_worker starting, gpu: no capacity"
 
 
+def test_a_change_is_reported_at_once(capsys):
+    wait = autoscaling._Wait([{"CPU": 1}], "Networks", final_from=None)
+    for activity in ("1 gpu starting", "1 gpu starting", "1 cpu_worker starting"):
+        wait.report(activity)
+    prefix = "Waiting for resources: Networks need 1 x (1 CPU); "
+    assert capsys.readouterr().err.splitlines() == [
+        prefix + "1 gpu starting",
+        prefix + "1 cpu_worker starting",
+    ]
+
+
 def test_the_job_supervisor_sets_the_variable_of_submitted_jobs(monkeypatch):
     from ray.dashboard.modules.job import job_supervisor
 
