@@ -3,6 +3,7 @@
 A class docstring is the job's one-line help. The string below a field is the flag's help.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ OptionalLocation = Annotated[str | None, tyro.conf.arg(metavar="LOCATION")]
 """A location that need not be given."""
 
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+
+OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 
 OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 
@@ -366,13 +369,14 @@ class EvaluateConfig:
 @with_help
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """Label images: write a table of faces and the emotions that they appear to express."""
+    """Label images and videos: write a table of faces and the emotions that they appear to express."""
 
     images: Location
-    """Path or URI of the images to label: a folder, an archive, a single image, an s3:// prefix, or
-    a manifest. A manifest is a CSV, JSON Lines or Parquet file, or a folder of such files, with one
-    image or archive in each row of its column image, uri, url, path, file, filename or key: a URI,
-    or a path relative to the manifest's folder. Its columns size_bytes and etag are optional."""
+    """Path or URI of the images and videos to label: a folder, an archive, a single file, an s3://
+    prefix, or a manifest. A manifest is a CSV, JSON Lines or Parquet file, or a folder of such
+    files, with one image, video or archive in each row of its column image, uri, url, path, file,
+    filename or key: a URI, or a path relative to the manifest's folder. Its columns size_bytes and
+    etag are optional."""
     output: Location
     """Folder or URI where the labels are written."""
     checkpoint: Location = BUNDLED
@@ -408,6 +412,13 @@ class LabelConfig:
     limit: OptionalInt = None
     """Label only the first N images of --images, and the first N of each archive in it, after
     --include and --exclude. By default all are labeled."""
+    fps: Annotated[float | Literal["all"], tyro.conf.arg(metavar="{FLOAT,all}")] = 1.0
+    """How many frames of each second of a video are labeled: a number above 0, or all."""
+    start: float = 0.0
+    """Time in seconds from which the frames of each video are labeled, at least 0."""
+    end: OptionalFloat = None
+    """Time in seconds before which the frames of each video are labeled, above --start. By default
+    videos are labeled to their ends."""
     all_files: bool = False
     """Also open files whose names do not end like those of images, and label those whose content is
     an image. --limit counts all that are opened. Archives still need their endings."""
@@ -428,6 +439,11 @@ class LabelConfig:
         _require_fraction(self, "min_confidence")
         _require_at_least(self, 0, "min_face_size")
         _require_at_least(self, 1, "limit")
+        is_rate = self.fps == "all" or (math.isfinite(self.fps) and self.fps > 0)
+        _require(is_rate, "--fps", "a number above 0, or all", self.fps)
+        _require_at_least(self, 0, "start")
+        is_later = self.end is None or self.end > self.start
+        _require(is_later, "--end", f"above --start, which is {self.start:g}", self.end)
         _forbid_together(self, "resume", "update", "overwrite")
         _require_processors(self.engine, "--use-gpu", self.use_gpu)
 

@@ -4,7 +4,8 @@
 2. Detect: fetch the images of each chunk, find their faces, crop them.
 3. Classify: compute probabilities, in one process a CPU that keeps the network in memory.
 4. Write: write the rows of a chunk to the file that its name fixes, all or nothing.
-5. Finish: drop outdated rows, write the report, then the summary that completes the labels.
+5. Track: number the faces of videos, so that a face keeps its number from frame to frame.
+6. Finish: drop outdated rows, write the report, then the summary that completes the labels.
 
 A chunk that is lost on the way is labeled again, and its file replaces itself.
 """
@@ -33,10 +34,12 @@ from fer.models.engine import with_graphs
 from fer.models.predictor import Predictor
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
+from fer.vision.video import Sampling
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
-from ray_jobs.labeling import update, worklist, write
-from ray_jobs.labeling.detect import Detection, detect_faces
+from ray_jobs.labeling import tracks, update, worklist, write
+from ray_jobs.labeling.detect import detect_faces
+from ray_jobs.labeling.images import Detection
 from ray_jobs.labeling.write import FACES
 from ray_jobs.pipeline import locations, stages
 from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
@@ -125,7 +128,7 @@ def _select_images(config: LabelConfig) -> Selection:
     if has_manifest:
         check_manifest(config.images)
     else:
-        check_source(config.images, all_files=config.all_files)
+        check_source(config.images, all_files=config.all_files, with_videos=True)
         check_readable(config.images, all_files=config.all_files)
     locations.check_outside(config.output, "images", config.images)
     root = manifest_folder(config.images) if has_manifest else config.images
@@ -161,6 +164,12 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
         labeled = write.read_labeled(config.output, done)
     tally.add(labeled.tally)
     tally.files |= set(map(write.file_of_chunk, done))
+    tracks.number_tracks(
+        config.output,
+        [write.chunk_of_file(file) for file in tally.files],
+        inputs.labeler.class_names,
+        config.format,
+    )
     if not tally.images:
         raise JobError(_no_image(config, tally.ignored))
     return _finish(config, inputs, output, tally, num_labeled)
@@ -192,7 +201,7 @@ def _label_worklist(config: LabelConfig, inputs: _Inputs, done: Mapping[str, int
 def _num_images_left(output: str, done: Mapping[str, int]) -> int | None:
     """Return how many images are still to be labeled; None where only the content tells."""
     listed = worklist.read(output)
-    if listed.kinds["archive"] or listed.kinds["unknown"]:
+    if any(listed.kinds[kind] for kind in ("archive", "video", "unknown")):
         return None
     num_labeled = sum(done.get(name, 0) for name in listed.files)
     return listed.kinds["image"] + listed.kinds["rejected"] - num_labeled
@@ -203,8 +212,9 @@ def _label_chunks(
 ) -> Iterator[LabelTally]:
     """Detect, classify and write as one stream; yield the tally of each chunk."""
     detect_cpus, classify_cpus = CPUS[config.detector]
-    chunks = worklist.chunks(config.output, done, inputs.selection)
-    detection = Detection(inputs.weights, config.min_face_size, config.any_orientation)
+    sampling = Sampling(None if config.fps == "all" else config.fps, config.start, config.end)
+    chunks = worklist.chunks(config.output, done, inputs.selection, sampling)
+    detection = Detection(inputs.weights, config.min_face_size, config.any_orientation, sampling)
     detected = detect_faces(chunks, detection, detect_cpus)
     inference = Inference(
         (inputs.network,),
@@ -234,6 +244,7 @@ def _finish(
     result = {
         "output": config.output,
         "images": tally.images,
+        "frames": tally.frames,
         "labeled": num_labeled,
         "faces": tally.faces,
         "failed": tally.failed,

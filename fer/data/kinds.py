@@ -9,6 +9,10 @@ from fer.vision.decode import IMAGE_SUFFIXES
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
 
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".3gp")
+)
+
 RAW_SUFFIXES = frozenset(
     (
         *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef"),
@@ -42,6 +46,11 @@ def is_packed_image(name: str) -> bool:
 def is_archive(name: str) -> bool:
     """Return whether a file name is that of a supported archive."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def is_video(name: str) -> bool:
+    """Return whether a file name is that of a video, although ``.ts`` may also be TypeScript."""
+    return posixpath.splitext(name.lower())[1] in VIDEO_SUFFIXES
 
 
 def is_raw(name: str) -> bool:

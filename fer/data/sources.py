@@ -22,6 +22,7 @@ from fer.data.kinds import (
     is_image,
     is_packed_image,
     is_raw,
+    is_video,
 )
 from fer.data.rejects import RejectCode, RejectedError
 from fer.data.tables import read_csv_blocks, read_parquet_rows
@@ -46,7 +47,9 @@ MEMBER_SEPARATOR = "!/"
 ENCRYPTED_FLAG, UTF8_FLAG = 0x1, 0x800
 """Bits of a zip member's flags (PKWARE's APPNOTE 6.3.10, section 4.4.4)."""
 
-ItemKind = Literal["image", "unknown", "rows", "label_list", "archive", "rejected", "ignored"]
+ItemKind = Literal[
+    "image", "video", "unknown", "rows", "label_list", "archive", "rejected", "ignored"
+]
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,16 @@ class SourceItem:
     """A file of a source, or a block of rows of a CSV file.
 
     Attributes:
-        kind: ``image``, ``unknown`` (perhaps an image, as its content will tell), ``rows``,
-            ``label_list`` (see ``fer.data.annotations``), ``archive`` (unopened), ``rejected``
-            (damaged or unsupported) or ``ignored`` (of another kind, such as a README).
+        kind: ``image``, ``video`` (if videos are wanted), ``unknown`` (perhaps an image, as its
+            content will tell), ``rows``, ``label_list`` (see ``fer.data.annotations``), ``archive``
+            (unopened), ``rejected`` (damaged or unsupported) or ``ignored`` (of another kind, such
+            as a README).
         source: Location of the file. A member follows its archive and ``!/``.
         path: The end of ``source`` that starts with the name of the source that the user gave. Its
             folders may name the class and the split.
-        data: Encoded image, header and rows of the CSV file, or the label list. None if the image
-            has yet to be fetched from ``source``.
+        data: Encoded image, header and rows of the CSV file, the label list, or which frames of a
+            video are meant (see ``fer.vision.video``). None if the image has yet to be fetched from
+            ``source``.
         first_row: Number of the first row, counted from 1.
         size_bytes: Size of the image file; None if it is unknown before the file is read.
         etag: ETag of the file, or of the archive that contains it.
@@ -88,12 +93,13 @@ class NotAnImageError(Exception):
     """A file whose name does not say what it is, and whose content is no image."""
 
 
-def check_source(location: str, *, all_files: bool = False) -> None:
+def check_source(location: str, *, all_files: bool = False, with_videos: bool = False) -> None:
     """Check that a source exists, is not empty and is of a supported kind.
 
     Args:
         location: The source.
         all_files: Whether a file may have any name.
+        with_videos: Whether a file may be a video.
 
     Raises:
         InputError: One of these does not hold.
@@ -105,6 +111,8 @@ def check_source(location: str, *, all_files: bool = False) -> None:
             raise InputError(
                 f"{location} is empty: expected a folder of images, CSV files or archives."
             )
+    elif with_videos and is_video(location):
+        return
     elif not _is_supported(location) and not all_files:
         raise InputError(
             f"{location} is not a supported source: expected a folder, an image, or a file that "
@@ -128,7 +136,8 @@ def check_readable(location: str, *, all_files: bool = False) -> None:
     if not storage.is_folder(location):
         return
     items = list_items(islice(listing.walk(location), listing.PAGE_SIZE), all_files=all_files)
-    files = [item.source for item in items if item.kind in ("image", "unknown", "archive")]
+    kinds = ("image", "video", "unknown", "archive")
+    files = [item.source for item in items if item.kind in kinds]
     probed = files[:NUM_PROBED_FILES]
     if probed and all(map(_is_denied, probed)):
         raise InputError(
@@ -200,7 +209,7 @@ def _composed(path: str) -> str:
 def list_items(
     entries: Iterable[listing.Entry], *, all_files: bool = False
 ) -> Iterator[SourceItem]:
-    """Turn listed files into items, without opening the files.
+    """Turn listed files into items, videos included, without opening the files.
 
     Args:
         entries: The files.
@@ -218,6 +227,8 @@ def list_items(
 def _kind_by_name(name: str, *, all_files: bool) -> ItemKind:
     if is_image(name):
         return "image"
+    if is_video(name):
+        return "video"
     if is_archive(name) or is_packed_image(name):
         return "archive"
     return "unknown" if all_files and _is_unknown(name) else "ignored"

@@ -1,7 +1,7 @@
 """Chunks: groups of images that are labeled together and written to one file."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fer.data.sources import SourceItem
@@ -52,15 +52,16 @@ def split_into_chunks(
         wanted = min(num_before * num_shares // GROWTH, num_before // 2)
         full = min(MAX_IMAGES, max(MIN_IMAGES, wanted))
         if len(chunk) >= full or size_bytes >= MAX_BYTES:
-            yield _name_chunk(chunk, salt)
+            yield name_chunk(chunk, salt)
             num_before += len(chunk)
             chunk, size_bytes = [], 0
     if chunk:
-        yield _name_chunk(chunk, salt)
+        yield name_chunk(chunk, salt)
 
 
-def _name_chunk(items: list[SourceItem], salt: str) -> Chunk:
+def name_chunk(items: Sequence[SourceItem], salt: str, prefix: str = "") -> Chunk:
+    """Return a chunk of items, named by a digest of their locations and ETags and of a salt."""
     digest = hashlib.sha256(salt.encode())
     for item in items:
         digest.update(f"{item.source}\n{item.etag}\n".encode())
-    return Chunk(digest.hexdigest()[:24], tuple(items))
+    return Chunk(prefix + digest.hexdigest()[:24], tuple(items))

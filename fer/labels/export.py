@@ -55,7 +55,9 @@ def to_jsonl(labels: pa.Table, class_names: Sequence[str]) -> bytes:
     for row in labels.to_pylist():
         if row["probabilities"] is not None:
             row["probabilities"] = dict(zip(class_names, row["probabilities"], strict=True))
-        lines.append(json.dumps(_shorten_floats(row)) + "\n")
+        # Times are float64, and JSON has all their digits.
+        time = {"time_seconds": row["time_seconds"]}
+        lines.append(json.dumps(_shorten_floats(row) | time) + "\n")
     return "".join(lines).encode()
 
 

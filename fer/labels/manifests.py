@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from fer import storage
-from fer.data.kinds import is_archive
+from fer.data.kinds import is_archive, is_video
 from fer.data.sources import MEMBER_SEPARATOR, SourceItem
 from fer.errors import InputError
 from fer.labels.manifest_tables import Columns, Row, is_table, read_rows, read_types
@@ -59,7 +59,7 @@ def check_manifest(location: str) -> None:
 
 
 def read_manifest(location: str) -> Iterator[SourceItem]:
-    """Yield the images and archives that a manifest lists, in order, without opening them.
+    """Yield the images, videos and archives that a manifest lists, in order, without opening them.
 
     A row without a usable location becomes a rejected item. Consecutive rows with the same
     location, such as the faces of one image in a table of labels, are yielded once.
@@ -118,7 +118,7 @@ def _to_item(row: Row, folder: str) -> SourceItem:
         reason = f"is a member of {storage.base_name(archive)}; name the archive instead"
         return SourceItem("rejected", location, reason=reason)
     return SourceItem(
-        "archive" if is_archive(location) else "image",
+        "archive" if is_archive(location) else "video" if is_video(location) else "image",
         location,
         size_bytes=_to_size_bytes(row.size_bytes),
         etag=(row.etag or "").strip('"') or None,

@@ -44,7 +44,7 @@ class LabelTally:
     """Counts of labels, with samples for the report.
 
     Attributes:
-        images: Number of images that have rows.
+        images: Number of images that have rows, frames of videos included.
         statuses: Number of rows by status.
         emotions: Number of rows by emotion.
         confidences: Histogram of the faces' confidence, int64 (20,), in steps of 0.05.
@@ -53,6 +53,7 @@ class LabelTally:
         samples: Sample faces by emotion.
         failures: Images that could not be used, each with its error.
         slowest: Images that took the longest, each as (seconds, location).
+        frames: Number of frames of videos among the images.
     """
 
     images: int = 0
@@ -64,6 +65,7 @@ class LabelTally:
     samples: dict[str, list[SampleFace]] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     slowest: list[tuple[float, str]] = field(default_factory=list)
+    frames: int = 0
 
     @property
     def faces(self) -> int:
@@ -86,13 +88,15 @@ class LabelTally:
             return
         self.emotions[emotion] += 1
         if thumbnail is not None:
-            digest = hashlib.sha256(f"{row['image']} {row['face']}".encode()).hexdigest()
+            place = "" if row["frame"] is None else f" {row['frame']}"
+            digest = hashlib.sha256(f"{row['image']}{place} {row['face']}".encode()).hexdigest()
             sample = SampleFace(digest, row["image"], emotion, row["confidence"], thumbnail)
             self.samples.setdefault(emotion, []).append(sample)
 
     def add(self, other: "LabelTally") -> None:
         """Add another tally to this one."""
         self.images += other.images
+        self.frames += other.frames
         self.statuses += other.statuses
         self.emotions += other.emotions
         self.confidences = self.confidences + other.confidences
@@ -119,7 +123,11 @@ class LabelTally:
             rows: The remaining rows of ``LABEL_SCHEMA``.
         """
         images = {row["image"] for row in rows}
-        tally = LabelTally(len(images), ignored=self.ignored.copy(), files=set(self.files))
+        pictures = {(row["image"], row["frame"]) for row in rows}
+        num_frames = sum(frame is not None for _, frame in pictures)
+        tally = LabelTally(
+            len(pictures), frames=num_frames, ignored=self.ignored.copy(), files=set(self.files)
+        )
         for row in rows:
             tally.count(row, None)
         tally.samples = {
@@ -153,6 +161,8 @@ class LabelTally:
         }
         return cls(
             images=content["images"],
+            # Labels from before videos were labeled lack it.
+            frames=content.get("frames", 0),
             statuses=Counter(content["statuses"]),
             emotions=Counter(content["emotions"]),
             confidences=np.array(content["confidences"], np.int64),

@@ -212,9 +212,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Shrink images float (B, 1, 48, 48) to (B, 1, size, size), without aliasing."""
     if size == images.shape[-1]:
         return images
-    return F.interpolate(
-        images, (size, size), mode="bilinear", align_corners=False, antialias=True
-    )
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def mirror(images: Tensor) -> Tensor:

@@ -92,9 +92,9 @@ def learning_rate(step: int, num_steps: int, recipe: Recipe) -> float:
 def image_size(step: int, num_steps: int, recipe: Recipe) -> int:
     """Return the side in pixels of the images of a step, counted from 0.
 
-    It grows from ``recipe.initial_size`` to 48 in steps of 8, and each size lasts equally long. Small
-    images cost less, and what a network learns from them it keeps (progressive resizing; Tan & Le
-    2021, arXiv 2104.00298, section 4).
+    It grows from ``recipe.initial_size`` to 48 in steps of 8, and each size lasts equally long.
+    Small images cost less, and what a network learns from them it keeps (progressive resizing; Tan
+    & Le 2021, arXiv 2104.00298, section 4).
     """
     sizes = range(recipe.initial_size, IMAGE_SIZE + 1, SIZE_STEP)
     return sizes[len(sizes) * step // num_steps]

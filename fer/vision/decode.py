@@ -156,6 +156,13 @@ def decode_image(data: bytes) -> DecodedImage:
         return DecodedImage(np.asarray(face), *loaded.upright_size, loaded.note)
 
 
+def crop_center(photo: Photo) -> np.ndarray:
+    """Scale the largest centered square of a photograph to a gray image uint8 (48, 48)."""
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    gray = Image.fromarray(photo.pixels).convert("L")
+    return np.asarray(ImageOps.fit(gray, size, Image.Resampling.BICUBIC))
+
+
 def decode_photo(data: bytes) -> Photo:
     """Decode an image file of any size and mode into an RGB photograph.
 

@@ -1,7 +1,7 @@
 """The worklist: what is still to be labeled, as chunks in the output, made by the whole cluster.
 
-Each file of the worklist holds one chunk, or names one archive, which is split into chunks when it
-is read. If labels exist already, the worklist holds only what is new or has changed since.
+Each file of the worklist holds one chunk, or names one archive or video, which is split into chunks
+when it is read. If labels exist already, the worklist holds only what is new or has changed since.
 """
 
 import hashlib
@@ -19,14 +19,15 @@ import pyarrow.parquet as pq
 import ray.data
 
 from fer import storage
-from fer.data.kinds import ending
+from fer.data.kinds import ending, is_video
 from fer.data.sources import SourceItem, list_items, read_items
-from fer.labels.chunks import Chunk, split_into_chunks
+from fer.labels.chunks import Chunk, name_chunk, split_into_chunks
 from fer.labels.globs import Selection
 from fer.labels.manifests import is_manifest, list_manifest_files, read_manifest
 from fer.storage import listing, parquet
-from ray_jobs.cluster import session
-from ray_jobs.labeling import update
+from fer.vision.video import Sampling
+from ray_jobs.cluster import isolation, session
+from ray_jobs.labeling import update, videos
 from ray_jobs.pipeline import stages
 
 FOLDER, COMPLETE = "worklist", "worklist.json"
@@ -303,57 +304,66 @@ def _write_items(items: pa.Table, output: str, salt: str, num_tasks: int) -> Wor
 
 
 def _split(items: pa.Table, share: Worklist, num_tasks: int) -> Iterator[Chunk]:
-    """Yield chunks of everything but the archives, then each archive alone, and count the items."""
-    archives: list[SourceItem] = []
-    others = _set_archives_aside(items, archives, share)
+    """Yield chunks of images, then of clips, then each video and archive alone; count the items."""
+    aside: dict[str, list[SourceItem]] = {"archive": [], "video": []}
+    others = _set_aside(items, aside, share)
     yield from split_into_chunks(others, share.salt, num_tasks)
-    for archive in archives:
+    clips = [video for video in aside["video"] if videos.is_clip(video)]
+    for start in range(0, len(clips), videos.CLIPS_PER_CHUNK):
+        together = clips[start : start + videos.CLIPS_PER_CHUNK]
+        yield name_chunk(together, share.salt, videos.CLIPS_PREFIX)
+    for video in map(_with_etag, aside["video"]):
+        if not videos.is_clip(video):
+            yield Chunk(videos.name_video(video, share.salt), (video,))
+    for archive in aside["archive"]:
         digest = hashlib.sha256(archive.source.encode()).hexdigest()[:24]
         yield Chunk(ARCHIVE_PREFIX + digest, (_with_etag(archive),))
 
 
-def _set_archives_aside(
-    items: pa.Table, archives: list[SourceItem], share: Worklist
+def _set_aside(
+    items: pa.Table, aside: Mapping[str, list[SourceItem]], share: Worklist
 ) -> Iterator[SourceItem]:
-    """Yield the items that are not archives, add the others to ``archives``, count all of them.
+    """Yield the items of other kinds than those of ``aside``, add those to it, count all of them.
 
     Rows become items in batches, since all of them would not fit in memory as Python objects.
     """
     for batch in items.to_batches(max_chunksize=4096):
         for item in (SourceItem(**row) for row in batch.to_pylist()):
             share.count(item)
-            if item.kind == "archive":
-                archives.append(item)
+            if item.kind in aside:
+                aside[item.kind].append(item)
             else:
                 yield item
 
 
-def _with_etag(archive: SourceItem) -> SourceItem:
-    """Return an archive with its ETag, which a manifest need not give.
+def _with_etag(item: SourceItem) -> SourceItem:
+    """Return an archive or a video with its ETag, which a manifest need not give.
 
-    The archive is read later, and the ETag shows whether it has changed since.
+    The file is read later, and the ETag shows whether it has changed since.
     """
-    if archive.etag is not None or not storage.exists(archive.source):
-        return archive
-    return replace(archive, etag=listing.describe(archive.source).etag)
+    if item.etag is not None or not storage.exists(item.source):
+        return item
+    return replace(item, etag=listing.describe(item.source).etag)
 
 
 # Read.
 
 
-def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data.Dataset:
+def chunks(
+    output: str, done: Collection[str], selection: Selection, sampling: Sampling
+) -> ray.data.Dataset:
     """Return the chunks of a worklist as rows of ``chunk``, a name, and ``table``, its items.
 
     Args:
         output: Folder of the labels.
         done: Names of the chunks to leave out.
         selection: Which images of each archive to label.
+        sampling: Which frames of each video to label.
     """
     worklist = read(output)
-    # Archives come first, because each is read by one task from beginning to end.
-    names = sorted(
-        {*worklist.files} - {*done}, key=lambda name: (not name.startswith(ARCHIVE_PREFIX), name)
-    )
+    # Archives and videos come first, because each is read by one task from beginning to end.
+    long = (ARCHIVE_PREFIX, videos.VIDEO_PREFIX)
+    names = sorted({*worklist.files} - {*done}, key=lambda name: (not name.startswith(long), name))
     # One block for each file from the start: tasks that split a block would reserve a whole CPU,
     # and a cluster with one CPU never has that free while the network holds a share of it.
     blocks = [pa.table({"file": [name]}) for name in names]
@@ -367,6 +377,7 @@ def chunks(output: str, done: Collection[str], selection: Selection) -> ray.data
             "output": output,
             "done": frozenset(done),
             "selection": selection,
+            "sampling": sampling,
             "salt": worklist.salt,
         },
         batch_format="numpy",
@@ -385,23 +396,35 @@ def _read_chunks(
     output: str,
     done: frozenset[str],
     selection: Selection,
+    sampling: Sampling,
     salt: str,
 ) -> Iterator[dict[str, list[Any]]]:
-    """Yield the chunk in a file of the worklist, or the chunks of the archive that it names."""
+    """Yield the chunk in a file of the worklist, or those of the archive or video that it names."""
     name = str(file["file"][0])
     store, path = storage.filesystem(storage.join(output, FOLDER, name + SUFFIX))
     table = pq.read_table(path, filesystem=store)
-    if not name.startswith(ARCHIVE_PREFIX):
+    if not name.startswith((ARCHIVE_PREFIX, videos.VIDEO_PREFIX)):
         yield {"chunk": [name], "table": [stages.pack(table)]}
         return
-    archive = SourceItem(**table.to_pylist()[0])
+    item = SourceItem(**table.to_pylist()[0])
+    if item.kind == "archive":
+        found = _split_archive(item, selection, salt)
+    elif isolation.is_poison_suspect():
+        # Detection reads it in a process of its own.
+        found = iter([Chunk(f"{name}-unread", (item,))])
+    else:
+        found = videos.cut(item, sampling, name)
+    for chunk in found:
+        if chunk.name not in done:
+            yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.items))]}
+
+
+def _split_archive(archive: SourceItem, selection: Selection, salt: str) -> Iterator[Chunk]:
     members = selection.select(_members(archive, all_files=selection.all_files))
     if salt:
         # The first run has already counted the archive's files that are not images.
         members = (member for member in members if member.kind != "ignored")
-    for chunk in split_into_chunks(members, salt):
-        if chunk.name not in done:
-            yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.items))]}
+    return split_into_chunks(members, salt)
 
 
 def _members(archive: SourceItem, *, all_files: bool) -> Iterator[SourceItem]:
@@ -411,9 +434,16 @@ def _members(archive: SourceItem, *, all_files: bool) -> Iterator[SourceItem]:
     elif archive.etag not in (None, listing.describe(archive.source).etag):
         yield _rejected(archive, "has changed since it was listed")
     else:
-        yield from read_items(archive.source, with_tables=False, all_files=all_files)
+        for member in read_items(archive.source, with_tables=False, all_files=all_files):
+            is_left = member.kind == "ignored" and is_video(member.source)
+            yield _rejected_video(member) if is_left else member
 
 
 def _rejected(archive: SourceItem, reason: str) -> SourceItem:
     """Return an archive that is not opened, without its ETag, so that an update tries it again."""
     return SourceItem("rejected", archive.source, reason=f"{reason}; label it with --update")
+
+
+def _rejected_video(member: SourceItem) -> SourceItem:
+    reason = "is a video in an archive: unpack the archive first"
+    return replace(member, kind="rejected", reason=reason)

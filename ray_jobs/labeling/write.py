@@ -20,7 +20,7 @@ from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
 from fer.storage import listing
 from ray_jobs.cluster import session
-from ray_jobs.labeling.detect import IGNORED
+from ray_jobs.labeling.images import IGNORED
 from ray_jobs.pipeline import stages
 
 FACES = "faces"
@@ -70,7 +70,8 @@ def write_chunk(
     images = [image for image in found if image["status"] != IGNORED]
     ignored = Counter(ending(file["image"]) for file in found if file["status"] == IGNORED)
     file = file_of_chunk(name)
-    tally = LabelTally(len(images), ignored=ignored, files={file})
+    num_frames = sum(image["frame"] is not None for image in images)
+    tally = LabelTally(len(images), ignored=ignored, files={file}, frames=num_frames)
     rows = [row for image in images for row in _rows(image, labeler, tally)]
     tally = tally.limited()
     with stages.explain_write_errors(output):
@@ -111,6 +112,11 @@ class Labeled:
 def file_of_chunk(name: str) -> str:
     """Return the name of a chunk's file in the output."""
     return f"{FACES}/{name}{SUFFIX}"
+
+
+def chunk_of_file(file: str) -> str:
+    """Return the name of the chunk whose file has a name in the output."""
+    return storage.base_name(file).removesuffix(SUFFIX)
 
 
 def read_labeled(output: str, names: Iterable[str] | None = None) -> Labeled:

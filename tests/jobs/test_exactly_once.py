@@ -17,17 +17,27 @@ import pyarrow.parquet as pq
 import pytest
 from chaos import ChaoticNodes, run_under_faults
 from fault_proxy import Fault
+from videos import draw_frame, make_video
 
 from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.storage import listing
+from ray_jobs.labeling.videos import CLIP_BYTES
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
 
 
+NUM_FACES = 420 + 3 + 152
+"""Faces of the collection: images, and a frame for each second of a short and of a long video."""
+
+
+def draw_small(number):
+    return draw_frame(number, 96, 48)
+
+
 @pytest.fixture(scope="module")
 def collection(s3, png, tmp_path_factory):
-    """A bucket of faces in folders, an archive among them, and some that are none."""
+    """A bucket of faces in folders, an archive and videos among them, and some that are none."""
     import io
     import zipfile
 
@@ -41,6 +51,9 @@ def collection(s3, png, tmp_path_factory):
             archive.writestr(f"{number:03d}.png", png(image))
     s3.put_object(Bucket="open", Key="once/b é/more.zip", Body=packed.getvalue())
     s3.put_object(Bucket="open", Key="once/a/broken.jpg", Body=b"junk")
+    clip, long = (make_video(num_frames=number, draw=draw_small) for number in (60, 3800))
+    s3.put_object(Bucket="open", Key="once/clip.mp4", Body=clip)
+    s3.put_object(Bucket="open", Key="once/a/long.mp4", Body=long + bytes(CLIP_BYTES))
     return "s3://open/once"
 
 
@@ -53,7 +66,7 @@ def command(collection, checkpoint, output, *flags):
 def rows_of(output):
     store, path = storage.filesystem(f"{output}/faces")
     rows = pq.read_table(path, filesystem=store).to_pylist()
-    return sorted(rows, key=lambda row: row["image"])
+    return sorted(rows, key=lambda row: (row["image"], row["frame"] or 0))
 
 
 def check_rows(rows, expected):
@@ -76,8 +89,9 @@ def undisturbed(cluster, collection, checkpoint):
 @pytest.mark.slow
 def test_every_image_is_listed_and_labeled_once(undisturbed):
     rows = rows_of(undisturbed)
-    assert len(rows) == len({row["image"] for row in rows}) == 421
-    assert Counter(row["status"] for row in rows) == {"ok": 420, "unreadable": 1}
+    assert len(rows) == len({(row["image"], row["frame"]) for row in rows}) == NUM_FACES + 1
+    assert Counter(row["status"] for row in rows) == {"ok": NUM_FACES, "unreadable": 1}
+    assert {row["track"] for row in rows if row["frame"] is not None} == {0}
     assert sum("!/" in row["image"] for row in rows) == 100
     # Chunks of at most a few dozen, divided among the folders.
     assert len(listing.child_names(f"{undisturbed}/faces")) > 10
@@ -109,11 +123,13 @@ def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, fau
             os.killpg(process.pid, signal.SIGKILL)
         assert not (Path(output) / "summary.json").exists()
         flags = ("--resume",)
-    kept = {file.name: file.stat().st_mtime_ns for file in faces.glob("*.parquet")}
+    # Files of videos are written again when their faces get their tracks.
+    images = [file for file in faces.glob("*.parquet") if "-" not in file.name]
+    kept = {file.name: file.stat().st_mtime_ns for file in images}
     job = command(collection, checkpoint, output, "--resume")
     done = subprocess.run(job, env=environment, check=True, capture_output=True, text=True)
     result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
-    assert (result["images"], result["faces"], result["failed"]) == (421, 420, 1)
+    assert (result["images"], result["faces"], result["failed"]) == (NUM_FACES + 1, NUM_FACES, 1)
     check_rows(rows_of(output), rows_of(undisturbed))
     now = {file.name: file.stat().st_mtime_ns for file in faces.glob("*.parquet")}
     assert kept.items() <= now.items()
@@ -161,7 +177,7 @@ def test_what_is_done_is_not_done_again(fer, undisturbed, collection, checkpoint
     assert now.keys() - kept.keys() == {file.name for file in lost}
     check_rows(rows_of(output), rows_of(undisturbed))
     page = (tmp_path / "labels" / "report.html").read_text()
-    assert "Apparent expressions of 420 faces" in page
+    assert f"Apparent expressions of {NUM_FACES} faces" in page
     assert fer(*arguments, "--resume").result == run.result
 
 
@@ -233,5 +249,9 @@ def test_whatever_fails_every_image_has_one_row(
     job = command(collection, checkpoint, output)[3:]
     story = run_under_faults(chaotic_nodes, chance, lambda: len(files()), *job)
     print(labeling_seed, story.events)
-    assert (story.result["images"], story.result["faces"], story.result["failed"]) == (421, 420, 1)
+    assert (story.result["images"], story.result["faces"], story.result["failed"]) == (
+        NUM_FACES + 1,
+        NUM_FACES,
+        1,
+    )
     check_rows(rows_of(output), rows_of(undisturbed))

@@ -1,0 +1,101 @@
+"""The stage that numbers the faces of each video by track, once all of its chunks have files.
+
+A track crosses chunks that were labeled at different times and places. So one task goes through the
+boxes of a whole video, which are few, and puts the numbers into the files. It always finds the same
+numbers, whatever was interrupted before.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+from fer import storage
+from fer.labels.files import read_rows, read_tally, write_labels
+from fer.labels.schema import BOX_FIELDS
+from fer.vision.tracking import Tracker
+from ray_jobs.cluster import session
+from ray_jobs.labeling.videos import CLIPS_PREFIX, VIDEO_PREFIX
+from ray_jobs.labeling.write import file_of_chunk
+from ray_jobs.pipeline import stages
+
+
+def number_tracks(
+    output: str, chunks: Collection[str], class_names: Sequence[str], formats: Collection[str]
+) -> None:
+    """Fill the column ``track`` of the label files of all videos.
+
+    Args:
+        output: Folder of the labels.
+        chunks: Names of the chunks that have files.
+        class_names: Class of each probability.
+        formats: Formats of the labels in addition to Parquet.
+    """
+    videos = _group_by_video(chunks)
+    if not videos:
+        return
+    blocks = [pa.table({"files": [files]}) for files in videos]
+    numbered = ray.data.from_arrow(blocks).map_batches(
+        _number_tracks,
+        fn_kwargs={"output": output, "class_names": class_names, "formats": formats},
+        batch_format="pyarrow",
+        batch_size=1,
+        num_cpus=0.25,
+        **session.avoid_head(),
+    )
+    for _ in stages.tallies(numbered):
+        pass
+
+
+def _group_by_video(chunks: Collection[str]) -> list[list[str]]:
+    """Return the label files of each video, in the order of its frames; clips are grouped as is."""
+    videos = defaultdict(list)
+    for name in sorted(chunks):
+        if name.startswith(VIDEO_PREFIX):
+            videos[name.rpartition("-")[0]].append(file_of_chunk(name))
+        elif name.startswith(CLIPS_PREFIX):
+            videos[name].append(file_of_chunk(name))
+    return list(videos.values())
+
+
+def _number_tracks(
+    videos: pa.Table, output: str, class_names: Sequence[str], formats: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    for files in videos["files"].to_pylist():
+        trackers: dict[str, Tracker] = defaultdict(Tracker)
+        for file in files:
+            location = storage.join(output, file)
+            rows = read_rows(location)
+            if _track(rows, trackers):
+                with stages.explain_write_errors(output):
+                    write_labels(output, file, rows, read_tally(location), class_names, formats)
+        yield stages.tally_batch(len(files))
+
+
+def _track(rows: list[dict[str, Any]], trackers: dict[str, Tracker]) -> bool:
+    """Number the faces of a file, and return whether that changes any.
+
+    Args:
+        rows: Rows of ``LABEL_SCHEMA``, frame by frame.
+        trackers: The tracker of each video by its location, which has seen its earlier frames.
+    """
+    before = [row["track"] for row in rows]
+    frames = groupby(rows, lambda row: (row["image"], row["frame"], row["time_seconds"]))
+    for (image, frame, seconds), group in frames:
+        if frame is None:
+            continue
+        faces = [row for row in group if row["face"] is not None]
+        boxes = [_box(row) for row in faces]
+        for row, track in zip(faces, trackers[image].update(seconds, boxes), strict=True):
+            row["track"] = track
+    return before != [row["track"] for row in rows]
+
+
+def _box(row: dict[str, Any]) -> list[float]:
+    """Return the box of a face; without a detector that is the whole frame."""
+    if row["box"] is None:
+        return [0.0, 0.0, row["width"], row["height"]]
+    return [row["box"][name] for name in BOX_FIELDS]

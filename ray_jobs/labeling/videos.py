@@ -1,0 +1,123 @@
+"""Videos: cut long ones into chunks, and detect the faces of their frames."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from fer import storage
+from fer.data.sources import NotAnImageError, SourceItem
+from fer.labels.chunks import Chunk
+from fer.storage import listing
+from fer.vision.decode import ImageError
+from fer.vision.video import FrameChunk, Sampling, decode_frames, plan
+from ray_jobs.labeling.images import Detection, columns_without_data, detect_in_frame
+
+VIDEO_PREFIX = "video-"
+"""Prefix of a chunk's name if the chunk is a part of one video. The digest of the video and the
+number of the part follow."""
+
+CLIPS_PREFIX = "clips-"
+"""Prefix of a chunk's name if the chunk holds whole videos."""
+
+CLIP_BYTES, CLIPS_PER_CHUNK = 2 * 2**20, 16
+"""Largest size of a video that shares a chunk with others, and most videos in such a chunk."""
+
+NUM_SAMPLE_FRAMES = 16
+"""Approximate number of frames in each chunk of a video that get thumbnails."""
+
+
+def is_clip(video: SourceItem) -> bool:
+    """Tell whether a video is so small that it is not cut."""
+    return video.size_bytes is not None and video.size_bytes <= CLIP_BYTES
+
+
+def name_video(video: SourceItem, salt: str) -> str:
+    """Return the first part of the names of a video's chunks."""
+    digest = hashlib.sha256(f"{salt}{video.source}\n{video.etag}".encode()).hexdigest()
+    return VIDEO_PREFIX + digest[:24]
+
+
+def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
+    """Cut a video into chunks, each of a single item with the frames to use.
+
+    A video that can't be read becomes a chunk too. Detection meets the same problem and reports it.
+    """
+    number = 0
+    try:
+        with _open(video) as file:
+            for number, frames in enumerate(plan(file, sampling), start=1):
+                item = replace(video, data=frames.to_json())
+                yield Chunk(f"{name}-{number:06}", (item,))
+    except (NotAnImageError, ImageError, OSError) as error:
+        # The name differs from those of chunks that an interrupted run may have labeled.
+        yield Chunk(f"{name}-unread", (_unread(video, number, error),))
+
+
+def _unread(video: SourceItem, num_chunks: int, error: Exception) -> SourceItem:
+    """Return a video that was read up to an error, without its ETag, so that an update tries again.
+
+    Nothing is known about it if there is no chunk yet.
+    """
+    if not num_chunks:
+        return video
+    reason = storage.describe_error(error) if isinstance(error, OSError) else str(error)
+    problem = f"The rest of the video can't be read: {reason.rstrip('.')}."
+    return replace(video, data=FrameChunk(None, 0, (), problem).to_json(), etag=None)
+
+
+def detect_in_video(detection: Detection, video: SourceItem) -> list[dict[str, Any]]:
+    """Decode the frames of a video, or of a chunk of one, and detect their faces.
+
+    Returns:
+        Columns of ``DETECTED_SCHEMA`` for each frame; and for what is wrong with the video.
+    """
+    try:
+        with _open(video) as file:
+            planned = [video.data] if video.data else []
+            chunks = [*map(FrameChunk.from_json, planned)] or [*plan(file, detection.sampling)]
+            return [row for chunk in chunks for row in _rows(file, chunk, detection, video)]
+    except (NotAnImageError, ImageError, OSError) as error:
+        return [columns_without_data(video, error)]
+
+
+def _rows(
+    file: BinaryIO, chunk: FrameChunk, detection: Detection, video: SourceItem
+) -> Iterator[dict[str, Any]]:
+    sample_every = max(1, len(chunk.frames) // NUM_SAMPLE_FRAMES)
+    for index, (frame, photo) in enumerate(decode_frames(file, chunk)):
+        row = {
+            "size_bytes": video.size_bytes,
+            "frame": frame.number,
+            "time_seconds": frame.time_seconds,
+        }
+        if isinstance(photo, ImageError):
+            yield {**row, "status": photo.status, "error": str(photo)}
+        else:
+            yield {**row, **detect_in_frame(detection, index % sample_every == 0, photo)}
+    if chunk.problem:
+        yield {"size_bytes": video.size_bytes, "status": "unreadable", "error": chunk.problem}
+    elif chunk.is_only and not chunk.frames:
+        note = "No frame is shown in the time that --start and --end give."
+        yield {"size_bytes": video.size_bytes, "error": note, "faces": [], "crops": []}
+
+
+@contextmanager
+def _open(video: SourceItem) -> Iterator[BinaryIO]:
+    """Open a video for random access.
+
+    Raises:
+        NotAnImageError: It is a program in TypeScript.
+        OSError: It can't be read, or has changed since it was listed.
+    """
+    if not storage.exists(video.source):
+        raise FileNotFoundError(video.source)
+    if video.etag and listing.describe(video.source).etag != video.etag:
+        raise OSError("it has changed since it was listed; label it with --update")
+    with storage.open_seekable(video.source) as file:
+        # Packets of MPEG-TS begin with this byte.
+        if video.source.lower().endswith(".ts") and file.read(1) != b"G":
+            raise NotAnImageError(video.source)
+        file.seek(0)
+        yield file

@@ -1,0 +1,224 @@
+"""Videos in a label job: how they are cut, and what rows they give, without a cluster."""
+
+import zipfile
+from collections import defaultdict
+
+import pytest
+from videos import make_video
+
+from fer.data.sources import SourceItem
+from fer.storage import listing
+from fer.vision import video
+from fer.vision.tracking import Tracker
+from fer.vision.video import Sampling
+from ray_jobs.labeling import tracks, videos, worklist
+from ray_jobs.labeling.detect import detect_in_items
+from ray_jobs.labeling.images import Detection
+from ray_jobs.labeling.worklist import Worklist
+from ray_jobs.pipeline import stages
+
+ALL = Sampling(None)
+EVERY_FRAME = Detection(None, sampling=ALL)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return make_video(num_frames=60, g=10, sc_threshold=0)
+
+
+def save(folder, name, content):
+    (folder / name).write_bytes(content)
+    entry = listing.describe(str(folder / name))
+    return SourceItem("video", entry.location, size_bytes=entry.size_bytes, etag=entry.etag)
+
+
+def detect(items, detection=EVERY_FRAME):
+    return detect_in_items(stages.to_table(items), detection).to_pylist()
+
+
+def cut(item, sampling=ALL):
+    return list(videos.cut(item, sampling, "video-1"))
+
+
+def test_a_clip_gives_a_row_for_each_sampled_frame(tmp_path, clip):
+    rows = detect([save(tmp_path, "a.mp4", clip)], Detection(None, sampling=Sampling(5.0)))
+    assert [row["frame"] for row in rows] == list(range(0, 60, 5))
+    assert [row["time_seconds"] for row in rows] == pytest.approx([n / 5 for n in range(12)])
+    assert {(row["width"], row["height"], len(row["crops"])) for row in rows} == {(192, 96, 1)}
+    assert {row["image"] for row in rows} == {str(tmp_path / "a.mp4")}
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_the_chunks_of_a_video_give_the_rows_of_the_whole(tmp_path, clip, monkeypatch):
+    item = save(tmp_path, "a.mp4", clip)
+    whole = detect([item])
+    monkeypatch.setattr(video, "CHUNK_SAMPLES", 10)
+    chunks = cut(item)
+    assert [chunk.name for chunk in chunks] == [f"video-1-{number:06}" for number in range(1, 7)]
+    rows = [row for chunk in chunks for row in detect(chunk.items)]
+    same = ("image", "etag", "frame", "time_seconds", "crops", "status", "error")
+    assert [[row[name] for name in same] for row in rows] == [
+        [row[name] for name in same] for row in whole
+    ]
+
+
+def test_small_videos_share_chunks_and_long_ones_have_their_own(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr(videos, "CLIPS_PER_CHUNK", 2)
+    items = [save(tmp_path, f"{number}.mp4", clip) for number in range(3)]
+    long = save(tmp_path, "long.mp4", clip + bytes(videos.CLIP_BYTES))
+    image = SourceItem("image", "/a.jpg", size_bytes=1)
+    share = Worklist()
+    chunks = list(worklist._split(stages.to_table([long, *items, image]), share, 1))
+    assert [len(chunk.items) for chunk in chunks] == [1, 2, 1, 1]
+    assert [chunk.name.partition("-")[0] for chunk in chunks[1:]] == ["clips", "clips", "video"]
+    assert share.kinds == {"video": 4, "image": 1}
+
+
+def test_the_names_of_chunks_depend_on_what_the_video_is(tmp_path, clip):
+    item = save(tmp_path, "a.mp4", clip)
+    names = {videos.name_video(item, ""), videos.name_video(item, "salt")}
+    names.add(videos.name_video(save(tmp_path, "a.mp4", clip + b"\0"), ""))
+    assert len(names) == 3
+
+
+# What is wrong with a video.
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("a.mp4", b"junk", "The file is not a video that FFmpeg reads: invalid data"),
+        ("a.mkv", b"", "The file is not a video that FFmpeg reads: invalid data"),
+    ],
+)
+def test_what_is_no_video_is_one_row(tmp_path, name, content, error):
+    item = save(tmp_path, name, content)
+    (chunk,) = cut(item)
+    assert chunk.name == "video-1-unread"
+    for items in ([item], chunk.items):
+        (row,) = detect(items)
+        assert (row["status"], row["frame"], row["faces"]) == ("unreadable", None, None)
+        assert row["error"].startswith(error)
+
+
+def test_a_program_in_typescript_is_ignored(tmp_path):
+    item = save(tmp_path, "app.ts", b"const answer: number = 42;\n")
+    (chunk,) = cut(item)
+    assert [row["status"] for row in detect(chunk.items)] == ["ignored"]
+
+
+def test_a_video_that_is_gone_is_missing(tmp_path, clip):
+    item = save(tmp_path, "a.mp4", clip)
+    (tmp_path / "a.mp4").unlink()
+    (chunk,) = cut(item)
+    (row,) = detect(chunk.items)
+    assert (row["status"], row["etag"]) == ("missing", None)
+    assert row["error"] == "The file no longer exists, although it was listed."
+
+
+def test_a_video_that_changed_since_it_was_listed_is_not_mixed_with_what_it_was(tmp_path, clip):
+    item = save(tmp_path, "a.mp4", clip)
+    chunks = cut(item)
+    (tmp_path / "a.mp4").write_bytes(clip + b"\0")
+    (row,) = detect(chunks[0].items)
+    assert (row["status"], row["etag"]) == ("unreadable", None)
+    reason = "it has changed since it was listed; label it with --update"
+    assert row["error"] == f"The file can't be read: {reason}."
+
+
+def test_times_that_hold_no_frame_are_said_in_one_row(tmp_path, clip):
+    sampling = Sampling(1.0, start=100.0)
+    item = save(tmp_path, "a.mp4", clip)
+    for items in ([item], cut(item, sampling)[0].items):
+        (row,) = detect(items, Detection(None, sampling=sampling))
+        assert (row["status"], row["faces"], row["frame"]) == (None, [], None)
+        assert row["error"] == "No frame is shown in the time that --start and --end give."
+
+
+def test_a_cut_video_gives_its_frames_and_then_says_so(tmp_path):
+    content = make_video("matroska", num_frames=100, g=25)
+    rows = detect([save(tmp_path, "a.mkv", content[: len(content) // 2])])
+    assert len(rows) > 10
+    assert {row["status"] for row in rows[:-1]} == {None}
+    assert rows[-1]["status"] == "unreadable"
+    assert "although its header promises 4.0 s" in rows[-1]["error"]
+
+
+def test_a_store_that_fails_in_the_middle_keeps_what_was_cut_and_tries_again(
+    tmp_path, clip, monkeypatch
+):
+    monkeypatch.setattr(video, "CHUNK_SAMPLES", 10)
+    item = save(tmp_path, "a.mp4", clip)
+
+    def plan_and_fail(file, sampling):
+        for number, chunk in enumerate(video.plan(file, sampling)):
+            if number == 2:
+                raise OSError("the store answered 503")
+            yield chunk
+
+    monkeypatch.setattr(videos, "plan", plan_and_fail)
+    chunks = cut(item)
+    assert [chunk.name[-6:] for chunk in chunks] == ["000001", "000002", "unread"]
+    (row,) = detect(chunks[-1].items)
+    # Without an ETag, an update labels the video again.
+    assert (row["status"], row["etag"]) == ("unreadable", None)
+    assert row["error"] == "The rest of the video can't be read: the store answered 503."
+
+
+def test_a_video_in_an_archive_is_rejected_aloud(tmp_path, clip):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("clip.mp4", clip)
+        archive.writestr("notes.txt", "none")
+    entry = listing.describe(str(tmp_path / "a.zip"))
+    packed = SourceItem("archive", entry.location, etag=entry.etag)
+    first, second = worklist._members(packed, all_files=False)
+    assert (first.kind, second.kind) == ("rejected", "ignored")
+    (row,) = detect([first])
+    assert row["error"] == "clip.mp4 is a video in an archive: unpack the archive first."
+
+
+# Tracks.
+
+
+def rows_at(places, first=0):
+    return [
+        {
+            "image": "/a.mp4",
+            "frame": first + number,
+            "time_seconds": (first + number) / 5,
+            "face": face,
+            "box": {"x": x, "y": 50.0, "width": 40.0, "height": 48.0},
+            "track": None,
+        }
+        for number, xs in enumerate(places)
+        for face, x in enumerate(xs)
+    ]
+
+
+def test_tracks_cross_the_chunks_of_a_video():
+    places = [[10.0 + 4 * number, 300.0 - 4 * number] for number in range(30)]
+    whole = rows_at(places)
+    tracks._track(whole, defaultdict(Tracker))
+    trackers, parts = defaultdict(Tracker), [rows_at(places[:12]), rows_at(places[12:], 12)]
+    assert [tracks._track(rows, trackers) for rows in parts] == [True, True]
+    assert [row["track"] for rows in parts for row in rows] == [row["track"] for row in whole]
+    assert {row["track"] for row in whole} == {0, 1}
+    # A second time finds nothing to change.
+    assert not tracks._track(whole, defaultdict(Tracker))
+
+
+def test_rows_without_a_frame_or_a_face_have_no_track():
+    rows = rows_at([[10.0]])
+    photo = {**rows[0], "image": "/a.jpg", "frame": None, "time_seconds": None}
+    empty = {**rows[0], "frame": 1, "time_seconds": 0.2, "face": None, "box": None}
+    tracks._track(rows := [photo, *rows, empty], defaultdict(Tracker))
+    assert [row["track"] for row in rows] == [None, 0, None]
+
+
+def test_files_of_a_video_are_taken_in_the_order_of_its_frames():
+    names = ["video-b-000002", "clips-c", "other", "video-b-000001", "video-a-000001"]
+    assert tracks._group_by_video(names) == [
+        ["faces/clips-c.parquet"],
+        ["faces/video-a-000001.parquet"],
+        ["faces/video-b-000001.parquet", "faces/video-b-000002.parquet"],
+    ]
