@@ -369,7 +369,7 @@ class EvaluateConfig:
 @with_help
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """Label images and videos: write a table of faces and the emotions that they appear to express."""
+    """Label images and videos: write a table of faces and of the emotions that they show."""
 
     images: Location
     """Path or URI of the images and videos to label: a folder, an archive, a single file, an s3://

@@ -10,7 +10,7 @@
 A chunk that is lost on the way is labeled again, and its file replaces itself.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from threading import Thread
@@ -29,6 +29,7 @@ from fer.labels.globs import Selection
 from fer.labels.manifests import check_manifest, is_manifest, manifest_folder
 from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
+from fer.labels.timeline import Timeline
 from fer.models.checkpoint import Checkpoint, load_checkpoint
 from fer.models.engine import with_graphs
 from fer.models.predictor import Predictor
@@ -164,15 +165,15 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
         labeled = write.read_labeled(config.output, done)
     tally.add(labeled.tally)
     tally.files |= set(map(write.file_of_chunk, done))
-    tracks.number_tracks(
+    if not tally.images:
+        raise JobError(_no_image(config, tally.ignored))
+    timelines = tracks.number_tracks(
         config.output,
-        [write.chunk_of_file(file) for file in tally.files],
+        list(map(write.chunk_of_file, tally.files)),
         inputs.labeler.class_names,
         config.format,
     )
-    if not tally.images:
-        raise JobError(_no_image(config, tally.ignored))
-    return _finish(config, inputs, output, tally, num_labeled)
+    return _finish(config, inputs, output, tally, timelines, num_labeled)
 
 
 def _reopen(output: str) -> None:
@@ -232,6 +233,7 @@ def _finish(
     inputs: _Inputs,
     output: Reservation,
     tally: LabelTally,
+    timelines: Sequence[Timeline],
     num_labeled: int,
 ) -> dict[str, Any]:
     """Delete what lost workers left behind, write the report, then the summary."""
@@ -255,7 +257,8 @@ def _finish(
     }
     summary = _summary(config, inputs.labeler, tally, result)
     with stages.explain_write_errors(config.output):
-        output.commit(summary, label_report(tally, inputs.labeler.class_names, summary))
+        report = label_report(tally, timelines, inputs.labeler.class_names, summary)
+        output.commit(summary, report)
     return result
 
 

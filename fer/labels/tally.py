@@ -30,6 +30,8 @@ class SampleFace:
         emotion: The predicted emotion.
         confidence: Probability of the emotion, in [0, 1].
         thumbnail: JPEG file.
+        face: Number of the face in the image or frame.
+        seconds: When the frame is shown, if the image is a video.
     """
 
     digest: str
@@ -37,6 +39,8 @@ class SampleFace:
     emotion: str
     confidence: float
     thumbnail: bytes
+    face: int = 0
+    seconds: float | None = None
 
 
 @dataclass
@@ -90,7 +94,10 @@ class LabelTally:
         if thumbnail is not None:
             place = "" if row["frame"] is None else f" {row['frame']}"
             digest = hashlib.sha256(f"{row['image']}{place} {row['face']}".encode()).hexdigest()
-            sample = SampleFace(digest, row["image"], emotion, row["confidence"], thumbnail)
+            sample = SampleFace(
+                *(digest, row["image"], emotion, row["confidence"], thumbnail),
+                *(row["face"], row["time_seconds"]),
+            )
             self.samples.setdefault(emotion, []).append(sample)
 
     def add(self, other: "LabelTally") -> None:

@@ -59,7 +59,7 @@ def plot_class_counts(counts: Mapping[str, Mapping[str, int]]) -> bytes:
     axes.set_ylabel("examples")
     axes.set_title("Examples by class and split")
     axes.legend(frameon=False)
-    _style_axes(axes, "y")
+    style_axes(axes, "y")
     return to_png(figure)
 
 
@@ -76,7 +76,7 @@ def plot_emotion_counts(emotions: Mapping[str, int], statuses: Mapping[str, int]
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.set_title(title)
-        _style_axes(axes, "x")
+        style_axes(axes, "x")
     return to_png(figure)
 
 
@@ -98,7 +98,7 @@ def plot_confidences(counts: np.ndarray) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_xlabel("confidence")
     axes.set_title("Faces by confidence")
-    _style_axes(axes, "y")
+    style_axes(axes, "y")
     return to_png(figure)
 
 
@@ -162,7 +162,7 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
-        _style_axes(axes, "both")
+        style_axes(axes, "both")
     return to_png(figure)
 
 
@@ -205,7 +205,7 @@ def plot_study_curves(trials: "Sequence[Trial]", metric: str) -> bytes:
     by_time.set(xlabel="training time in minutes")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
     for axes in (by_epoch, by_time):
-        _style_axes(axes, "both")
+        style_axes(axes, "both")
     return to_png(figure)
 
 
@@ -223,7 +223,7 @@ def plot_importance(shares: Mapping[str, float], metric: str) -> bytes:
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_title(f"Relative importance for {metric}")
-    _style_axes(axes, "x")
+    style_axes(axes, "x")
     return to_png(figure)
 
 
@@ -270,7 +270,7 @@ def plot_recall_by_class(scored: "Mapping[str, Scores]") -> bytes:
     axes.set_ylabel("recall")
     axes.set_title("Recall by class, with 95 % intervals")
     figure.legend(loc="outside lower center", frameon=False, ncols=3, fontsize=8)
-    _style_axes(axes, "y")
+    style_axes(axes, "y")
     return to_png(figure)
 
 
@@ -305,7 +305,7 @@ def plot_accuracy_by_cost(
     axes.margins(x=0.25)
     axes.set(xlabel="million multiply-adds per image", ylabel="accuracy")
     axes.set_title("Accuracy by cost, with 95 % intervals")
-    _style_axes(axes, "both")
+    style_axes(axes, "both")
     return to_png(figure)
 
 
@@ -325,7 +325,7 @@ def plot_reliability(scores: "Scores", title: str) -> bytes:
     axes.plot(confidences, [bin_.accuracy for bin_ in scores.bins], "o", color=COLORS[1], ms=4)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     axes.set_title(f"{title}: calibration error {scores.calibration_error:.3f}", fontsize=10)
-    _style_axes(axes, "both")
+    style_axes(axes, "both")
     return to_png(figure)
 
 
@@ -378,11 +378,11 @@ def plot_robustness(scores: "Mapping[str, Sequence[ConditionScore]]") -> bytes:
     axes.set(xlim=(0, None), xlabel="accuracy")
     axes.set_title("Faces as photographs spoil them; dashed: as they are", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
-    _style_axes(axes, "both")
+    style_axes(axes, "both")
     return to_png(figure)
 
 
-def _style_axes(axes: Axes, grid: str) -> None:
+def style_axes(axes: Axes, grid: str) -> None:
     """Remove the frame at the top and right, and draw grid lines for ``x``, ``y`` or ``both``."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color=GRID_COLOR, linewidth=0.8)  # type: ignore[arg-type]

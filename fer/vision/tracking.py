@@ -126,4 +126,5 @@ def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _ends(boxes: np.ndarray) -> np.ndarray:
-    return boxes[:, :2] + boxes[:, 2:]
+    ends: np.ndarray = boxes[:, :2] + boxes[:, 2:]
+    return ends

@@ -16,16 +16,21 @@ import ray.data
 from fer import storage
 from fer.labels.files import read_rows, read_tally, write_labels
 from fer.labels.schema import BOX_FIELDS
+from fer.labels.tally import LabelTally
+from fer.labels.timeline import Timeline, TimelineBuilder
 from fer.vision.tracking import Tracker
 from ray_jobs.cluster import session
 from ray_jobs.labeling.videos import CLIPS_PREFIX, VIDEO_PREFIX
 from ray_jobs.labeling.write import file_of_chunk
 from ray_jobs.pipeline import stages
 
+MAX_TIMELINES = 12
+"""Most videos whose timelines the report shows."""
+
 
 def number_tracks(
     output: str, chunks: Collection[str], class_names: Sequence[str], formats: Collection[str]
-) -> None:
+) -> list[Timeline]:
     """Fill the column ``track`` of the label files of all videos.
 
     Args:
@@ -33,10 +38,13 @@ def number_tracks(
         chunks: Names of the chunks that have files.
         class_names: Class of each probability.
         formats: Formats of the labels in addition to Parquet.
+
+    Returns:
+        The timelines of the first ``MAX_TIMELINES`` videos.
     """
     videos = _group_by_video(chunks)
     if not videos:
-        return
+        return []
     blocks = [pa.table({"files": [files]}) for files in videos]
     numbered = ray.data.from_arrow(blocks).map_batches(
         _number_tracks,
@@ -46,8 +54,11 @@ def number_tracks(
         num_cpus=0.25,
         **session.avoid_head(),
     )
-    for _ in stages.tallies(numbered):
-        pass
+    timelines: list[Timeline] = []
+    for found in stages.tallies(numbered):
+        timelines = sorted([*timelines, *found], key=lambda timeline: timeline.video)
+        del timelines[MAX_TIMELINES:]
+    return timelines
 
 
 def _group_by_video(chunks: Collection[str]) -> list[list[str]]:
@@ -64,15 +75,27 @@ def _group_by_video(chunks: Collection[str]) -> list[list[str]]:
 def _number_tracks(
     videos: pa.Table, output: str, class_names: Sequence[str], formats: Collection[str]
 ) -> Iterator[dict[str, Any]]:
+    """Number the tracks in the files of a video, or in a file of several; yield timelines."""
     for files in videos["files"].to_pylist():
         trackers: dict[str, Tracker] = defaultdict(Tracker)
+        timelines: dict[str, TimelineBuilder] = {}
         for file in files:
             location = storage.join(output, file)
-            rows = read_rows(location)
+            rows, tally = read_rows(location), read_tally(location)
             if _track(rows, trackers):
                 with stages.explain_write_errors(output):
-                    write_labels(output, file, rows, read_tally(location), class_names, formats)
-        yield stages.tally_batch(len(files))
+                    write_labels(output, file, rows, tally, class_names, formats)
+            _add_to_timelines(rows, tally, timelines)
+        yield stages.tally_batch([builder.build() for builder in timelines.values()])
+
+
+def _add_to_timelines(
+    rows: Sequence[dict[str, Any]], tally: LabelTally, timelines: dict[str, TimelineBuilder]
+) -> None:
+    samples = [sample for samples in tally.samples.values() for sample in samples]
+    for video, group in groupby(rows, lambda row: str(row["image"])):
+        own = [sample for sample in samples if sample.image == video]
+        timelines.setdefault(video, TimelineBuilder(video)).add(list(group), own)
 
 
 def _track(rows: list[dict[str, Any]], trackers: dict[str, Tracker]) -> bool:
