@@ -495,6 +495,8 @@ class ServeConfig:
     """Longest time in milliseconds that an incomplete batch waits for more faces."""
     max_images: int = 64
     """Largest number of images in a request, at least 1."""
+    max_frames: int = 120
+    """Largest number of frames of a video that a request may ask for, at least 1."""
     max_body_mib: float = 32.0
     """Largest size of a request's body in MiB, above 0."""
     timeout_seconds: float = 30.0
@@ -504,7 +506,7 @@ class ServeConfig:
     it."""
 
     def __post_init__(self) -> None:
-        _require_at_least(self, 1, "min_replicas", "max_batch_size", "max_images")
+        _require_at_least(self, 1, "min_replicas", "max_batch_size", "max_images", "max_frames")
         if self.max_replicas < self.min_replicas:
             raise InputError(
                 f"--max-replicas must be at least --min-replicas, which is {self.min_replicas}, "

@@ -252,6 +252,7 @@ class Replica:
         limits = Limits(
             max_body_bytes=int(self._config.max_body_mib * 2**20),
             max_images=self._config.max_images,
+            max_frames=self._config.max_frames,
             timeout_seconds=self._config.timeout_seconds,
         )
         return build_api(self.service, limits, self._token)

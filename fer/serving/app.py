@@ -1,9 +1,9 @@
 """The HTTP API and the web page, as an application that any ASGI server can run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -21,6 +21,7 @@ from fer.serving.uploads import (
     is_image_list,
     read_uploads,
 )
+from fer.serving.videos import VideoOptions
 
 WEB = Path(__file__).with_name("web")
 
@@ -45,6 +46,9 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         "that many seconds. Without it, the request took too long.",
     },
 }
+
+MAX_FPS = 240.0
+"""Largest rate at which frames of a video are sampled."""
 
 STATUS_CODES = {"unreadable": 422, "too_large": 413}
 """HTTP status when a request's only image fails. In a list, each image has a status of its own."""
@@ -93,19 +97,27 @@ def _add_predict_route(
         openapi_extra={"requestBody": REQUEST_BODY},
         dependencies=[Depends(require_token(token))],
     )
-    async def predict(request: Request, detector: DetectorName | None = None) -> Response:
+    async def predict(
+        request: Request,
+        detector: DetectorName | None = None,
+        fps: Annotated[float, Query(gt=0, le=MAX_FPS)] = 1.0,
+    ) -> Response:
         """Predict the expression that each face in the images appears to show.
 
         The body is one image file, a form with several files, or JSON with several files in base64.
         `detector=yunet` detects the faces in photographs. `detector=none` takes each image as one
         face, cropped as in FER2013. Each image in a request gets its own result or error.
+
+        A file may also be a short video. Then `fps` frames of each second are used, and the result
+        has `frames`.
         """
         chosen = detector or service.detector
         if chosen == "yunet" and service.detector == "none":
             raise HTTPException(
                 422, "This server has no detector; send face crops with detector=none."
             )
-        response = await service.predict_images(await read_uploads(request, limits), chosen)
+        uploads, videos = await read_uploads(request, limits), VideoOptions(fps, limits.max_frames)
+        response = await service.predict_images(uploads, chosen, videos)
         first = response.results[0]
         if not is_image_list(request) and first.status in STATUS_CODES:
             raise HTTPException(STATUS_CODES[first.status], first.error)

@@ -1,10 +1,11 @@
-"""The inference service: decodes images, detects their faces and classifies them in batches."""
+"""The inference service: decodes images and videos, detects their faces, classifies in batches."""
 
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,19 @@ from fer.labels.schema import BOX_FIELDS, Labeler
 from fer.models.predictor import Predictor
 from fer.serving.schemas import DetectorName, ImageResult, PredictResponse, build_image_result
 from fer.serving.uploads import Upload
+from fer.serving.videos import DetectedFrame, UploadedVideo, VideoOptions, build_video_result
 from fer.vision.decode import (
     IMAGE_SIZE,
     DecodedImage,
     ImageError,
     Photo,
+    crop_center,
     decode_image,
     decode_photo,
 )
 from fer.vision.detector import FaceDetector, detector_id
+from fer.vision.signatures import VIDEO_SIGNATURE_BYTES, is_video
+from fer.vision.video import ChosenFrame
 
 Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
 """Takes crops uint8 (N, 48, 48), N at least 1, and returns probabilities float32 (N, C)."""
@@ -29,6 +34,8 @@ Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
 MAX_DETECTION_SECONDS = 60.0
 """Longest time to decode an image and detect its faces. An image that takes longer blocks its
 process, which then fails its health check and is replaced."""
+
+DEFAULT_VIDEOS = VideoOptions()
 
 _BLANK_CROPS = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
 
@@ -78,13 +85,17 @@ class InferenceService:
         predictor.predict_probs(_BLANK_CROPS)
 
     async def predict_images(
-        self, uploads: Sequence[Upload], detector: DetectorName
+        self,
+        uploads: Sequence[Upload],
+        detector: DetectorName,
+        videos: VideoOptions = DEFAULT_VIDEOS,
     ) -> PredictResponse:
         """Predict the expressions of the faces in images; each image gets a result or an error.
 
         Args:
-            uploads: The images.
+            uploads: The images, and videos.
             detector: ``yunet`` is allowed only if the service's own ``detector`` is ``yunet``.
+            videos: Which frames of videos are used.
         """
         labeler = Labeler(
             self.predictor.class_names,
@@ -94,7 +105,14 @@ class InferenceService:
         )
         # A request queues two images at a time, so that other requests get their turn between.
         turns = asyncio.Semaphore(2)
-        results = [self._predict_image(upload, detector, labeler, turns) for upload in uploads]
+        results = [
+            self._predict_video(
+                upload.name, UploadedVideo(upload.data, videos), detector, labeler, turns
+            )
+            if is_video(upload.data[:VIDEO_SIGNATURE_BYTES])
+            else self._predict_image(upload, detector, labeler, turns)
+            for upload in uploads
+        ]
         return PredictResponse(
             model=labeler.model,
             detector=labeler.detector,
@@ -136,24 +154,70 @@ class InferenceService:
         probs = (await self._classify(np.stack(crops))).tolist() if crops else []
         return build_image_result(labeler, image, probs)
 
+    async def _predict_video(
+        self,
+        name: str,
+        video: UploadedVideo,
+        detector: DetectorName,
+        labeler: Labeler,
+        turns: asyncio.Semaphore,
+    ) -> ImageResult:
+        loop, pictures = asyncio.get_running_loop(), video.frames()
+        frames: list[DetectedFrame] = []
+        try:
+            while True:
+                # Other requests get their turn between two frames.
+                async with turns:
+                    frame = await loop.run_in_executor(
+                        self._detection_thread, self._find_faces_in_next, pictures, detector
+                    )
+                if frame is None:
+                    break
+                frames.append(frame)
+        except ImageError as error:
+            return ImageResult(name=name, status=error.status, error=str(error))
+        crops = [crop for frame in frames for crop in frame.crops]
+        probs = (await self._classify(np.stack(crops))).tolist() if crops else []
+        return build_video_result(name, frames, probs, labeler, video.problem)
+
+    def _find_faces_in_next(
+        self, pictures: Iterator[tuple[ChosenFrame, Photo | ImageError]], detector: DetectorName
+    ) -> DetectedFrame | None:
+        """Return the next frame of a video with its faces; None after the last one."""
+        with self._timed():
+            chosen, photo = next(pictures, (None, None))
+            if chosen is None or photo is None:
+                return None
+            if isinstance(photo, ImageError):
+                return DetectedFrame(chosen, error=photo)
+            size = (photo.width, photo.height)
+            if detector == "none":
+                return DetectedFrame(chosen, size, [{}], [crop_center(photo)])
+            return DetectedFrame(chosen, size, *self._detect_in(photo))
+
     def _find_faces(
         self, upload: Upload, detector: DetectorName
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Return a description of an image, and the crops uint8 (48, 48) of its faces."""
+        with self._timed():
+            if detector == "none":
+                image = decode_image(upload.data)
+                return _describe(upload, image, [{}]), [image.pixels]
+            photo = decode_photo(upload.data)
+            faces, crops = self._detect_in(photo)
+            return _describe(upload, photo, faces), crops
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Note since when the detection thread works on one picture, for ``check_health``."""
         self._detection_start = time.monotonic()
         try:
-            return self._decode(upload) if detector == "none" else self._detect(upload)
+            yield
         finally:
             self._detection_start = None
 
-    def _decode(self, upload: Upload) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Take an image as one face."""
-        image = decode_image(upload.data)
-        return _describe(upload, image, [{}]), [image.pixels]
-
-    def _detect(self, upload: Upload) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Detect the faces in a photograph."""
-        photo = decode_photo(upload.data)
+    def _detect_in(self, photo: Photo) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+        """Detect the faces in a photograph: their boxes and scores, and their crops."""
         detections = self._face_detector().detect(photo)
         faces = [
             {
@@ -162,7 +226,7 @@ class InferenceService:
             }
             for face in detections
         ]
-        return _describe(upload, photo, faces), [face.crop for face in detections]
+        return faces, [face.crop for face in detections]
 
     def _face_detector(self) -> FaceDetector:
         """Return this thread's detector; YuNet holds the size of the image that it works on."""

@@ -1,6 +1,6 @@
 """Responses of the HTTP API. Their fields are named like the columns of labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -45,13 +45,46 @@ class ImageResult(BaseModel):
     faces: list[FaceResult] = []
 
 
+class TrackedFaceResult(FaceResult):
+    """A face of a video."""
+
+    track: Annotated[int, Field(description="number of the face, the same from frame to frame")]
+
+
+class FrameResult(BaseModel):
+    """The faces in a frame of a video, or the error that prevented a prediction."""
+
+    frame: Annotated[int, Field(description="number in the video, from 0")]
+    time_seconds: Annotated[float, Field(description="when the frame is shown")]
+    status: Annotated[str, Field(json_schema_extra={"enum": [*STATUSES]})]
+    error: str | None = None
+    faces: list[TrackedFaceResult] = []
+
+
+class VideoResult(ImageResult):
+    """The sampled frames of a video; ``faces`` is empty."""
+
+    frames: list[FrameResult]
+
+    @classmethod
+    def of_frames(
+        cls, name: str, size: tuple[int, int], frames: list[FrameResult], problem: str | None
+    ) -> "VideoResult":
+        """Build the result of a video of a width and height from those of its frames."""
+        status = _status(frame.status for frame in frames)
+        width, height = size
+        return cls(
+            name=name, width=width, height=height, status=status, error=problem, frames=frames
+        )
+
+
 class PredictResponse(BaseModel):
-    """One result for each image of a request, in the same order."""
+    """One result for each image or video of a request, in the same order."""
 
     model: str
     detector: str
     engine: Annotated[str, Field(description="how the network computes, such as int8")]
-    results: list[ImageResult]
+    results: list[VideoResult | ImageResult]
 
 
 class ErrorResponse(BaseModel):
@@ -73,26 +106,51 @@ def build_image_result(
         probs: The C class probabilities of each face.
     """
     rows = labeler.rows({"faces": image["faces"]}, probs)
-    faces = [_build_face(row, labeler.class_names) for row in rows if "confidence" in row]
-    statuses = {row["status"] for row in rows}
-    # An image is ok if at least one of its faces has an emotion.
-    status = "ok" if "ok" in statuses else statuses.pop()
     return ImageResult(
         name=image["name"],
         width=image["width"],
         height=image["height"],
-        status=status,
+        status=_status(row["status"] for row in rows),
         error=image["error"],
-        faces=faces,
+        faces=[FaceResult(**_face(row, labeler)) for row in rows if "confidence" in row],
     )
 
 
-def _build_face(row: dict[str, Any], class_names: Sequence[str]) -> FaceResult:
+def build_frame_result(
+    labeler: Labeler, frame: dict[str, Any], probs: Sequence[Sequence[float]], tracks: Sequence[int]
+) -> FrameResult:
+    """Build the result of a frame from the probabilities of its faces.
+
+    Args:
+        labeler: Turns probabilities into emotions.
+        frame: Its number ``frame``, ``time_seconds``, and ``faces`` as for an image.
+        probs: The C class probabilities of each face.
+        tracks: The track of each face.
+    """
+    rows = [row for row in labeler.rows({"faces": frame["faces"]}, probs) if "confidence" in row]
+    return FrameResult(
+        frame=frame["frame"],
+        time_seconds=frame["time_seconds"],
+        status=_status(row["status"] for row in rows),
+        faces=[
+            TrackedFaceResult(**_face(row, labeler), track=track)
+            for row, track in zip(rows, tracks, strict=True)
+        ],
+    )
+
+
+def _status(statuses: Iterable[str]) -> str:
+    """Return the status of a whole: the first of ``STATUSES`` that a part has."""
+    found = set(statuses)
+    return next((status for status in STATUSES if status in found), "no_face")
+
+
+def _face(row: dict[str, Any], labeler: Labeler) -> dict[str, Any]:
     probs = map(float, row["probabilities"])
-    return FaceResult(
-        box=row.get("box"),
-        detection_score=row.get("detection_score"),
-        emotion=row["emotion"],
-        confidence=float(row["confidence"]),
-        probabilities=dict(zip(class_names, probs, strict=True)),
-    )
+    return {
+        "box": row.get("box"),
+        "detection_score": row.get("detection_score"),
+        "emotion": row["emotion"],
+        "confidence": float(row["confidence"]),
+        "probabilities": dict(zip(labeler.class_names, probs, strict=True)),
+    }

@@ -1,4 +1,4 @@
-"""The images in a request's body: one file, a form with several files, or JSON with base64."""
+"""The files in a request's body: one file, a form with several files, or JSON with base64."""
 
 import base64
 import binascii
@@ -23,11 +23,13 @@ class Limits:
     Attributes:
         max_body_bytes: Largest size of the body.
         max_images: Largest number of images.
+        max_frames: Largest number of sampled frames of a video.
         timeout_seconds: Longest time from the first byte of the request to the response.
     """
 
     max_body_bytes: int = 32 * 2**20
     max_images: int = 64
+    max_frames: int = 120
     timeout_seconds: float = 30.0
 
 
@@ -71,6 +73,7 @@ REQUEST_BODY = {
     "required": True,
     "content": {
         "image/*": {"schema": _FILE_SCHEMA},
+        "video/*": {"schema": _FILE_SCHEMA},
         FORM: _image_list_schema(_FILE_SCHEMA),
         JSON: _image_list_schema(EncodedImage.model_json_schema()),
     },

@@ -1,4 +1,4 @@
-"""How image files begin, to tell them from other files."""
+"""How image files and videos begin, to tell them from other files."""
 
 import re
 
@@ -19,6 +19,20 @@ _SIGNATURES = re.compile(
     re.DOTALL,
 )
 
+_VIDEO_SIGNATURES = re.compile(
+    rb"....ftyp"  # MP4 and MOV, unless it is an image
+    rb"|....(?:moov|mdat|wide)"  # MOV of old
+    rb"|\x1a\x45\xdf\xa3"  # Matroska and WebM
+    rb"|RIFF....AVI "
+    rb"|\0\0\x01\xba"  # MPEG
+    rb"|G.{187}G.{187}G"  # MPEG-TS: packets of 188 bytes
+    rb"|.{4}G.{191}G",  # MPEG-TS of Blu-rays: packets of 192 bytes
+    re.DOTALL,
+)
+
+VIDEO_SIGNATURE_BYTES = 2 * 188 + 1
+"""Number of bytes at the start of a file that ``is_video`` looks at."""
+
 
 def is_image(start: bytes) -> bool:
     """Return whether a file that begins with ``start`` is of a format that ``decode`` reads.
@@ -27,3 +41,12 @@ def is_image(start: bytes) -> bool:
         start: The first ``SIGNATURE_BYTES`` of the file, or all of a shorter one.
     """
     return _SIGNATURES.match(start) is not None
+
+
+def is_video(start: bytes) -> bool:
+    """Return whether a file begins like a video of a kind that ``fer.vision.video`` reads.
+
+    Args:
+        start: The first ``VIDEO_SIGNATURE_BYTES`` of the file, or all of a shorter one.
+    """
+    return _VIDEO_SIGNATURES.match(start) is not None and not is_image(start)

@@ -5,12 +5,13 @@ import threading
 import time
 
 import pytest
+from videos import make_video
 
 from fer.models.predictor import Predictor
 from fer.serving import inference
 from fer.serving.inference import InferenceService
 from fer.serving.uploads import Upload
-from fer.vision.decode import decode_image
+from fer.vision.decode import crop_center, decode_image
 
 
 @pytest.fixture
@@ -27,14 +28,15 @@ def test_a_request_with_many_images_does_not_delay_others(service, face, monkeyp
     decoded = []
 
     def decode(data):
-        decoded.append(data[0])
-        return decode_image(data[1])
+        name, _, content = data.partition(b":")
+        decoded.append(name.decode())
+        return decode_image(content)
 
     monkeypatch.setattr(inference, "decode_image", decode)
 
     def predict(name, number):
         return service.predict_images(
-            [Upload(str(at), (name, face)) for at in range(number)], "none"
+            [Upload(str(at), name.encode() + b":" + face) for at in range(number)], "none"
         )
 
     async def both():
@@ -69,3 +71,29 @@ def test_an_image_that_blocks_the_service_fails_the_health_check(service, face, 
         return result
 
     assert asyncio.run(run()).error is None
+
+
+def test_a_video_does_not_delay_others(service, face, monkeypatch):
+    found, content = [], make_video(num_frames=12, rate=1)
+
+    def decode(data):
+        found.append("image")
+        return decode_image(data)
+
+    def crop(photo):
+        found.append("frame")
+        return crop_center(photo)
+
+    monkeypatch.setattr(inference, "decode_image", decode)
+    monkeypatch.setattr(inference, "crop_center", crop)
+
+    async def both():
+        video = asyncio.create_task(service.predict_images([Upload("v", content)], "none"))
+        while not found:
+            await asyncio.sleep(0.001)
+        await service.predict_images([Upload("i", face)], "none")
+        return found.index("image"), (await video).results[0]
+
+    at, result = asyncio.run(both())
+    assert len(result.frames) == 12
+    assert at < 12

@@ -1,0 +1,132 @@
+"""Uploaded videos: their sampled frames one at a time, and the results of all of them."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from fer.labels.schema import BOX_FIELDS, Labeler
+from fer.serving.schemas import FrameResult, VideoResult, build_frame_result
+from fer.vision.decode import ImageError, Photo
+from fer.vision.tracking import Tracker
+from fer.vision.video import ChosenFrame, FrameChunk, Sampling, decode_frames, plan
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Which frames of uploaded videos are used.
+
+    Attributes:
+        fps: Frames for each second of playing time.
+        max_frames: Largest number of such frames of one video.
+    """
+
+    fps: float = 1.0
+    max_frames: int = 120
+
+
+@dataclass
+class UploadedVideo:
+    """A video in memory, whose frames are decoded as they are asked for.
+
+    Attributes:
+        data: Content of the file.
+        options: Which frames are used.
+        problem: What is wrong with the video although frames of it are used, or None; known after
+            the first frame.
+    """
+
+    data: bytes
+    options: VideoOptions
+    problem: str | None = None
+
+    def frames(self) -> Iterator[tuple[ChosenFrame, Photo | ImageError]]:
+        """Yield the sampled frames, each with its picture or why it can't be decoded.
+
+        Raises:
+            ImageError: The file is no video, holds no frame, or too many are sampled.
+        """
+        chunks = self._plan()
+        self.problem = chunks[-1].problem
+        if not any(chunk.frames for chunk in chunks):
+            raise ImageError("unreadable", self.problem or "The video holds no frame.")
+        for chunk in chunks:
+            yield from decode_frames(io.BytesIO(self.data), chunk)
+
+    def _plan(self) -> list[FrameChunk]:
+        chunks, num_frames = [], 0
+        for chunk in plan(io.BytesIO(self.data), Sampling(self.options.fps)):
+            chunks.append(chunk)
+            num_frames += len(chunk.frames)
+            if num_frames > self.options.max_frames:
+                raise ImageError(
+                    "too_large",
+                    f"The video has more than {self.options.max_frames} frames at "
+                    f"{self.options.fps:g} a second; send a shorter one, lower fps, or label the "
+                    "file with fer label --images FILE.",
+                )
+        return chunks
+
+
+@dataclass
+class DetectedFrame:
+    """A frame with its detected faces.
+
+    Attributes:
+        chosen: Which frame it is.
+        size: Width and height of the upright frame in pixels; zeros if it can't be decoded.
+        faces: For each face, ``box`` and ``detection_score``; nothing without a detector.
+        crops: uint8 (48, 48) for each face.
+        error: Why the frame can't be used, or None.
+    """
+
+    chosen: ChosenFrame
+    size: tuple[int, int] = (0, 0)
+    faces: list[dict[str, Any]] = field(default_factory=list)
+    crops: list[np.ndarray] = field(default_factory=list)
+    error: ImageError | None = None
+
+    def boxes(self) -> list[list[float]]:
+        """Return left, top, width and height of each face; without a detector, the whole frame."""
+        whole = dict(zip(BOX_FIELDS, (0.0, 0.0, *self.size), strict=True))
+        return [[face.get("box", whole)[name] for name in BOX_FIELDS] for face in self.faces]
+
+
+def build_video_result(
+    name: str,
+    frames: Sequence[DetectedFrame],
+    probs: Sequence[Sequence[float]],
+    labeler: Labeler,
+    problem: str | None,
+) -> VideoResult:
+    """Build the result of a video.
+
+    Args:
+        name: Name that the client gave to it.
+        frames: Its frames, in the order in which they are shown.
+        probs: The C class probabilities of each face of each frame.
+        labeler: Turns probabilities into emotions.
+        problem: What is wrong with the video although frames of it were used, or None.
+    """
+    tracker, left = Tracker(), iter(probs)
+    results = [
+        _build_frame_result(frame, list(islice(left, len(frame.faces))), tracker, labeler)
+        for frame in frames
+    ]
+    width, height = max(frame.size for frame in frames)
+    return VideoResult.of_frames(name, (width, height), results, problem)
+
+
+def _build_frame_result(
+    frame: DetectedFrame, probs: Sequence[Sequence[float]], tracker: Tracker, labeler: Labeler
+) -> FrameResult:
+    number, seconds = frame.chosen.number, frame.chosen.time_seconds
+    if frame.error:
+        status, error = frame.error.status, str(frame.error)
+        return FrameResult(frame=number, time_seconds=seconds, status=status, error=error)
+    tracks = tracker.update(seconds, frame.boxes())
+    described = {"frame": number, "time_seconds": seconds, "faces": frame.faces}
+    return build_frame_result(labeler, described, probs, tracks)
