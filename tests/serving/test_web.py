@@ -3,72 +3,21 @@
 import asyncio
 import base64
 import io
-import os
 import re
-import shutil
-import threading
-import time
-from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 from fastapi import HTTPException
+from pages import articles, serving, upload
 from PIL import ExifTags, Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from fer.data.emotions import EMOTIONS
-from fer.models.predictor import Predictor
 from fer.serving.app import WEB, build_api
 from fer.serving.inference import InferenceService
 from fer.serving.uploads import Limits
 
 STYLE = WEB.joinpath("style.css").read_text()
 TOKEN = "s3cret-of-the-tests"
-expect.set_options(timeout=15_000)
-EXPECTED_LOG = re.compile(
-    "Failed to load resource: "
-    "(.* status of (401|413|422|500|502|503)|net::ERR_INTERNET_DISCONNECTED)"
-)
-"""What Chromium logs for errors that the page explains to the user."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    arguments = ["--use-fake-device-for-media-stream"]
-    arguments += ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def serving(app):
-    """Run an app and yield its URL."""
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.should_exit = True
-        thread.join(5)
-
-
-@pytest.fixture(scope="module")
-def predictor(save_network, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("network")
-    save_network(folder)
-    return Predictor.load(str(folder), engine="float32")
 
 
 @pytest.fixture(scope="module")
@@ -76,33 +25,6 @@ def site(browser, predictor):
     """A server whose detector is never used, because it gets only crops."""
     with serving(build_api(InferenceService(predictor, b"YuNet"), Limits())) as url:
         yield url
-
-
-@pytest.fixture
-def open_page(browser):
-    """Open pages; afterwards, check that none logged an error or contacted another host."""
-    contexts, errors, hosts = [], [], set()
-
-    def note(message):
-        if message.type in ("error", "warning") and not EXPECTED_LOG.match(message.text):
-            errors.append(message.text)
-
-    def open_page(url, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        context.set_default_timeout(10_000)
-        page = context.new_page()
-        page.on("console", note)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert errors == []
-    assert hosts - {None} == {"127.0.0.1"}
 
 
 @pytest.fixture
@@ -118,14 +40,6 @@ def crop(faces, png):
 
 def choose_crops(page):
     page.get_by_text("face crops", exact=True).click()
-
-
-def upload(page, *files):
-    page.set_input_files("#files", list(files))
-
-
-def articles(page):
-    return page.locator("#results > article")
 
 
 def percents(card):

@@ -12,22 +12,24 @@ export class RequestError extends Error {}
 export class RetryableError extends RequestError {}
 
 /**
- * Predict the expressions of the faces in one image.
+ * Predict the expressions of the faces in one image or video.
  *
  * @param {Blob} image The file, sent as it is.
  * @param {object} options
  * @param {string} options.detector "yunet", or "none" for an image that is one face.
+ * @param {number|null} [options.fps] Frames of each second of a video that are used.
  * @param {(seconds: number) => void} [options.onWait] Called before each wait for a busy server.
  * @param {AbortSignal} [options.signal]
  * @returns {Promise<object>} One of the results of POST /v1/predict.
  * @throws {RequestError} The server refused the image or can't be reached.
  */
-export async function predict(image, { detector, onWait = () => {}, signal }) {
+export async function predict(image, { detector, fps = null, onWait = () => {}, signal }) {
   const options = { method: "POST", body: image, signal };
   // With the type of a form or of JSON, the server would parse the file instead of decoding it.
-  const isImage = image.type.startsWith("image/");
-  options.headers = { "Content-Type": isImage ? image.type : "application/octet-stream" };
-  const response = await requestWithRetries(`v1/predict?detector=${detector}`, options, onWait);
+  const isMedia = /^(image|video)\//.test(image.type);
+  options.headers = { "Content-Type": isMedia ? image.type : "application/octet-stream" };
+  const query = new URLSearchParams({ detector, ...(fps && { fps }) });
+  const response = await requestWithRetries(`v1/predict?${query}`, options, onWait);
   return response.results[0];
 }
 

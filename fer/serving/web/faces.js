@@ -55,7 +55,7 @@ function showFace(card, face, index, count) {
   card.querySelector(".confidence").textContent = best < 0 ? "" : `${percents[best]} %`;
   const number = card.querySelector(".face-number");
   number.hidden = count === 1;
-  number.textContent = `face ${index + 1} of ${count}`;
+  number.textContent = face.track === undefined ? `face ${index + 1} of ${count}` : `face ${face.track + 1}`;
   showBars(card.querySelector(".bars"), names, percents, best);
 }
 

@@ -95,7 +95,7 @@ function emotionColor(canvas, emotion) {
 }
 
 function tagText(result, face, index, isNamed) {
-  const number = result.faces.length > 1 ? `${index + 1}` : "";
+  const number = result.faces.length > 1 ? `${(face.track ?? index) + 1}` : "";
   const name = isNamed ? (face.emotion ?? "uncertain") : "";
   return [number, name].filter(Boolean).join("  ");
 }
