@@ -38,7 +38,7 @@ from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
 from fer.vision.video import Sampling
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
-from ray_jobs.labeling import tracks, update, worklist, write
+from ray_jobs.labeling import chunks, tracks, update, worklist, write
 from ray_jobs.labeling.detect import detect_faces
 from ray_jobs.labeling.images import Detection
 from ray_jobs.labeling.write import FACES
@@ -214,9 +214,9 @@ def _label_chunks(
     """Detect, classify and write as one stream; yield the tally of each chunk."""
     detect_cpus, classify_cpus = CPUS[config.detector]
     sampling = Sampling(None if config.fps == "all" else config.fps, config.start, config.end)
-    chunks = worklist.chunks(config.output, done, inputs.selection, sampling)
+    opened = chunks.open_chunks(config.output, done, inputs.selection, sampling)
     detection = Detection(inputs.weights, config.min_face_size, config.any_orientation, sampling)
-    detected = detect_faces(chunks, detection, detect_cpus)
+    detected = detect_faces(opened, detection, detect_cpus)
     inference = Inference(
         (inputs.network,),
         engine=config.engine,

@@ -6,28 +6,23 @@ when it is read. If labels exist already, the worklist holds only what is new or
 
 import hashlib
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from itertools import chain, islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 
 from fer import storage
-from fer.data.kinds import ending, is_video
-from fer.data.sources import SourceItem, list_items, read_items
+from fer.data.kinds import ending
+from fer.data.sources import SourceItem
 from fer.labels.chunks import Chunk, name_chunk, split_into_chunks
 from fer.labels.globs import Selection
-from fer.labels.manifests import is_manifest, list_manifest_files, read_manifest
 from fer.storage import listing, parquet
-from fer.vision.video import Sampling
-from ray_jobs.cluster import isolation, session
 from ray_jobs.labeling import update, videos
+from ray_jobs.labeling.sections import Section, SectionKind, divide
 from ray_jobs.pipeline import stages
 
 FOLDER, COMPLETE = "worklist", "worklist.json"
@@ -37,9 +32,6 @@ ARCHIVE_PREFIX = "archive-"
 """Prefix of a file's name in the worklist if the file names an archive."""
 
 SUFFIX = ".parquet"
-
-MIN_SECTIONS = 64
-"""Number of sections at which a source is divided enough, if it has so many folders."""
 
 MAX_LISTING_TASKS = 256
 """Largest number of tasks that share the sections.
@@ -118,108 +110,6 @@ def read(output: str) -> Worklist:
 
 
 # List.
-
-
-class SectionKind(StrEnum):
-    """How a section of a source is listed."""
-
-    TREE = "tree"
-    """Everything at and below the location."""
-    FOLDER = "folder"
-    """Only the files directly in the folder. Its subfolders are other sections."""
-    MANIFEST = "manifest"
-    """The rows of a manifest's file."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of a source, which one task lists.
-
-    Attributes:
-        location: Where it is.
-        kind: How it is listed.
-    """
-
-    location: str
-    kind: SectionKind
-
-    def items(self, *, all_files: bool = False) -> Iterator[SourceItem]:
-        """Yield the items of this section, with archives unopened.
-
-        Args:
-            all_files: Whether files whose names do not say what they are may be images.
-        """
-        if self.kind == SectionKind.MANIFEST:
-            return read_manifest(self.location)
-        return list_items(self._entries(), all_files=all_files)
-
-    def _entries(self) -> Iterator[listing.Entry]:
-        """Yield the files of this section, or an entry with the reason why it can't be listed."""
-        location = self.location
-        try:
-            if storage.is_folder(location):
-                is_tree = self.kind == SectionKind.TREE
-                yield from (listing.walk if is_tree else listing.child_files)(location)
-            elif storage.exists(location):
-                yield listing.describe(location)
-            else:
-                raise FileNotFoundError(location)
-        except listing.UNLISTABLE as error:
-            yield listing.unlisted(location, storage.base_name(location), error)
-
-
-def divide(images: str, *, whole: bool = False) -> list[Section]:
-    """Divide a source into sections that tasks can list at the same time.
-
-    Args:
-        images: Location of a folder, an archive, an image or a manifest.
-        whole: Whether to return a single section, which keeps the order of names.
-    """
-    if is_manifest(images):
-        files = [images] if whole else list_manifest_files(images)
-        return [Section(file, SectionKind.MANIFEST) for file in files]
-    if whole:
-        return [Section(images, SectionKind.TREE)]
-    trees, expanded = _expand_folders(images)
-    return [
-        *(Section(location, SectionKind.TREE) for location in trees),
-        *(Section(folder, SectionKind.FOLDER) for folder in expanded),
-    ]
-
-
-def _expand_folders(root: str) -> tuple[list[str], list[str]]:
-    """Replace folders by their subfolders, level by level, until there are enough locations.
-
-    Returns:
-        Locations to list with everything below them, and the folders that were replaced, whose own
-        files are still to be listed.
-    """
-    pending, unexpanded, expanded = deque([root]), list[str](), list[str]()
-    while pending and len(pending) + len(unexpanded) < MIN_SECTIONS:
-        location = pending.popleft()
-        subfolders = _subfolders(location, is_root=location == root)
-        if subfolders is None:
-            unexpanded.append(location)
-        else:
-            pending.extend(subfolders)
-            expanded.append(location)
-    return [*unexpanded, *pending], expanded
-
-
-def _subfolders(location: str, *, is_root: bool) -> list[str] | None:
-    """Return the subfolders of a folder; None for a file or a folder that is not to be replaced.
-
-    That is a folder with very many children, or one that can't be listed. The root must be
-    readable.
-    """
-    try:
-        children = listing.children(location) if storage.is_folder(location) else None
-    except listing.UNLISTABLE:
-        if is_root:
-            raise
-        # Listing the section fails for the same reason, and says so in an item.
-        return None
-    return None if children is None else children[0]
 
 
 def _make_with_tasks(
@@ -344,106 +234,3 @@ def _with_etag(item: SourceItem) -> SourceItem:
     if item.etag is not None or not storage.exists(item.source):
         return item
     return replace(item, etag=listing.describe(item.source).etag)
-
-
-# Read.
-
-
-def chunks(
-    output: str, done: Collection[str], selection: Selection, sampling: Sampling
-) -> ray.data.Dataset:
-    """Return the chunks of a worklist as rows of ``chunk``, a name, and ``table``, its items.
-
-    Args:
-        output: Folder of the labels.
-        done: Names of the chunks to leave out.
-        selection: Which images of each archive to label.
-        sampling: Which frames of each video to label.
-    """
-    worklist = read(output)
-    # Archives and videos come first, because each is read by one task from beginning to end.
-    long = (ARCHIVE_PREFIX, videos.VIDEO_PREFIX)
-    names = sorted({*worklist.files} - {*done}, key=lambda name: (not name.startswith(long), name))
-    # One block for each file from the start: tasks that split a block would reserve a whole CPU,
-    # and a cluster with one CPU never has that free while the network holds a share of it.
-    blocks = [pa.table({"file": [name]}) for name in names]
-    blocks = blocks or [pa.table({"file": pa.array([], pa.string())})]
-    files = ray.data.from_arrow(blocks)
-    # Each chunk becomes its own block: otherwise one task would take all chunks of an archive.
-    files.context.target_max_block_size = 1
-    return files.map_batches(
-        _read_chunks,
-        fn_kwargs={
-            "output": output,
-            "done": frozenset(done),
-            "selection": selection,
-            "sampling": sampling,
-            "salt": worklist.salt,
-        },
-        batch_format="numpy",
-        batch_size=1,
-        # Reading mostly waits. A reservation that differs from that of the next stage also keeps
-        # Ray Data from fusing the two.
-        num_cpus=0,
-        # Without a limit, Ray would start a task and a process for each chunk at once.
-        compute=ray.data.TaskPoolStrategy(min(len(blocks), session.num_reader_tasks())),
-        **session.avoid_head(),
-    )
-
-
-def _read_chunks(
-    file: dict[str, np.ndarray],
-    output: str,
-    done: frozenset[str],
-    selection: Selection,
-    sampling: Sampling,
-    salt: str,
-) -> Iterator[dict[str, list[Any]]]:
-    """Yield the chunk in a file of the worklist, or those of the archive or video that it names."""
-    name = str(file["file"][0])
-    store, path = storage.filesystem(storage.join(output, FOLDER, name + SUFFIX))
-    table = pq.read_table(path, filesystem=store)
-    if not name.startswith((ARCHIVE_PREFIX, videos.VIDEO_PREFIX)):
-        yield {"chunk": [name], "table": [stages.pack(table)]}
-        return
-    item = SourceItem(**table.to_pylist()[0])
-    if item.kind == "archive":
-        found = _split_archive(item, selection, salt)
-    elif isolation.is_poison_suspect():
-        # Detection reads it in a process of its own.
-        found = iter([Chunk(f"{name}-unread", (item,))])
-    else:
-        found = videos.cut(item, sampling, name)
-    for chunk in found:
-        if chunk.name not in done:
-            yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.items))]}
-
-
-def _split_archive(archive: SourceItem, selection: Selection, salt: str) -> Iterator[Chunk]:
-    members = selection.select(_members(archive, all_files=selection.all_files))
-    if salt:
-        # The first run has already counted the archive's files that are not images.
-        members = (member for member in members if member.kind != "ignored")
-    return split_into_chunks(members, salt)
-
-
-def _members(archive: SourceItem, *, all_files: bool) -> Iterator[SourceItem]:
-    if not storage.exists(archive.source):
-        yield _rejected(archive, "is gone since it was listed")
-    # Chunks of its earlier content may be labeled already.
-    elif archive.etag not in (None, listing.describe(archive.source).etag):
-        yield _rejected(archive, "has changed since it was listed")
-    else:
-        for member in read_items(archive.source, with_tables=False, all_files=all_files):
-            is_left = member.kind == "ignored" and is_video(member.source)
-            yield _rejected_video(member) if is_left else member
-
-
-def _rejected(archive: SourceItem, reason: str) -> SourceItem:
-    """Return an archive that is not opened, without its ETag, so that an update tries it again."""
-    return SourceItem("rejected", archive.source, reason=f"{reason}; label it with --update")
-
-
-def _rejected_video(member: SourceItem) -> SourceItem:
-    reason = "is a video in an archive: unpack the archive first"
-    return replace(member, kind="rejected", reason=reason)

@@ -11,6 +11,7 @@ from fer.storage import listing
 from fer.vision import video
 from fer.vision.tracking import Tracker
 from fer.vision.video import Sampling
+from ray_jobs.labeling import chunks as chunks_of_worklist
 from ray_jobs.labeling import tracks, videos, worklist
 from ray_jobs.labeling.detect import detect_in_items
 from ray_jobs.labeling.images import Detection
@@ -171,7 +172,7 @@ def test_a_video_in_an_archive_is_rejected_aloud(tmp_path, clip):
         archive.writestr("notes.txt", "none")
     entry = listing.describe(str(tmp_path / "a.zip"))
     packed = SourceItem("archive", entry.location, etag=entry.etag)
-    first, second = worklist._members(packed, all_files=False)
+    first, second = chunks_of_worklist._members(packed, all_files=False)
     assert (first.kind, second.kind) == ("rejected", "ignored")
     (row,) = detect([first])
     assert row["error"] == "clip.mp4 is a video in an archive: unpack the archive first."
