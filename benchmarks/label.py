@@ -41,7 +41,8 @@ from memory import MIB, measured_peaks
 from PIL import Image
 
 from fer import storage
-from fer.data.sources import fetch_image, read_items
+from fer.data.items import fetch_image
+from fer.data.readers import read_items
 from fer.data.synthetic import draw_faces
 from fer.labels.files import read_tally
 from fer.models.architectures import build_model

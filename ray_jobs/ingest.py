@@ -21,9 +21,10 @@ from fer import storage
 from fer.data import checks, dataset, parsed
 from fer.data.emotions import FER2013_CLASSES, ClassList
 from fer.data.ferplus import Votes, read_votes
+from fer.data.items import SourceItem
 from fer.data.kinds import commonest, describe_ignored
 from fer.data.parsing import Outcome, Reject, Rules, parse_item
-from fer.data.sources import SourceItem, check_source
+from fer.data.sources import check_source
 from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally
 from fer.errors import InputError, JobError
 from fer.storage import parquet

@@ -14,7 +14,7 @@ from fer.cost_model import (
     plan_label,
     plan_train,
 )
-from fer.data.sources import SourceItem
+from fer.data.items import SourceItem
 from fer.labels import chunks
 from ray_jobs.__main__ import main
 

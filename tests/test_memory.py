@@ -19,7 +19,7 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from fer.vision.decode import ImageError, decode_image, decode_photo
-from fer.data.sources import read_items
+from fer.data.readers import read_items
 
 def peak_bytes():
     status = Path("/proc/self/status").read_text()

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from fer.data.sources import SourceItem, read_items
+from fer.data.items import SourceItem
+from fer.data.readers import read_items
 
 RAF_DB_EMOTIONS = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 """RAF-DB's classes 1 to 7 (Li et al. 2017, CVPR)."""

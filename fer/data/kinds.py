@@ -23,6 +23,9 @@ RAW_SUFFIXES = frozenset(
 """Suffixes of cameras' raw files. Many begin like a TIFF file and hold a small preview, which is no
 photograph."""
 
+LABEL_LIST = "list_patition_label.txt"
+"""Name of the file by which RAF-DB tells the classes of its images, as its authors spell it."""
+
 NO_ENDING = "no ending"
 """Stands for an ending where a file's name has none."""
 
@@ -56,6 +59,18 @@ def is_video(name: str) -> bool:
 def is_raw(name: str) -> bool:
     """Return whether a file name is that of a camera's raw file."""
     return posixpath.splitext(name.lower())[1] in RAW_SUFFIXES
+
+
+def is_supported(name: str) -> bool:
+    """Return whether a file name is that of an image, a table or an archive."""
+    lower = name.lower().removesuffix(".gz")
+    suffixes = (".csv", ".parquet", LABEL_LIST, *ARCHIVE_SUFFIXES, *IMAGE_SUFFIXES)
+    return lower.endswith(suffixes) or is_archive(name)
+
+
+def is_unknown(name: str) -> bool:
+    """Return whether a file name says nothing about what the file is, or nothing that counts."""
+    return not is_supported(name) and not is_raw(name)
 
 
 def ending(name: str) -> str:

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple, cast, get_args
 
 from fer.data.annotations import kdef_emotion
 from fer.data.emotions import FER2013_CLASSES, ClassList, folder_with_number, is_class_number
+from fer.data.items import NotAnImageError, SourceItem, fetch_image
 from fer.data.pixels import parse_pixels
 from fer.data.rejects import RejectCode, RejectedError
-from fer.data.sources import NotAnImageError, SourceItem, fetch_image
 from fer.data.splits import (
     is_held_out,
     split_from_file_name,

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fer.data.sources import SourceItem
+from fer.data.items import SourceItem
 
 MIN_IMAGES, MAX_IMAGES = 32, 4096
 """Fewest and most images in a chunk. Small sources get small chunks, so that every node of a
@@ -37,7 +37,7 @@ def split_into_chunks(
     """Split the items of a source, in order, into chunks that grow with the number of items.
 
     Args:
-        items: The items that ``fer.data.sources`` reads from a source, or from a share of it.
+        items: The items that ``fer.data.readers`` reads from a source, or from a share of it.
         salt: Changes the names of the chunks, so that labeling the same items again writes files
             with other names.
         num_shares: Number of shares that the source is read in, each split into chunks of its own.

@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathspec import GitIgnoreSpec
 
 from fer import storage
+from fer.data.items import MEMBER_SEPARATOR, SourceItem
 from fer.data.kinds import is_archive
-from fer.data.sources import MEMBER_SEPARATOR, SourceItem, take
+from fer.data.sources import take
 from fer.errors import InputError
 from fer.storage import local
 

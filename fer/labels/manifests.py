@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from fer import storage
+from fer.data.items import MEMBER_SEPARATOR, SourceItem
 from fer.data.kinds import is_archive, is_video
-from fer.data.sources import MEMBER_SEPARATOR, SourceItem
 from fer.errors import InputError
 from fer.labels.manifest_tables import Columns, Row, is_table, read_rows, read_types
 from fer.storage import listing

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import ray.data
 
 from fer import storage
+from fer.data.items import SourceItem
 from fer.data.kinds import is_video
-from fer.data.sources import SourceItem, read_items
+from fer.data.readers import read_items
 from fer.labels.chunks import Chunk, split_into_chunks
 from fer.labels.globs import Selection
 from fer.storage import listing

@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.sources import SourceItem
+from fer.data.items import SourceItem
 from fer.labels.schema import LABEL_SCHEMA
 from ray_jobs.cluster import isolation
 from ray_jobs.labeling.images import IGNORED, Detection, detect_in_image, not_fetched

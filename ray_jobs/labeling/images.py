@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fer import storage
-from fer.data.sources import NotAnImageError, SourceItem, fetch_image
+from fer.data.items import NotAnImageError, SourceItem, fetch_image
 from fer.labels.schema import BOX_FIELDS
 from fer.vision.decode import ImageError, Photo, crop_center, decode_image, decode_photo
 from fer.vision.detector import FaceDetector

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fer import storage
-from fer.data.sources import SourceItem, list_items
+from fer.data.items import SourceItem
+from fer.data.sources import list_items
 from fer.labels.manifests import is_manifest, list_manifest_files, read_manifest
 from fer.storage import listing
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.sources import containing_file, may_be_image
+from fer.data.items import containing_file, may_be_image
 from fer.labels.files import read_rows, read_tally, write_labels
 from fer.labels.schema import FAILED_STATUSES
 from fer.storage import listing, parquet

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from fer import storage
-from fer.data.sources import NotAnImageError, SourceItem
+from fer.data.items import NotAnImageError, SourceItem
 from fer.labels.chunks import Chunk
 from fer.storage import listing
 from fer.vision.decode import ImageError

@@ -16,8 +16,8 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
+from fer.data.items import SourceItem
 from fer.data.kinds import ending
-from fer.data.sources import SourceItem
 from fer.labels.chunks import Chunk, name_chunk, split_into_chunks
 from fer.labels.globs import Selection
 from fer.storage import listing, parquet

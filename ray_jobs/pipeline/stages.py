@@ -13,7 +13,7 @@ from ray.data.expressions import col
 from fer import storage
 from fer.data.annotations import read_labeled_items
 from fer.data.dataset import Dataset
-from fer.data.sources import SourceItem
+from fer.data.items import SourceItem
 from fer.errors import JobError
 from ray_jobs.cluster import session
 

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from fer.data.annotations import kdef_emotion, parse_label_list, read_labeled_items
-from fer.data.sources import LABEL_LIST
+from fer.data.kinds import LABEL_LIST
 
 LIST = b"train_00001.jpg 5\ntrain_00002.jpg 1\r\ntest_0001.jpg 7\n\nnothing\ntest_0002.jpg 8\n"
 

@@ -2,8 +2,8 @@ import pytest
 
 from fer.data import parsed
 from fer.data.checks import check_rejects, check_splits
+from fer.data.items import SourceItem
 from fer.data.parsing import Rules, parse_item
-from fer.data.sources import SourceItem
 from fer.data.tally import DatasetTally
 from fer.errors import InputError, JobError
 

@@ -9,14 +9,9 @@ import zipfile
 import pytest
 
 from fer.data.emotions import FER2013_CLASSES
-from fer.data.sources import (
-    NotAnImageError,
-    check_source,
-    fetch_image,
-    list_items,
-    may_be_image,
-    read_items,
-)
+from fer.data.items import NotAnImageError, fetch_image, may_be_image
+from fer.data.readers import read_items
+from fer.data.sources import check_source, list_items
 from fer.errors import InputError
 from fer.storage import listing
 from fer.vision.decode import MAX_IMAGE_BYTES, ImageError

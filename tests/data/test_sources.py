@@ -6,7 +6,8 @@ import zipfile
 import pytest
 
 from fer.data.parsing import Example, Reject, Rules, parse_item
-from fer.data.sources import check_source, read_items
+from fer.data.readers import read_items
+from fer.data.sources import check_source
 from fer.errors import InputError
 
 GOOD = " ".join(["7"] * 2304)

@@ -14,8 +14,8 @@ import pytest
 from fer.data.dataset import example_schema, open_dataset
 from fer.data.emotions import EMOTIONS, SPLITS
 from fer.data.ferplus import VOTE_COLUMNS
+from fer.data.items import SourceItem
 from fer.data.parsing import Rules
-from fer.data.sources import SourceItem
 from fer.data.synthetic import USAGES
 from fer.errors import JobError
 from ray_jobs import ingest

@@ -13,7 +13,7 @@ import ray
 from fault_proxy import Fault
 
 from fer import storage
-from fer.data.sources import read_items
+from fer.data.readers import read_items
 from fer.errors import InputError, JobError, StoreError
 from fer.storage import listing
 from fer.storage import s3 as s3_store

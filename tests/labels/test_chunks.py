@@ -2,7 +2,8 @@
 
 import pytest
 
-from fer.data.sources import SourceItem, list_items, take
+from fer.data.items import SourceItem
+from fer.data.sources import list_items, take
 from fer.labels.chunks import MAX_IMAGES, MIN_IMAGES, split_into_chunks
 from fer.storage import listing
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer.data.sources import SourceItem
+from fer.data.items import SourceItem
 from fer.errors import InputError
 from fer.labels.globs import Selection
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer.data.sources import MAX_IMAGE_BYTES, SourceItem, fetch_image
+from fer.data.items import MAX_IMAGE_BYTES, SourceItem, fetch_image
 from fer.errors import InputError
 from fer.labels.manifests import _start_of, check_manifest, is_manifest, read_manifest
 from fer.labels.schema import LABEL_SCHEMA

@@ -8,7 +8,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from fer.data.sources import containing_file
+from fer.data.items import containing_file
 from fer.data.synthetic import draw_faces
 from fer.errors import JobError
 from ray_jobs.labeling import update

@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 from videos import make_video
 
-from fer.data.sources import SourceItem
+from fer.data.items import SourceItem
 from fer.storage import listing
 from fer.vision import video
 from fer.vision.tracking import Tracker

@@ -1,6 +1,6 @@
 """The worklist, without a cluster."""
 
-from fer.data.sources import SourceItem
+from fer.data.items import SourceItem
 from ray_jobs.labeling.worklist import Worklist
 
 
