@@ -1,14 +1,16 @@
-"""Peak memory of a benchmark: of its own process, and of Ray's object store."""
+"""Peak memory of a benchmark: of its own process, of Ray's, and of Ray's object store."""
 
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 MIB = 2**20
-EVERY_SECONDS = 0.02
+EVERY_SECONDS = 0.1
 
 
 @dataclass
@@ -17,10 +19,13 @@ class Peaks:
 
     Attributes:
         driver: Resident memory of this process since its start.
+        largest_process: Resident memory, without shared memory, of the largest process that this
+            one started, directly or not.
         object_store: Shared memory, which Ray's object store uses, above what was in use before.
     """
 
     driver: int = 0
+    largest_process: int = 0
     object_store: int = 0
 
 
@@ -32,6 +37,7 @@ def measured_peaks() -> Iterator[Peaks]:
     def watch() -> None:
         while not finished.wait(EVERY_SECONDS):
             peaks.object_store = max(peaks.object_store, _shared_bytes() - before)
+            peaks.largest_process = max(peaks.largest_process, _largest_child_bytes())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -47,6 +53,15 @@ def _peak_bytes() -> int:
     """Return this process's peak of resident memory; getrusage would include its parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def _largest_child_bytes() -> int:
+    sizes = [0]
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            memory = process.memory_info()
+            sizes.append(memory.rss - memory.shared)
+    return max(sizes)
 
 
 def _shared_bytes() -> int:

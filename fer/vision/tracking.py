@@ -5,6 +5,7 @@ first, which keeps faces that move far between two sampled frames. It knows no i
 that was gone for longer than ``MAX_GAP_SECONDS`` gets a new number when it comes back.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,12 @@ BUFFERS = (0.3, 0.5)
 """Shares of its sides by which a box is enlarged on each side, in the first and the second round of
 matching (section 4.3 of the paper)."""
 
-NUM_MOTION_BOXES = 5
-"""Latest boxes of a track whose average change predicts the next one."""
+SPARSE_SECONDS, SPARSE_BUFFER = 0.5, 1.0
+"""Time between two frames from which on boxes are enlarged by so much in a third round: faces move
+far in that time (benchmarks/video.py)."""
+
+MOTION_SECONDS, MAX_MOTION_BOXES = 1.0, 32
+"""Time whose average motion predicts the next box, and most boxes that are kept for it."""
 
 MAX_GAP_SECONDS, MIN_GAP_FRAMES = 2.0, 3
 """A track ends after this time without a face, but not before so many frames."""
@@ -35,8 +40,8 @@ class _Track:
     """
 
     number: int
-    times: deque[float] = field(default_factory=lambda: deque(maxlen=NUM_MOTION_BOXES))
-    boxes: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=NUM_MOTION_BOXES))
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_MOTION_BOXES))
+    boxes: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=MAX_MOTION_BOXES))
     num_missed: int = 0
 
     def predict(self, time: float) -> np.ndarray:
@@ -47,6 +52,16 @@ class _Track:
             move = (_centers(self.boxes[-1]) - _centers(self.boxes[0])) / passed
             box[:2] += move * (time - self.times[-1])
         return box
+
+    def add(self, time: float, box: np.ndarray) -> None:
+        """Add a box, and forget those that no longer tell how the face moves."""
+        self.times.append(time)
+        self.boxes.append(box)
+        self.num_missed = 0
+        # One box before the last is kept, however old it is.
+        while len(self.times) > 2 and time - self.times[0] > MOTION_SECONDS:
+            self.times.popleft()
+            self.boxes.popleft()
 
     def is_lost(self, time: float) -> bool:
         """Tell whether the face has been gone for too long."""
@@ -59,6 +74,7 @@ class Tracker:
     def __init__(self) -> None:
         self._tracks: list[_Track] = []
         self._num_tracks = 0
+        self._last_time = math.inf
 
     def update(self, time: float, boxes: Sequence[Sequence[float]]) -> list[int]:
         """Take the faces of the next frame.
@@ -72,8 +88,10 @@ class Tracker:
         """
         found = np.array(boxes, float).reshape(-1, 4)
         self._tracks = [track for track in self._tracks if not track.is_lost(time)]
+        is_sparse = time - self._last_time >= SPARSE_SECONDS
+        self._last_time = time
         matched: dict[int, _Track] = {}
-        for buffer in BUFFERS:
+        for buffer in (*BUFFERS, SPARSE_BUFFER) if is_sparse else BUFFERS:
             self._match(time, found, buffer, matched)
         for track in self._tracks:
             track.num_missed += 1
@@ -98,9 +116,7 @@ class Tracker:
             track = _Track(self._num_tracks)
             self._num_tracks += 1
             self._tracks.append(track)
-        track.times.append(time)
-        track.boxes.append(box)
-        track.num_missed = 0
+        track.add(time, box)
         return track.number
 
 
