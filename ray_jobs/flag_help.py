@@ -35,7 +35,7 @@ def help_texts(config: type) -> dict[str, str]:
     return texts
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _class_definitions(module: str) -> dict[str, ast.ClassDef]:
     """Parse a module once for all of its classes."""
     tree = ast.parse(inspect.getsource(sys.modules[module]))

@@ -1,4 +1,4 @@
-"""Write docs/command-line.md from the flags in ray_jobs/config.py.
+"""Write docs/command-line.md from the flags in ray_jobs/config/.
 
     python scripts/command_line.py
 
