@@ -169,7 +169,7 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
         raise JobError(_no_image(config, tally.ignored))
     timelines = tracks.number_tracks(
         config.output,
-        list(map(write.chunk_of_file, tally.files)),
+        tally.videos,
         inputs.labeler.class_names,
         config.format,
     )
@@ -213,9 +213,16 @@ def _label_chunks(
 ) -> Iterator[LabelTally]:
     """Detect, classify and write as one stream; yield the tally of each chunk."""
     detect_cpus, classify_cpus = CPUS[config.detector]
-    sampling = Sampling(None if config.fps == "all" else config.fps, config.start, config.end)
+    fps = 1.0 if config.fps is None else config.fps
+    sampling = Sampling(None if fps == "all" else fps, config.start, config.end)
     opened = chunks.open_chunks(config.output, done, inputs.selection, sampling)
-    detection = Detection(inputs.weights, config.min_face_size, config.any_orientation, sampling)
+    detection = Detection(
+        inputs.weights,
+        config.min_face_size,
+        config.any_orientation,
+        sampling,
+        animations=config.fps is not None,
+    )
     detected = detect_faces(opened, detection, detect_cpus)
     inference = Inference(
         (inputs.network,),

@@ -29,9 +29,8 @@ class SourceItem:
         source: Location of the file. A member follows its archive and ``!/``.
         path: The end of ``source`` that starts with the name of the source that the user gave. Its
             folders may name the class and the split.
-        data: Encoded image, header and rows of the CSV file, the label list, or which frames of a
-            video are meant (see ``fer.vision.video``). None if the image has yet to be fetched from
-            ``source``.
+        data: Encoded image or video, header and rows of the CSV file, or the label list. None if
+            the file has yet to be fetched from ``source``.
         first_row: Number of the first row, counted from 1.
         size_bytes: Size of the image file; None if it is unknown before the file is read.
         etag: ETag of the file, or of the archive that contains it.
@@ -39,6 +38,8 @@ class SourceItem:
         code: Kind of the reject.
         format: Name of the format that told the class of an image, if it was no folder.
         label: Class name or number of an image in that format.
+        frames: Which frames of a video are meant, as ``FrameChunk.to_json`` writes it; empty for
+            those that are sampled from all of it.
     """
 
     kind: ItemKind
@@ -52,6 +53,7 @@ class SourceItem:
     code: RejectCode = "unreadable"
     format: str = ""
     label: str = ""
+    frames: str = ""
 
 
 class NotAnImageError(Exception):

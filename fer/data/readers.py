@@ -15,7 +15,7 @@ from typing import IO, cast
 
 from fer import storage
 from fer.data.items import MEMBER_SEPARATOR, SourceItem
-from fer.data.kinds import LABEL_LIST, TAR_SUFFIXES, is_image, is_supported, is_unknown
+from fer.data.kinds import LABEL_LIST, TAR_SUFFIXES, is_image, is_supported, is_unknown, is_video
 from fer.data.rejects import RejectCode, RejectedError
 from fer.data.tables import read_csv_blocks, read_parquet_rows
 from fer.errors import InputError, JobError
@@ -32,7 +32,11 @@ ENCRYPTED_FLAG, UTF8_FLAG = 0x1, 0x800
 
 
 def read_items(
-    location: str, *, with_tables: bool = True, all_files: bool = False
+    location: str,
+    *,
+    with_tables: bool = True,
+    with_videos: bool = False,
+    all_files: bool = False,
 ) -> Iterator[SourceItem]:
     """Yield the items of a folder, an archive, a CSV file or an image, in order.
 
@@ -42,6 +46,7 @@ def read_items(
     Args:
         location: The source.
         with_tables: Whether to read CSV files; otherwise they are ignored.
+        with_videos: Whether to read the videos of archives; otherwise they are ignored.
         all_files: Whether files whose names do not say what they are become ``unknown``; otherwise
             they are ignored. Those in archives become images or are ignored.
 
@@ -52,7 +57,8 @@ def read_items(
     entries = listing.walk(location) if is_folder else iter([listing.describe(location)])
     for entry in entries:
         path = storage.join(name, entry.name) if is_folder else name
-        origin = _Origin(entry.location, _composed(path), entry.etag, with_tables, all_files)
+        wanted = (with_tables, with_videos, all_files)
+        origin = _Origin(entry.location, _composed(path), entry.etag, *wanted)
         yield from _read_file(entry, origin)
 
 
@@ -104,6 +110,7 @@ class _Origin:
     path: str
     etag: str | None
     with_tables: bool
+    with_videos: bool
     all_files: bool
     depth: int = 0
 
@@ -114,7 +121,11 @@ class _Origin:
 
     def is_wanted(self, name: str) -> bool:
         """Return whether a file of a name is to be opened."""
-        return is_supported(name) or (self.all_files and is_unknown(name))
+        return (
+            is_supported(name)
+            or (self.with_videos and is_video(name))
+            or (self.all_files and is_unknown(name))
+        )
 
     def without_suffix(self, suffix: str) -> "_Origin":
         return replace(self, path=self.path[: -len(suffix)])
@@ -163,6 +174,8 @@ def _read_stream(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
         yield from reader(stream, origin)
     elif is_image(name):
         yield _read_image(stream, origin)
+    elif origin.with_videos and is_video(name):
+        yield replace(_read_image(stream, origin), kind="video")
     elif origin.is_wanted(name) and signatures.is_image(
         start := stream.read(signatures.SIGNATURE_BYTES)
     ):
@@ -255,6 +268,9 @@ def _read_member(
     elif is_image(name) and size_bytes > MAX_IMAGE_BYTES:
         # Not unpacked: `fetch_image` rejects an image of this size.
         yield member.image(None, size_bytes)
+    elif member.with_videos and is_video(name) and size_bytes > MAX_IMAGE_BYTES:
+        limit = MAX_IMAGE_BYTES // 2**20
+        yield member.reject(f"is a video of more than {limit} MiB: unpack the archive first")
     elif not member.is_wanted(name):
         yield member.ignore()
     else:

@@ -59,9 +59,9 @@ def split_into_chunks(
         yield name_chunk(chunk, salt)
 
 
-def name_chunk(items: Sequence[SourceItem], salt: str, prefix: str = "") -> Chunk:
+def name_chunk(items: Sequence[SourceItem], salt: str) -> Chunk:
     """Return a chunk of items, named by a digest of their locations and ETags and of a salt."""
     digest = hashlib.sha256(salt.encode())
     for item in items:
         digest.update(f"{item.source}\n{item.etag}\n".encode())
-    return Chunk(prefix + digest.hexdigest()[:24], tuple(items))
+    return Chunk(digest.hexdigest()[:24], tuple(items))

@@ -58,6 +58,7 @@ class LabelTally:
         failures: Images that could not be used, each with its error.
         slowest: Images that took the longest, each as (seconds, location).
         frames: Number of frames of videos among the images.
+        videos: Names of the label files that hold frames.
     """
 
     images: int = 0
@@ -70,6 +71,7 @@ class LabelTally:
     failures: list[tuple[str, str]] = field(default_factory=list)
     slowest: list[tuple[float, str]] = field(default_factory=list)
     frames: int = 0
+    videos: set[str] = field(default_factory=set)
 
     @property
     def faces(self) -> int:
@@ -109,6 +111,7 @@ class LabelTally:
         self.confidences = self.confidences + other.confidences
         self.ignored += other.ignored
         self.files |= other.files
+        self.videos |= other.videos
         for emotion, samples in other.samples.items():
             merged = sorted([*self.samples.get(emotion, []), *samples])
             self.samples[emotion] = merged[:MAX_SAMPLES]
@@ -133,7 +136,11 @@ class LabelTally:
         pictures = {(row["image"], row["frame"]) for row in rows}
         num_frames = sum(frame is not None for _, frame in pictures)
         tally = LabelTally(
-            len(pictures), frames=num_frames, ignored=self.ignored.copy(), files=set(self.files)
+            len(pictures),
+            frames=num_frames,
+            ignored=self.ignored.copy(),
+            files=set(self.files),
+            videos=set(self.files) if num_frames else set(),
         )
         for row in rows:
             tally.count(row, None)
@@ -152,7 +159,11 @@ class LabelTally:
             ]
             for emotion, samples in self.samples.items()
         }
-        converted = {"confidences": self.confidences.tolist(), "files": sorted(self.files)}
+        converted = {
+            "confidences": self.confidences.tolist(),
+            "files": sorted(self.files),
+            "videos": sorted(self.videos),
+        }
         return json.dumps({**vars(self), **converted, "samples": samples})
 
     @classmethod
@@ -168,8 +179,9 @@ class LabelTally:
         }
         return cls(
             images=content["images"],
-            # Labels from before videos were labeled lack it.
+            # Labels from before videos were labeled lack them.
             frames=content.get("frames", 0),
+            videos=set(content.get("videos", ())),
             statuses=Counter(content["statuses"]),
             emotions=Counter(content["emotions"]),
             confidences=np.array(content["confidences"], np.int64),

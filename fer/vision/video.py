@@ -116,12 +116,12 @@ class FrameChunk:
     problem: str | None = None
     is_only: bool = False
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> str:
         """Return the chunk as JSON."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: bytes) -> "FrameChunk":
+    def from_json(cls, text: str) -> "FrameChunk":
         """Return the chunk that ``to_json`` wrote."""
         content = json.loads(text)
         frames = tuple(ChosenFrame(**frame) for frame in content.pop("frames"))

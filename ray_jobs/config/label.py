@@ -70,8 +70,9 @@ class LabelConfig:
     limit: OptionalInt = None
     """Label only the first N images of --images, and the first N of each archive in it, after
     --include and --exclude. By default all are labeled."""
-    fps: Annotated[float | Literal["all"], tyro.conf.arg(metavar="{FLOAT,all}")] = 1.0
-    """How many frames of each second of a video are labeled: a number above 0, or all."""
+    fps: Annotated[float | Literal["all"] | None, tyro.conf.arg(metavar="{FLOAT,all}")] = None
+    """How many frames of each second of a video or an animated image are labeled: a number above 0,
+    or all. By default one of each second of a video, and the first of an animated image."""
     start: float = 0.0
     """Time in seconds from which the frames of each video are labeled, at least 0."""
     end: OptionalFloat = None
@@ -97,7 +98,7 @@ class LabelConfig:
         require_fraction(self, "min_confidence")
         require_at_least(self, 0, "min_face_size")
         require_at_least(self, 1, "limit")
-        is_rate = self.fps == "all" or (math.isfinite(self.fps) and self.fps > 0)
+        is_rate = self.fps in (None, "all") or 0 < float(self.fps or 0) < math.inf
         require(is_rate, "--fps", "a number above 0, or all", self.fps)
         require_at_least(self, 0, "start")
         is_later = self.end is None or self.end > self.start

@@ -1,7 +1,6 @@
 """The stage that opens the worklist: it yields chunks, and cuts archives and videos into such."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import ray.data
 
 from fer import storage
 from fer.data.items import SourceItem
-from fer.data.kinds import is_video
 from fer.data.readers import read_items
 from fer.labels.chunks import Chunk, split_into_chunks
 from fer.labels.globs import Selection
@@ -107,16 +105,11 @@ def _members(archive: SourceItem, *, all_files: bool) -> Iterator[SourceItem]:
     elif archive.etag not in (None, listing.describe(archive.source).etag):
         yield _rejected(archive, "has changed since it was listed")
     else:
-        for member in read_items(archive.source, with_tables=False, all_files=all_files):
-            is_left = member.kind == "ignored" and is_video(member.source)
-            yield _rejected_video(member) if is_left else member
+        yield from read_items(
+            archive.source, with_tables=False, with_videos=True, all_files=all_files
+        )
 
 
 def _rejected(archive: SourceItem, reason: str) -> SourceItem:
     """Return an archive that is not opened, without its ETag, so that an update tries it again."""
     return SourceItem("rejected", archive.source, reason=f"{reason}; label it with --update")
-
-
-def _rejected_video(member: SourceItem) -> SourceItem:
-    reason = "is a video in an archive: unpack the archive first"
-    return replace(member, kind="rejected", reason=reason)

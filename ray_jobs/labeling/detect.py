@@ -10,9 +10,10 @@ import ray.data
 from fer import storage
 from fer.data.items import SourceItem
 from fer.labels.schema import LABEL_SCHEMA
+from fer.vision.animation import ANIMATED_SUFFIXES
 from ray_jobs.cluster import isolation
 from ray_jobs.labeling.images import IGNORED, Detection, detect_in_image, not_fetched
-from ray_jobs.labeling.videos import detect_in_video
+from ray_jobs.labeling.videos import detect_in_animation, detect_in_video
 from ray_jobs.pipeline import stages
 
 NUM_SAMPLE_IMAGES = 64
@@ -90,6 +91,8 @@ def _detect(detection: Detection, with_thumbnails: bool, item: SourceItem) -> li
         return [{"status": "unreadable", "error": _sentence(item)}]
     if item.kind not in ("image", "unknown"):
         return [{"status": IGNORED}]
+    if detection.animations and item.source.lower().endswith(ANIMATED_SUFFIXES):
+        return detect_in_animation(detection, with_thumbnails, item)
     return [detect_in_image(detection, with_thumbnails, item)]
 
 

@@ -30,12 +30,14 @@ class Detection:
         min_face_size: Smallest width of a face, in pixels of the photograph.
         any_orientation: Whether photographs are searched turned, too.
         sampling: Which frames of videos are used.
+        animations: Whether animated images are sampled too; otherwise their first frame is used.
     """
 
     weights: bytes | None
     min_face_size: float = 16.0
     any_orientation: bool = False
     sampling: Sampling = EVERY_SECOND
+    animations: bool = False
 
 
 def detect_in_image(

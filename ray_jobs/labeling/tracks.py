@@ -20,8 +20,7 @@ from fer.labels.tally import LabelTally
 from fer.labels.timeline import Timeline, TimelineBuilder
 from fer.vision.tracking import Tracker
 from ray_jobs.cluster import session
-from ray_jobs.labeling.videos import CLIPS_PREFIX, VIDEO_PREFIX
-from ray_jobs.labeling.write import file_of_chunk
+from ray_jobs.labeling.videos import VIDEO_PREFIX
 from ray_jobs.pipeline import stages
 
 MAX_TIMELINES = 12
@@ -29,20 +28,20 @@ MAX_TIMELINES = 12
 
 
 def number_tracks(
-    output: str, chunks: Collection[str], class_names: Sequence[str], formats: Collection[str]
+    output: str, files: Collection[str], class_names: Sequence[str], formats: Collection[str]
 ) -> list[Timeline]:
     """Fill the column ``track`` of the label files of all videos.
 
     Args:
         output: Folder of the labels.
-        chunks: Names of the chunks that have files.
+        files: Names of the label files that hold frames.
         class_names: Class of each probability.
         formats: Formats of the labels in addition to Parquet.
 
     Returns:
         The timelines of the first ``MAX_TIMELINES`` videos.
     """
-    videos = _group_by_video(chunks)
+    videos = _group_by_video(files)
     if not videos:
         return []
     blocks = [pa.table({"files": [files]}) for files in videos]
@@ -61,15 +60,13 @@ def number_tracks(
     return timelines
 
 
-def _group_by_video(chunks: Collection[str]) -> list[list[str]]:
-    """Return the label files of each video, in the order of its frames; clips are grouped as is."""
-    videos = defaultdict(list)
-    for name in sorted(chunks):
-        if name.startswith(VIDEO_PREFIX):
-            videos[name.rpartition("-")[0]].append(file_of_chunk(name))
-        elif name.startswith(CLIPS_PREFIX):
-            videos[name].append(file_of_chunk(name))
-    return list(videos.values())
+def _group_by_video(files: Collection[str]) -> list[list[str]]:
+    """Return the label files of each long video in order; others hold whole videos."""
+    groups = defaultdict(list)
+    for file in sorted(files):
+        is_part = storage.base_name(file).startswith(VIDEO_PREFIX)
+        groups[file.rpartition("-")[0] if is_part else file].append(file)
+    return list(groups.values())
 
 
 def _number_tracks(

@@ -1,25 +1,29 @@
 """Videos: cut long ones into chunks, and detect the faces of their frames."""
 
 import hashlib
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
 
 from fer import storage
-from fer.data.items import NotAnImageError, SourceItem
+from fer.data.items import NotAnImageError, SourceItem, fetch_image
 from fer.labels.chunks import Chunk
 from fer.storage import listing
-from fer.vision.decode import ImageError
-from fer.vision.video import FrameChunk, Sampling, decode_frames, plan
-from ray_jobs.labeling.images import Detection, columns_without_data, detect_in_frame
+from fer.vision.animation import is_animation, sample_animation
+from fer.vision.decode import ImageError, Photo
+from fer.vision.video import ChosenFrame, FrameChunk, Sampling, decode_frames, plan
+from ray_jobs.labeling.images import (
+    Detection,
+    columns_without_data,
+    detect_in_frame,
+    detect_in_image,
+)
 
 VIDEO_PREFIX = "video-"
 """Prefix of a chunk's name if the chunk is a part of one video. The digest of the video and the
 number of the part follow."""
-
-CLIPS_PREFIX = "clips-"
-"""Prefix of a chunk's name if the chunk holds whole videos."""
 
 CLIP_BYTES, CLIPS_PER_CHUNK = 2 * 2**20, 16
 """Largest size of a video that shares a chunk with others, and most videos in such a chunk."""
@@ -48,7 +52,7 @@ def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
     try:
         with _open(video) as file:
             for number, frames in enumerate(plan(file, sampling), start=1):
-                item = replace(video, data=frames.to_json())
+                item = replace(video, frames=frames.to_json())
                 yield Chunk(f"{name}-{number:06}", (item,))
     except (NotAnImageError, ImageError, OSError) as error:
         # The name differs from those of chunks that an interrupted run may have labeled.
@@ -64,7 +68,7 @@ def _unread(video: SourceItem, num_chunks: int, error: Exception) -> SourceItem:
         return video
     reason = storage.describe_error(error) if isinstance(error, OSError) else str(error)
     problem = f"The rest of the video can't be read: {reason.rstrip('.')}."
-    return replace(video, data=FrameChunk(None, 0, (), problem).to_json(), etag=None)
+    return replace(video, frames=FrameChunk(None, 0, (), problem).to_json(), etag=None)
 
 
 def detect_in_video(detection: Detection, video: SourceItem) -> list[dict[str, Any]]:
@@ -75,18 +79,47 @@ def detect_in_video(detection: Detection, video: SourceItem) -> list[dict[str, A
     """
     try:
         with _open(video) as file:
-            planned = [video.data] if video.data else []
-            chunks = [*map(FrameChunk.from_json, planned)] or [*plan(file, detection.sampling)]
+            planned = [FrameChunk.from_json(video.frames)] if video.frames else []
+            chunks = planned or list(plan(file, detection.sampling))
             return [row for chunk in chunks for row in _rows(file, chunk, detection, video)]
     except (NotAnImageError, ImageError, OSError) as error:
         return [columns_without_data(video, error)]
+
+
+def detect_in_animation(
+    detection: Detection, with_thumbnails: bool, item: SourceItem
+) -> list[dict[str, Any]]:
+    """Do for an animated image what ``detect_in_video`` does; a still one is a single image."""
+    try:
+        data = fetch_image(item)
+    except (NotAnImageError, ImageError, OSError) as error:
+        return [columns_without_data(item, error)]
+    fetched = replace(item, data=data, size_bytes=len(data))
+    if not is_animation(data):
+        return [detect_in_image(detection, with_thumbnails, fetched)]
+    frames = sample_animation(data, detection.sampling)
+    return list(_frame_rows(frames, fetched, detection, NUM_SAMPLE_FRAMES)) or [_no_frame(fetched)]
 
 
 def _rows(
     file: BinaryIO, chunk: FrameChunk, detection: Detection, video: SourceItem
 ) -> Iterator[dict[str, Any]]:
     sample_every = max(1, len(chunk.frames) // NUM_SAMPLE_FRAMES)
-    for index, (frame, photo) in enumerate(decode_frames(file, chunk)):
+    yield from _frame_rows(decode_frames(file, chunk), video, detection, sample_every)
+    if chunk.problem:
+        yield {"size_bytes": video.size_bytes, "status": "unreadable", "error": chunk.problem}
+    elif chunk.is_only and not chunk.frames:
+        yield _no_frame(video)
+
+
+def _frame_rows(
+    frames: Iterable[tuple[ChosenFrame, Photo | ImageError]],
+    video: SourceItem,
+    detection: Detection,
+    sample_every: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield the columns of each frame; every n-th gets thumbnails."""
+    for index, (frame, photo) in enumerate(frames):
         row = {
             "size_bytes": video.size_bytes,
             "frame": frame.number,
@@ -96,11 +129,11 @@ def _rows(
             yield {**row, "status": photo.status, "error": str(photo)}
         else:
             yield {**row, **detect_in_frame(detection, index % sample_every == 0, photo)}
-    if chunk.problem:
-        yield {"size_bytes": video.size_bytes, "status": "unreadable", "error": chunk.problem}
-    elif chunk.is_only and not chunk.frames:
-        note = "No frame is shown in the time that --start and --end give."
-        yield {"size_bytes": video.size_bytes, "error": note, "faces": [], "crops": []}
+
+
+def _no_frame(video: SourceItem) -> dict[str, Any]:
+    note = "No frame is shown in the time that --start and --end give."
+    return {"size_bytes": video.size_bytes, "error": note, "faces": [], "crops": []}
 
 
 @contextmanager
@@ -111,6 +144,9 @@ def _open(video: SourceItem) -> Iterator[BinaryIO]:
         NotAnImageError: It is a program in TypeScript.
         OSError: It can't be read, or has changed since it was listed.
     """
+    if video.data is not None:
+        yield io.BytesIO(video.data)
+        return
     if not storage.exists(video.source):
         raise FileNotFoundError(video.source)
     if video.etag and listing.describe(video.source).etag != video.etag:

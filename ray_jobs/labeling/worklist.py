@@ -201,7 +201,7 @@ def _split(items: pa.Table, share: Worklist, num_tasks: int) -> Iterator[Chunk]:
     clips = [video for video in aside["video"] if videos.is_clip(video)]
     for start in range(0, len(clips), videos.CLIPS_PER_CHUNK):
         together = clips[start : start + videos.CLIPS_PER_CHUNK]
-        yield name_chunk(together, share.salt, videos.CLIPS_PREFIX)
+        yield name_chunk(together, share.salt)
     for video in map(_with_etag, aside["video"]):
         if not videos.is_clip(video):
             yield Chunk(videos.name_video(video, share.salt), (video,))

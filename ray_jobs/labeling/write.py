@@ -72,6 +72,7 @@ def write_chunk(
     file = file_of_chunk(name)
     num_frames = sum(image["frame"] is not None for image in images)
     tally = LabelTally(len(images), ignored=ignored, files={file}, frames=num_frames)
+    tally.videos |= {file} if num_frames else set()
     rows = [row for image in images for row in _rows(image, labeler, tally)]
     tally = tally.limited()
     with stages.explain_write_errors(output):
@@ -112,11 +113,6 @@ class Labeled:
 def file_of_chunk(name: str) -> str:
     """Return the name of a chunk's file in the output."""
     return f"{FACES}/{name}{SUFFIX}"
-
-
-def chunk_of_file(file: str) -> str:
-    """Return the name of the chunk whose file has a name in the output."""
-    return storage.base_name(file).removesuffix(SUFFIX)
 
 
 def read_labeled(output: str, names: Iterable[str] | None = None) -> Labeled:

@@ -1,6 +1,7 @@
 """Videos to labels: a row a face of each sampled frame, with its track."""
 
 import csv
+import zipfile
 
 import pyarrow.parquet as pq
 import pytest
@@ -28,13 +29,17 @@ def crossing():
 
 @pytest.fixture(scope="module")
 def clips(crossing, s3, tmp_path_factory):
-    """A bucket of a clip, the same video as a long one, a photograph, and files that are none."""
+    """A bucket of one scene: as a clip, as a long video, in an archive, as an animated image."""
     folder = tmp_path_factory.mktemp("clips")
     (folder / "faces.mp4").write_bytes(crossing)
     (folder / "long.mp4").write_bytes(crossing + bytes(videos.CLIP_BYTES))
     Image.fromarray(draw_crossing(0)).save(folder / "photo.png")
     (folder / "broken.mov").write_bytes(b"junk")
     (folder / "app.ts").write_text("const answer: number = 42;\n")
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.writestr("packed.mp4", crossing)
+    stills = [Image.fromarray(draw_crossing(number)) for number in range(40)]
+    stills[0].save(folder / "moving.webp", save_all=True, append_images=stills[1:], duration=200)
     for file in folder.iterdir():
         s3.put_object(Bucket="open", Key=f"clips/{file.name}", Body=file.read_bytes())
     return "s3://open/clips"
@@ -68,11 +73,11 @@ def label_clips(fer, checkpoint, weights):
 
 def test_every_face_of_every_sampled_frame_has_a_row_and_a_track(clips, label_clips, tmp_path):
     result, rows = label_clips(clips, tmp_path / "labels", "--fps", 2.5, "--format", "csv")
-    assert (result["images"], result["frames"]) == (2 + 2 * 20, 2 * 20)
-    assert (result["faces"], result["failed"], result["ignored"]) == (2 + 2 * 40, 1, {".ts": 1})
+    assert (result["images"], result["frames"]) == (2 + 4 * 20, 4 * 20)
+    assert (result["faces"], result["failed"], result["ignored"]) == (2 + 4 * 40, 1, {".ts": 1})
     assert rows["broken.mov"][0]["status"] == "unreadable"
     assert [row["frame"] for row in rows["photo.png"]] == [None, None]
-    for name in ("faces.mp4", "long.mp4"):
+    for name in ("faces.mp4", "long.mp4", "packed.mp4", "moving.webp"):
         assert [row["frame"] for row in rows[name]] == [n for n in range(0, 40, 2) for _ in "ab"]
         seconds = [row["time_seconds"] for row in rows[name]]
         assert seconds == pytest.approx([row["frame"] / 5 for row in rows[name]])
@@ -85,7 +90,7 @@ def test_every_face_of_every_sampled_frame_has_a_row_and_a_track(clips, label_cl
         assert len(tracks) == len({track for _, track in tracks}) == 2
     files = [*(tmp_path / "labels" / "csv").iterdir()]
     table = [row for file in files for row in csv.DictReader(file.read_text().splitlines())]
-    assert sorted(row["track"] for row in table if row["frame"]) == sorted(["0", "1"] * 40)
+    assert sorted(row["track"] for row in table if row["frame"]) == sorted(["0", "1"] * 80)
 
 
 def test_updates_label_videos_that_are_new_or_changed(crossing, label_clips, tmp_path):

@@ -1,17 +1,20 @@
 """Videos in a label job: how they are cut, and what rows they give, without a cluster."""
 
+import io
+import tarfile
 import zipfile
 from collections import defaultdict
 
 import pytest
-from videos import make_video
+from PIL import Image
+from videos import draw_frame, make_video
 
 from fer.data.items import SourceItem
 from fer.storage import listing
 from fer.vision import video
 from fer.vision.tracking import Tracker
 from fer.vision.video import Sampling
-from ray_jobs.labeling import chunks as chunks_of_worklist
+from ray_jobs.labeling import chunks as opening
 from ray_jobs.labeling import tracks, videos, worklist
 from ray_jobs.labeling.detect import detect_in_items
 from ray_jobs.labeling.images import Detection
@@ -71,7 +74,7 @@ def test_small_videos_share_chunks_and_long_ones_have_their_own(tmp_path, clip, 
     share = Worklist()
     chunks = list(worklist._split(stages.to_table([long, *items, image]), share, 1))
     assert [len(chunk.items) for chunk in chunks] == [1, 2, 1, 1]
-    assert [chunk.name.partition("-")[0] for chunk in chunks[1:]] == ["clips", "clips", "video"]
+    assert [chunk.name.startswith("video-") for chunk in chunks] == [False, False, False, True]
     assert share.kinds == {"video": 4, "image": 1}
 
 
@@ -166,16 +169,73 @@ def test_a_store_that_fails_in_the_middle_keeps_what_was_cut_and_tries_again(
     assert row["error"] == "The rest of the video can't be read: the store answered 503."
 
 
-def test_a_video_in_an_archive_is_rejected_aloud(tmp_path, clip):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("clip.mp4", clip)
-        archive.writestr("notes.txt", "none")
-    entry = listing.describe(str(tmp_path / "a.zip"))
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_video_in_an_archive_gives_the_rows_of_the_file(tmp_path, clip, kind):
+    path, alone = tmp_path / f"a.{kind}", save(tmp_path, "alone.mp4", clip)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("clip.mp4", clip)
+            archive.writestr("notes.txt", "none")
+    else:
+        (tmp_path / "notes.txt").write_text("none")
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(tmp_path / "alone.mp4", "clip.mp4")
+            archive.add(tmp_path / "notes.txt", "notes.txt")
+    entry = listing.describe(str(path))
     packed = SourceItem("archive", entry.location, etag=entry.etag)
-    first, second = chunks_of_worklist._members(packed, all_files=False)
-    assert (first.kind, second.kind) == ("rejected", "ignored")
-    (row,) = detect([first])
-    assert row["error"] == "clip.mp4 is a video in an archive: unpack the archive first."
+    first, second = opening._members(packed, all_files=False)
+    assert (first.kind, second.kind) == ("video", "ignored")
+    rows, expected = detect([first]), detect([alone])
+    assert {row["image"] for row in rows} == {f"{path}!/clip.mp4"}
+    for name in ("frame", "time_seconds", "crops", "status", "size_bytes"):
+        assert [row[name] for row in rows] == [row[name] for row in expected]
+
+
+def test_a_large_video_in_an_archive_is_rejected_aloud(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer.data.readers.MAX_IMAGE_BYTES", 2 * 2**20)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("clip.mp4", bytes(3 * 2**20))
+    packed = SourceItem("archive", str(tmp_path / "a.zip"))
+    (row,) = detect(opening._members(packed, all_files=False))
+    assert row["error"] == "clip.mp4 is a video of more than 2 MiB: unpack the archive first."
+
+
+# Animated images.
+
+
+@pytest.fixture(scope="module", params=["GIF", "WEBP", "PNG"])
+def animation(request):
+    """An animated image of six frames, two a second, and the ending of its name."""
+    frames = [Image.fromarray(draw_frame(number)) for number in range(6)]
+    options = {"save_all": True, "append_images": frames[1:], "duration": 500, "lossless": True}
+    file = io.BytesIO()
+    frames[0].save(file, request.param, **options)
+    return file.getvalue(), f".{request.param.lower()}"
+
+
+def test_an_animation_is_a_still_unless_frames_are_asked_for(tmp_path, animation):
+    content, ending = animation
+    (tmp_path / f"a{ending}").write_bytes(content)
+    item = SourceItem("image", str(tmp_path / f"a{ending}"))
+    (still,) = detect([item], Detection(None, sampling=ALL))
+    assert still["frame"] is None
+    rows = detect([item], Detection(None, sampling=Sampling(1.0), animations=True))
+    assert [(row["frame"], row["time_seconds"]) for row in rows] == [(0, 0), (2, 1), (4, 2)]
+    assert {(row["width"], row["height"], row["size_bytes"]) for row in rows} == {
+        (192, 96, len(content))
+    }
+    late = Detection(None, sampling=Sampling(1.0, start=9.0), animations=True)
+    (row,) = detect([item], late)
+    assert row["error"] == "No frame is shown in the time that --start and --end give."
+
+
+def test_a_still_image_stays_one_where_frames_are_asked_for(tmp_path, png, faces):
+    (tmp_path / "a.png").write_bytes(png(faces[0][0]))
+    (tmp_path / "b.gif").write_bytes(b"junk")
+    items = [SourceItem("image", str(tmp_path / name)) for name in ("a.png", "b.gif", "c.webp")]
+    rows = detect(items, Detection(None, animations=True))
+    assert [row["status"] for row in rows] == [None, "unreadable", "missing"]
+    assert [row["frame"] for row in rows] == [None] * 3
 
 
 # Tracks.
@@ -217,9 +277,9 @@ def test_rows_without_a_frame_or_a_face_have_no_track():
 
 
 def test_files_of_a_video_are_taken_in_the_order_of_its_frames():
-    names = ["video-b-000002", "clips-c", "other", "video-b-000001", "video-a-000001"]
-    assert tracks._group_by_video(names) == [
-        ["faces/clips-c.parquet"],
+    names = ["video-b-000002", "c", "video-b-000001", "video-a-000001"]
+    assert tracks._group_by_video([f"faces/{name}.parquet" for name in names]) == [
+        ["faces/c.parquet"],
         ["faces/video-a-000001.parquet"],
         ["faces/video-b-000001.parquet", "faces/video-b-000002.parquet"],
     ]
