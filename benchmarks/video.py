@@ -252,7 +252,7 @@ def _write_pan(file: Path, photos: Path, minutes: float) -> None:
 
 @dataclass(frozen=True)
 class Walker:
-    """A face that moves to and fro.
+    """A face that moves from side to side.
 
     Attributes:
         picture: uint8 (H, W, 3).
