@@ -47,8 +47,9 @@ from fer.models.networks import load_networks
 from fer.vision.decode import ImageError, Photo, decode_photo
 from fer.vision.detector import FaceDetector, load_detector_weights
 from fer.vision.faces import align
+from fer.vision.sampling import FrameChunk, Sampling, plan
 from fer.vision.tracking import Tracker
-from fer.vision.video import FrameChunk, Sampling, decode_frames, plan
+from fer.vision.video import decode_frames
 from ray_jobs.cluster import session
 
 DEFAULTS = Options()

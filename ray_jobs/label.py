@@ -35,7 +35,7 @@ from fer.models.engine import with_graphs
 from fer.models.predictor import Predictor
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
-from fer.vision.video import Sampling
+from fer.vision.sampling import Sampling
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
 from ray_jobs.labeling import chunks, tracks, update, worklist, write

@@ -25,8 +25,8 @@ from fer.vision.decode import (
     decode_photo,
 )
 from fer.vision.detector import FaceDetector, detector_id
+from fer.vision.sampling import ChosenFrame
 from fer.vision.signatures import VIDEO_SIGNATURE_BYTES, is_video
-from fer.vision.video import ChosenFrame
 
 Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
 """Takes crops uint8 (N, 48, 48), N at least 1, and returns probabilities float32 (N, C)."""

@@ -11,8 +11,9 @@ import numpy as np
 from fer.labels.schema import BOX_FIELDS, Labeler
 from fer.serving.schemas import FrameResult, VideoResult, build_frame_result
 from fer.vision.decode import ImageError, Photo
+from fer.vision.sampling import ChosenFrame, FrameChunk, Sampling, plan
 from fer.vision.tracking import Tracker
-from fer.vision.video import ChosenFrame, FrameChunk, Sampling, decode_frames, plan
+from fer.vision.video import decode_frames
 
 
 @dataclass(frozen=True)

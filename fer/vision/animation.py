@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from fer.vision.decode import MAX_PHOTO_SIDE, ImageError, Photo
-from fer.vision.video import ChosenFrame, Sampling
+from fer.vision.sampling import ChosenFrame, Sampling
 
 ANIMATED_SUFFIXES = (".gif", ".webp", ".png", ".apng")
 

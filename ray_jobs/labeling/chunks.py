@@ -14,7 +14,7 @@ from fer.data.readers import read_items
 from fer.labels.chunks import Chunk, split_into_chunks
 from fer.labels.globs import Selection
 from fer.storage import listing
-from fer.vision.video import Sampling
+from fer.vision.sampling import Sampling
 from ray_jobs.cluster import isolation, session
 from ray_jobs.labeling import videos, worklist
 from ray_jobs.pipeline import stages

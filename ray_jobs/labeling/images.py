@@ -12,7 +12,7 @@ from fer.labels.schema import BOX_FIELDS
 from fer.vision.decode import ImageError, Photo, crop_center, decode_image, decode_photo
 from fer.vision.detector import FaceDetector
 from fer.vision.faces import draw_thumbnail, encode_jpeg
-from fer.vision.video import EVERY_SECOND, Sampling
+from fer.vision.sampling import EVERY_SECOND, Sampling
 
 IGNORED = "ignored"
 """Status of a file that is neither an image nor a video."""

@@ -13,7 +13,8 @@ from fer.labels.chunks import Chunk
 from fer.storage import listing
 from fer.vision.animation import is_animation, sample_animation
 from fer.vision.decode import ImageError, Photo
-from fer.vision.video import ChosenFrame, FrameChunk, Sampling, decode_frames, plan
+from fer.vision.sampling import ChosenFrame, FrameChunk, Sampling, plan
+from fer.vision.video import decode_frames
 from ray_jobs.labeling.images import (
     Detection,
     columns_without_data,

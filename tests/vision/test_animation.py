@@ -9,7 +9,7 @@ from videos import draw_frame, read_number
 
 from fer.vision.animation import is_animation, sample_animation
 from fer.vision.decode import ImageError
-from fer.vision.video import Sampling
+from fer.vision.sampling import Sampling
 
 
 def animate(kind, durations, draw=draw_frame):

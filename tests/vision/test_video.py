@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from videos import draw_frame, make_sound, make_video, read_number, turn
 
-from fer.vision import video
+from fer.vision import containers, sampling, video
 from fer.vision.decode import ImageError
-from fer.vision.video import FrameChunk, Sampling, decode_frames, plan
+from fer.vision.sampling import FrameChunk, Sampling, plan
+from fer.vision.video import decode_frames
 
 KINDS = {
     "MP4": {"container": "mp4", "g": 25, "sc_threshold": 0},
@@ -47,14 +48,12 @@ def make():
     return make_once
 
 
-def sampled(content, sampling):
+def sampled(content, wanted):
     """Return the frames of a video as (number, seconds, photo or error), and what is wrong with it.
 
     Each chunk goes through JSON, as on its way to another process.
     """
-    chunks = [
-        FrameChunk.from_json(chunk.to_json()) for chunk in plan(io.BytesIO(content), sampling)
-    ]
+    chunks = [FrameChunk.from_json(chunk.to_json()) for chunk in plan(io.BytesIO(content), wanted)]
     assert all(chunk.problem is None for chunk in chunks[:-1])
     frames = [
         (frame.number, frame.time_seconds, photo)
@@ -74,7 +73,7 @@ def numbers(frames):
 @pytest.mark.parametrize("samples_per_chunk", [256, 10])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sampled_frames_are_those_of_their_times(make, kind, samples_per_chunk, monkeypatch):
-    monkeypatch.setattr(video, "CHUNK_SAMPLES", samples_per_chunk)
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", samples_per_chunk)
     frames, problem = sampled(make(kind), Sampling(None))
     assert numbers(frames) == list(range(100))
     assert [seconds for _, seconds, _ in frames] == pytest.approx(np.arange(100) / 25, abs=0.011)
@@ -86,7 +85,7 @@ def test_sampled_frames_are_those_of_their_times(make, kind, samples_per_chunk, 
 
 
 def test_chunks_of_a_video_start_at_keyframes(make, monkeypatch):
-    monkeypatch.setattr(video, "CHUNK_SAMPLES", 10)
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", 10)
     chunks = list(plan(io.BytesIO(make("MP4")), Sampling(None)))
     assert [chunk.frames[0].number for chunk in chunks] == [0, 25, 50, 75]
     assert [chunk.first for chunk in chunks] == [0, 25, 50, 75]
@@ -94,8 +93,8 @@ def test_chunks_of_a_video_start_at_keyframes(make, monkeypatch):
 
 
 def test_frames_without_a_keyframe_are_decoded_from_the_one_before(monkeypatch):
-    monkeypatch.setattr(video, "CHUNK_SAMPLES", 5)
-    monkeypatch.setattr(video, "MAX_CHUNK_SAMPLES", 20)
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", 5)
+    monkeypatch.setattr(sampling, "MAX_CHUNK_SAMPLES", 20)
     content = make_video(num_frames=90, g=1000, sc_threshold=0)
     chunks = list(plan(io.BytesIO(content), Sampling(None)))
     assert [len(chunk.frames) for chunk in chunks] == [20, 20, 20, 20, 10]
@@ -119,11 +118,11 @@ def test_decoding_starts_at_the_last_keyframe_before_the_first_sample(make):
     st.integers(1, 40),
 )
 def test_chunks_do_not_change_what_is_sampled(make, monkeypatch, kind, fps, start, per_chunk):
-    sampling = Sampling(fps, start)
-    monkeypatch.setattr(video, "CHUNK_SAMPLES", 1000)
-    (whole,) = plan(io.BytesIO(make(kind)), sampling)
-    monkeypatch.setattr(video, "CHUNK_SAMPLES", per_chunk)
-    frames, _ = sampled(make(kind), sampling)
+    wanted = Sampling(fps, start)
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", 1000)
+    (whole,) = plan(io.BytesIO(make(kind)), wanted)
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", per_chunk)
+    frames, _ = sampled(make(kind), wanted)
     assert numbers(frames) == [frame.number for frame in whole.frames]
     assert all(seconds >= start - 0.001 / fps for _, seconds, _ in frames)
 
@@ -168,6 +167,24 @@ def test_colors_are_red_green_and_blue():
 
     ((_, _, photo),), _ = sampled(make_video(num_frames=1, draw=red), Sampling())
     assert photo.pixels[20, 20].tolist() == pytest.approx([200, 30, 60], abs=8)
+
+
+@pytest.mark.parametrize("kind", ["Matroska", "MP4"])
+def test_what_follows_the_end_is_not_read(make, kind):
+    class Counting(io.BytesIO):
+        num_bytes = 0
+
+        def read(self, size=-1):
+            content = super().read(size)
+            self.num_bytes += len(content)
+            return content
+
+    content = make(kind) + bytes(4 * 2**20)
+    file = Counting(content)
+    (chunk,) = plan(file, Sampling(1.0, end=2.0))
+    assert [frame.number for frame in chunk.frames] == [0, 25]
+    assert chunk.problem is None
+    assert file.num_bytes < len(content) / 2
 
 
 # What is wrong with a video.
@@ -215,7 +232,7 @@ def test_sound_alone_is_unreadable():
 
 
 def test_frames_of_absurd_size_are_refused_before_they_are_decoded(make, monkeypatch):
-    monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 10_000)
+    monkeypatch.setattr(containers, "MAX_IMAGE_PIXELS", 10_000)
     with pytest.raises(ImageError, match="A frame has 18,432 pixels; at most 10,000 are") as raised:
         list(plan(io.BytesIO(make("MP4")), Sampling()))
     assert raised.value.status == "too_large"

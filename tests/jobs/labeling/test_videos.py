@@ -11,9 +11,9 @@ from videos import draw_frame, make_video
 
 from fer.data.items import SourceItem
 from fer.storage import listing
-from fer.vision import video
+from fer.vision import sampling
+from fer.vision.sampling import Sampling
 from fer.vision.tracking import Tracker
-from fer.vision.video import Sampling
 from ray_jobs.labeling import chunks as opening
 from ray_jobs.labeling import tracks, videos, worklist
 from ray_jobs.labeling.detect import detect_in_items
@@ -40,8 +40,8 @@ def detect(items, detection=EVERY_FRAME):
     return detect_in_items(stages.to_table(items), detection).to_pylist()
 
 
-def cut(item, sampling=ALL):
-    return list(videos.cut(item, sampling, "video-1"))
+def cut(item, wanted=ALL):
+    return list(videos.cut(item, wanted, "video-1"))
 
 
 def test_a_clip_gives_a_row_for_each_sampled_frame(tmp_path, clip):
@@ -56,7 +56,7 @@ def test_a_clip_gives_a_row_for_each_sampled_frame(tmp_path, clip):
 def test_the_chunks_of_a_video_give_the_rows_of_the_whole(tmp_path, clip, monkeypatch):
     item = save(tmp_path, "a.mp4", clip)
     whole = detect([item])
-    monkeypatch.setattr(video, "CHUNK_SAMPLES", 10)
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", 10)
     chunks = cut(item)
     assert [chunk.name for chunk in chunks] == [f"video-1-{number:06}" for number in range(1, 7)]
     rows = [row for chunk in chunks for row in detect(chunk.items)]
@@ -131,10 +131,10 @@ def test_a_video_that_changed_since_it_was_listed_is_not_mixed_with_what_it_was(
 
 
 def test_times_that_hold_no_frame_are_said_in_one_row(tmp_path, clip):
-    sampling = Sampling(1.0, start=100.0)
+    late = Sampling(1.0, start=100.0)
     item = save(tmp_path, "a.mp4", clip)
-    for items in ([item], cut(item, sampling)[0].items):
-        (row,) = detect(items, Detection(None, sampling=sampling))
+    for items in ([item], cut(item, late)[0].items):
+        (row,) = detect(items, Detection(None, sampling=late))
         assert (row["status"], row["faces"], row["frame"]) == (None, [], None)
         assert row["error"] == "No frame is shown in the time that --start and --end give."
 
@@ -151,11 +151,11 @@ def test_a_cut_video_gives_its_frames_and_then_says_so(tmp_path):
 def test_a_store_that_fails_in_the_middle_keeps_what_was_cut_and_tries_again(
     tmp_path, clip, monkeypatch
 ):
-    monkeypatch.setattr(video, "CHUNK_SAMPLES", 10)
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", 10)
     item = save(tmp_path, "a.mp4", clip)
 
-    def plan_and_fail(file, sampling):
-        for number, chunk in enumerate(video.plan(file, sampling)):
+    def plan_and_fail(file, wanted):
+        for number, chunk in enumerate(sampling.plan(file, wanted)):
             if number == 2:
                 raise OSError("the store answered 503")
             yield chunk

@@ -1,0 +1,106 @@
+"""Open videos: which containers are read, and what each can tell about its frames."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from fer.vision.decode import MAX_IMAGE_PIXELS, ImageError
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,gif"
+"""FFmpeg's names of the containers that are opened.
+
+Others are refused: some of them, such as playlists, make FFmpeg open further files.
+"""
+
+UNINDEXED_FORMATS = ("mpegts", "mpeg")
+"""Containers that can be read from any byte on, and whose clock may go back."""
+
+UNTIMED_FORMAT = "avi"
+"""A container that stores frames in the order of decoding and does not say when each is shown. Only
+decoding from the beginning tells."""
+
+
+class Unseekable:
+    """A file from its current byte on."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+
+
+@dataclass(frozen=True)
+class OpenVideo:
+    """An open video.
+
+    Attributes:
+        container: The file as FFmpeg reads it.
+        stream: Its first stream of pictures.
+    """
+
+    container: InputContainer
+    stream: VideoStream
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether FFmpeg can find a keyframe by its time."""
+        return not self.container.format.name.startswith(UNINDEXED_FORMATS)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether packets say when their frames are shown."""
+        return self.container.format.name != UNTIMED_FORMAT
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds of one unit of the packets' times."""
+        return self.stream.time_base or Fraction(1, 1000)
+
+    @property
+    def promised_seconds(self) -> float | None:
+        """Length of the pictures according to the header; None if it does not say."""
+        if self.stream.duration and self.stream.time_base:
+            return float(self.stream.duration * self.stream.time_base)
+        if self.container.duration and len(self.container.streams) == 1:
+            return float(self.container.duration / av.time_base)
+        return None
+
+
+@contextmanager
+def open_video(file: BinaryIO | Unseekable) -> Iterator[OpenVideo]:
+    """Open a video.
+
+    Raises:
+        ImageError: The file is no video, or its frames are too large.
+    """
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "pipe"}
+    try:
+        container = av.open(file, "r", options=options, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        reason = f"The file is not a video that FFmpeg reads: {describe_error(error)}."
+        raise ImageError("unreadable", reason) from error
+    with container:
+        yield OpenVideo(container, _first_pictures(container))
+
+
+def _first_pictures(container: InputContainer) -> VideoStream:
+    """Return the first stream of pictures that is not the cover of an album."""
+    cover = av.stream.Disposition.attached_pic
+    stream = next((each for each in container.streams.video if not each.disposition & cover), None)
+    if stream is None:
+        raise ImageError("unreadable", "The file holds sound or text, but no pictures.")
+    num_pixels = stream.width * stream.height
+    if num_pixels > MAX_IMAGE_PIXELS:
+        limit = f"at most {MAX_IMAGE_PIXELS:,} are decoded"
+        raise ImageError("too_large", f"A frame has {num_pixels:,} pixels; {limit}.")
+    return stream
+
+
+def describe_error(error: av.error.FFmpegError) -> str:
+    """Return what FFmpeg says of an error, as the end of a sentence."""
+    text = (error.strerror or type(error).__name__).strip().rstrip(".")
+    return text[:1].lower() + text[1:]

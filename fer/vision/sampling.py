@@ -1,0 +1,270 @@
+"""Sample the frames of videos: choose them by their times, in chunks, without decoding any.
+
+``plan`` reads the packets of a video and learns from each when its frame is shown. That is fast,
+and right whatever the header says of length and frame rate. A chunk starts at a keyframe, so that
+several processes can decode one video at the same time.
+"""
+
+import heapq
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+
+from fer.vision.containers import OpenVideo, describe_error, open_video
+
+CHUNK_SAMPLES, CHUNK_FRAMES = 256, 1800
+"""Sampled frames, and frames to decode, at which a chunk ends at the next keyframe."""
+
+MAX_CHUNK_SAMPLES = 16 * CHUNK_SAMPLES
+"""Sampled frames at which a chunk ends even without a keyframe, since their faces are in memory
+together. The next chunk must then decode the frames of this one again."""
+
+CUT_SECONDS = 2.0
+"""Length in seconds by which a video must fall short of its header to count as cut."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video are used.
+
+    Attributes:
+        fps: Frames for each second of playing time; None uses every frame.
+        start: First time in seconds.
+        end: Time in seconds before which frames are used; None means the end of the video.
+    """
+
+    fps: float | None = 1.0
+    start: float = 0.0
+    end: float | None = None
+
+    def includes(self, time: float, next_time: float) -> bool:
+        """Tell whether a frame at ``time`` is used if the next sample is due at ``next_time``."""
+        return time >= next_time and (self.end is None or time < self.end)
+
+    def next_time(self, time: float) -> float:
+        """Return when the sample is due that follows one at ``time``."""
+        if self.fps is None:
+            return time
+        # Times are rounded in the file, and a frame that is early by so little counts as in time.
+        tolerance = 1e-3 / self.fps
+        num_passed = math.floor((time + tolerance - self.start) * self.fps)
+        return self.start + (num_passed + 1) / self.fps - tolerance
+
+
+EVERY_SECOND = Sampling()
+
+
+@dataclass(frozen=True)
+class ChosenFrame:
+    """A frame of a video that is to be decoded.
+
+    Attributes:
+        number: Number in the video, from 0 in the order in which frames are shown.
+        time: When it is shown, in units of the video's time base, as its packet says; in an AVI
+            file, which does not say it, its number.
+        time_seconds: When it is shown, in seconds after the first frame. It never goes back.
+    """
+
+    number: int
+    time: int
+    time_seconds: float
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """Sampled frames of a video that are decoded together.
+
+    Attributes:
+        seek: Where to start decoding: the time of a keyframe in units of the time base, or in
+            ``UNINDEXED_FORMATS`` its first byte. None means the beginning.
+        first: Number of the frame at which decoding starts.
+        frames: The sampled frames, in the order in which they are shown.
+        problem: What is wrong with the video after these frames, as a sentence, or None.
+        is_only: Whether these are all sampled frames of the video.
+    """
+
+    seek: int | None
+    first: int
+    frames: tuple[ChosenFrame, ...]
+    problem: str | None = None
+    is_only: bool = False
+
+    def to_json(self) -> str:
+        """Return the chunk as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "FrameChunk":
+        """Return the chunk that ``to_json`` wrote."""
+        content = json.loads(text)
+        frames = tuple(ChosenFrame(**frame) for frame in content.pop("frames"))
+        return cls(frames=frames, **content)
+
+
+@dataclass(frozen=True, order=True)
+class _Packet:
+    """A compressed frame.
+
+    Attributes:
+        time: When it is shown, in units of the time base.
+        decoded_at: When it is decoded; no later packet is shown before. None if it is unknown, as
+            that of the first packets of a Matroska file.
+        seek: Where to start decoding: see ``FrameChunk``.
+        is_keyframe: Whether decoding can start with it.
+    """
+
+    time: int
+    decoded_at: int | None = field(compare=False)
+    seek: int | None = field(compare=False)
+    is_keyframe: bool = field(compare=False)
+
+
+def plan(file: BinaryIO, sampling: Sampling) -> Iterator[FrameChunk]:
+    """Choose the frames of a video to use, and yield them in chunks.
+
+    There is at least one chunk. The last one says what is wrong with the video, if anything is.
+
+    Args:
+        file: The video, open for random access. It is read to the end of the times to sample.
+        sampling: Which frames are used.
+
+    Raises:
+        ImageError: The file is no video, or its frames are too large.
+        OSError: The file can't be read.
+    """
+    with open_video(file) as video:
+        planner, problem = _Planner(sampling, video), None
+        try:
+            for packet in _in_shown_order(_read_packets(video)):
+                yield from planner.add(packet)
+                if planner.is_past_end:
+                    break
+        except av.error.FFmpegError as error:
+            problem = f"The video can't be read beyond {planner.position}: {describe_error(error)}."
+        yield planner.last(problem or planner.problem())
+
+
+def _read_packets(video: OpenVideo) -> Iterator[_Packet]:
+    """Yield the packets of a video in the order of decoding."""
+    is_indexed, is_timed = video.is_indexed, video.is_timed
+    keyframe = -math.inf
+    start: int | None = None
+    earlier_start: int | None = None
+    for packet in video.container.demux(video.stream):
+        time = packet.pts if is_timed and packet.pts is not None else packet.dts
+        if time is None or not packet.size:
+            continue
+        is_start = is_timed and bool(packet.is_keyframe)
+        if is_start:
+            keyframe, earlier_start = time, start
+            start = time if is_indexed else packet.pos
+        # A frame that is shown before its keyframe also needs the one before that.
+        seek = earlier_start if time < keyframe else start
+        yield _Packet(time, packet.dts, seek, is_start)
+
+
+def _in_shown_order(packets: Iterator[_Packet]) -> Iterator[_Packet]:
+    """Sort packets by the times at which they are shown."""
+    waiting: list[_Packet] = []
+    newest = -math.inf
+    problem = None
+    try:
+        for packet in packets:
+            if packet.decoded_at is not None:
+                # Where the clock goes back, what follows is shown after what came before.
+                limit = packet.decoded_at if packet.decoded_at >= newest else math.inf
+                newest = packet.decoded_at
+                while waiting and waiting[0].time < limit:
+                    yield heapq.heappop(waiting)
+            heapq.heappush(waiting, packet)
+    except av.error.FFmpegError as error:
+        problem = error
+    yield from sorted(waiting)
+    if problem:
+        raise problem
+
+
+class _Planner:
+    """Samples the frames of a video in the order in which they are shown, and cuts chunks."""
+
+    def __init__(self, sampling: Sampling, video: OpenVideo) -> None:
+        self._sampling, self._time_base, self._is_timed = sampling, video.time_base, video.is_timed
+        self._promised_seconds = video.promised_seconds
+        self._next_time = sampling.start
+        self._previous: _Packet | None = None
+        self._elapsed = Fraction(0)
+        self._frame_seconds = Fraction(0)
+        self._num_frames = 0
+        # Numbers of the frames at which the chunk begins, and from which it is decoded.
+        self._begin, self._decoded_from = 0, 0
+        self._last_keyframe = 0
+        self._seek: int | None = None
+        self._chosen: list[ChosenFrame] = []
+        self._num_chunks = 0
+
+    @property
+    def position(self) -> str:
+        """How far the video was read, for a person."""
+        return f"{float(self._elapsed):.1f} s"
+
+    @property
+    def is_past_end(self) -> bool:
+        """Whether no later frame is to be sampled."""
+        return self._sampling.end is not None and self._elapsed >= self._sampling.end
+
+    def add(self, packet: _Packet) -> Iterator[FrameChunk]:
+        """Take the next frame; yield the chunk before it if that is complete."""
+        self._advance(packet)
+        if self._chosen and self._is_full(packet):
+            yield self._cut()
+        if packet.is_keyframe:
+            self._last_keyframe = self._num_frames
+        # What comes before the last keyframe before the first sample need not be decoded.
+        if not self._chosen and (packet.is_keyframe or packet.seek != self._seek):
+            self._begin, self._seek = self._num_frames, packet.seek
+            self._decoded_from = self._last_keyframe
+        if self._sampling.includes(seconds := float(self._elapsed), self._next_time):
+            time = packet.time if self._is_timed else self._num_frames
+            self._chosen.append(ChosenFrame(self._num_frames, time, round(seconds, 6)))
+            self._next_time = self._sampling.next_time(seconds)
+        self._num_frames += 1
+
+    def _advance(self, packet: _Packet) -> None:
+        """Move the time on: by what the packet says, or by one frame where its clock goes back."""
+        if self._previous:
+            step = (packet.time - self._previous.time) * self._time_base
+            if step > 0:
+                self._frame_seconds = step
+            self._elapsed += step if step > 0 else self._frame_seconds
+        self._previous = packet
+
+    def _is_full(self, packet: _Packet) -> bool:
+        num_samples, num_frames = len(self._chosen), self._num_frames - self._begin
+        is_full = num_samples >= CHUNK_SAMPLES or num_frames >= CHUNK_FRAMES
+        return (is_full and packet.is_keyframe) or num_samples >= MAX_CHUNK_SAMPLES
+
+    def _cut(self, problem: str | None = None, *, is_only: bool = False) -> FrameChunk:
+        frames = tuple(self._chosen)
+        self._chosen, self._num_chunks = [], self._num_chunks + 1
+        return FrameChunk(self._seek, self._decoded_from, frames, problem, is_only)
+
+    def last(self, problem: str | None) -> FrameChunk:
+        """Return the chunk at the end of the video; it may be empty."""
+        return self._cut(problem, is_only=not self._num_chunks)
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the video, of which nothing is left, as a sentence, or None."""
+        if not self._num_frames:
+            return "The video holds no frame."
+        promised = self._promised_seconds
+        if promised and promised - self._elapsed > CUT_SECONDS and not self.is_past_end:
+            return (
+                f"The video ends after {self.position}, although its header promises "
+                f"{promised:.1f} s."
+            )
+        return None
