@@ -1,13 +1,14 @@
 """Open videos: which containers are read, and what each can tell about its frames."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
 import av
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fer.vision.decode import MAX_IMAGE_PIXELS, ImageError
@@ -18,19 +19,9 @@ FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,gif"
 Others are refused: some of them, such as playlists, make FFmpeg open further files.
 """
 
-UNINDEXED_FORMATS = ("mpegts", "mpeg")
-"""Containers that can be read from any byte on, and whose clock may go back."""
-
-UNTIMED_FORMAT = "avi"
-"""A container that stores frames in the order of decoding and does not say when each is shown. Only
-decoding from the beginning tells."""
-
-
-class Unseekable:
-    """A file from its current byte on."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
+UNTIMED_FORMATS = ("mpegts", "mpeg", "avi")
+"""Containers whose packets are not frames, or do not say when these are shown, or whose clock may
+go back. Only decoding them from the beginning tells which frame is which."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +37,9 @@ class OpenVideo:
     stream: VideoStream
 
     @property
-    def is_indexed(self) -> bool:
-        """Whether FFmpeg can find a keyframe by its time."""
-        return not self.container.format.name.startswith(UNINDEXED_FORMATS)
-
-    @property
     def is_timed(self) -> bool:
-        """Whether packets say when their frames are shown."""
-        return self.container.format.name != UNTIMED_FORMAT
+        """Whether each packet is a frame and says when it is shown."""
+        return not self.container.format.name.startswith(UNTIMED_FORMATS)
 
     @property
     def time_base(self) -> Fraction:
@@ -62,21 +48,40 @@ class OpenVideo:
 
     @property
     def promised_seconds(self) -> float | None:
-        """Length of the pictures according to the header; None if it does not say."""
+        """When the pictures end according to the header; None if it does not say."""
         if self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
+        # Matroska keeps the time of each stream's end in a tag: 00:01:05.240000000.
+        hours, _, rest = self.stream.metadata.get("DURATION", "").partition(":")
+        minutes, _, seconds = rest.partition(":")
+        if seconds:
+            with suppress(ValueError):
+                return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
         if self.container.duration and len(self.container.streams) == 1:
             return float(self.container.duration / av.time_base)
         return None
 
+    def decode(self) -> Iterator[VideoFrame]:
+        """Decode frame by frame from where the container is, past what is damaged."""
+        # Each CPU decodes a video of its own, so more threads would compete for the same CPUs.
+        self.stream.codec_context.thread_count = 1
+        self.stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
+        for packet in self.container.demux(self.stream):
+            try:
+                yield from packet.decode()
+            except av.error.InvalidDataError:
+                # What follows may be intact.
+                continue
+
 
 @contextmanager
-def open_video(file: BinaryIO | Unseekable) -> Iterator[OpenVideo]:
+def open_video(file: BinaryIO) -> Iterator[OpenVideo]:
     """Open a video.
 
     Raises:
         ImageError: The file is no video, or its frames are too large.
     """
+    file.seek(0)
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "pipe"}
     try:
         container = av.open(file, "r", options=options, metadata_errors="replace")
@@ -93,6 +98,8 @@ def _first_pictures(container: InputContainer) -> VideoStream:
     stream = next((each for each in container.streams.video if not each.disposition & cover), None)
     if stream is None:
         raise ImageError("unreadable", "The file holds sound or text, but no pictures.")
+    if stream.codec_context is None:
+        raise ImageError("unreadable", "The pictures are encrypted, or of an unknown format.")
     num_pixels = stream.width * stream.height
     if num_pixels > MAX_IMAGE_PIXELS:
         limit = f"at most {MAX_IMAGE_PIXELS:,} are decoded"

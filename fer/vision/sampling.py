@@ -1,8 +1,9 @@
-"""Sample the frames of videos: choose them by their times, in chunks, without decoding any.
+"""Sample the frames of videos: choose them by their times, in chunks.
 
 ``plan`` reads the packets of a video and learns from each when its frame is shown. That is fast,
 and right whatever the header says of length and frame rate. A chunk starts at a keyframe, so that
-several processes can decode one video at the same time.
+several processes can decode one video at the same time. In ``UNTIMED_FORMATS``, where packets do
+not tell, it decodes the video, which then is a single chunk.
 """
 
 import heapq
@@ -23,6 +24,10 @@ CHUNK_SAMPLES, CHUNK_FRAMES = 256, 1800
 MAX_CHUNK_SAMPLES = 16 * CHUNK_SAMPLES
 """Sampled frames at which a chunk ends even without a keyframe, since their faces are in memory
 together. The next chunk must then decode the frames of this one again."""
+
+MAX_STEP_SECONDS = 10.0
+"""Time between two frames that counts as a jump of the clock in ``UNTIMED_FORMATS``; FFmpeg's own
+limit for such containers."""
 
 CUT_SECONDS = 2.0
 """Length in seconds by which a video must fall short of its header to count as cut."""
@@ -50,8 +55,8 @@ class Sampling:
         """Return when the sample is due that follows one at ``time``."""
         if self.fps is None:
             return time
-        # Times are rounded in the file, and a frame that is early by so little counts as in time.
-        tolerance = 1e-3 / self.fps
+        # Matroska rounds times to milliseconds. A frame that is early by so little is in time.
+        tolerance = min(1e-3, 0.25 / self.fps)
         num_passed = math.floor((time + tolerance - self.start) * self.fps)
         return self.start + (num_passed + 1) / self.fps - tolerance
 
@@ -65,8 +70,8 @@ class ChosenFrame:
 
     Attributes:
         number: Number in the video, from 0 in the order in which frames are shown.
-        time: When it is shown, in units of the video's time base, as its packet says; in an AVI
-            file, which does not say it, its number.
+        time: When it is shown, in units of the video's time base, as its packet says; in
+            ``UNTIMED_FORMATS`` its number.
         time_seconds: When it is shown, in seconds after the first frame. It never goes back.
     """
 
@@ -80,8 +85,8 @@ class FrameChunk:
     """Sampled frames of a video that are decoded together.
 
     Attributes:
-        seek: Where to start decoding: the time of a keyframe in units of the time base, or in
-            ``UNINDEXED_FORMATS`` its first byte. None means the beginning.
+        seek: Time of the keyframe from which to decode, in units of the time base. None means the
+            beginning.
         first: Number of the frame at which decoding starts.
         frames: The sampled frames, in the order in which they are shown.
         problem: What is wrong with the video after these frames, as a sentence, or None.
@@ -140,7 +145,8 @@ def plan(file: BinaryIO, sampling: Sampling) -> Iterator[FrameChunk]:
     with open_video(file) as video:
         planner, problem = _Planner(sampling, video), None
         try:
-            for packet in _in_shown_order(_read_packets(video)):
+            timed = _in_shown_order(_read_packets(video)) if video.is_timed else _decode(video)
+            for packet in timed:
                 yield from planner.add(packet)
                 if planner.is_past_end:
                     break
@@ -151,21 +157,35 @@ def plan(file: BinaryIO, sampling: Sampling) -> Iterator[FrameChunk]:
 
 def _read_packets(video: OpenVideo) -> Iterator[_Packet]:
     """Yield the packets of a video in the order of decoding."""
-    is_indexed, is_timed = video.is_indexed, video.is_timed
-    keyframe = -math.inf
-    start: int | None = None
-    earlier_start: int | None = None
+    keyframe: int | None = None
+    earlier: int | None = None
     for packet in video.container.demux(video.stream):
-        time = packet.pts if is_timed and packet.pts is not None else packet.dts
+        time = packet.dts if packet.pts is None else packet.pts
         if time is None or not packet.size:
             continue
-        is_start = is_timed and bool(packet.is_keyframe)
-        if is_start:
-            keyframe, earlier_start = time, start
-            start = time if is_indexed else packet.pos
+        if packet.is_keyframe:
+            keyframe, earlier = time, keyframe
+        # What an edit list cuts off is decoded for what follows, and not shown.
+        if packet.is_discard:
+            continue
         # A frame that is shown before its keyframe also needs the one before that.
-        seek = earlier_start if time < keyframe else start
-        yield _Packet(time, packet.dts, seek, is_start)
+        is_leading = keyframe is not None and time < keyframe
+        seek = earlier if is_leading else keyframe
+        yield _Packet(time, packet.dts, seek, bool(packet.is_keyframe))
+
+
+def _decode(video: OpenVideo) -> Iterator[_Packet]:
+    """Decode a video whose packets do not say when their frames are shown."""
+    previous, step = -1, 1
+    for frame in video.decode():
+        # AVI knows only the order of decoding, whose clock is that of showing, but for a delay.
+        time = frame.dts if video.container.format.name == "avi" else frame.pts
+        if time is None:
+            time = previous + step
+        elif time > previous:
+            step = time - previous
+        yield _Packet(time, None, None, is_keyframe=False)
+        previous = time
 
 
 def _in_shown_order(packets: Iterator[_Packet]) -> Iterator[_Packet]:
@@ -235,12 +255,13 @@ class _Planner:
         self._num_frames += 1
 
     def _advance(self, packet: _Packet) -> None:
-        """Move the time on: by what the packet says, or by one frame where its clock goes back."""
+        """Move the time on: by what the packet says, or by one frame where its clock jumps."""
         if self._previous:
             step = (packet.time - self._previous.time) * self._time_base
-            if step > 0:
+            is_jump = step < 0 or (step > MAX_STEP_SECONDS and not self._is_timed)
+            self._elapsed += self._frame_seconds if is_jump else step
+            if step and not is_jump:
                 self._frame_seconds = step
-            self._elapsed += step if step > 0 else self._frame_seconds
         self._previous = packet
 
     def _is_full(self, packet: _Packet) -> bool:
@@ -261,8 +282,11 @@ class _Planner:
         """Return what is wrong with the video, of which nothing is left, as a sentence, or None."""
         if not self._num_frames:
             return "The video holds no frame."
-        promised = self._promised_seconds
-        if promised and promised - self._elapsed > CUT_SECONDS and not self.is_past_end:
+        promised, ends = self._promised_seconds, self._elapsed + self._frame_seconds
+        if self._previous and self._is_timed:
+            # Some headers count from the start of the clock, and not from the first frame.
+            ends = max(ends, self._previous.time * self._time_base + self._frame_seconds)
+        if promised and promised - ends > CUT_SECONDS and not self.is_past_end:
             return (
                 f"The video ends after {self.position}, although its header promises "
                 f"{promised:.1f} s."

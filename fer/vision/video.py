@@ -10,8 +10,8 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from fer.vision.containers import OpenVideo, Unseekable, describe_error, open_video
-from fer.vision.decode import MAX_IMAGE_PIXELS, MAX_PHOTO_SIDE, ImageError, Photo
+from fer.vision.containers import describe_error, open_video
+from fer.vision.decode import MAX_PHOTO_SIDE, ImageError, Photo
 from fer.vision.sampling import ChosenFrame, FrameChunk
 
 LATE_FRAMES = 64
@@ -102,25 +102,9 @@ def _decode(file: BinaryIO, chunk: FrameChunk) -> Iterator[_Decoded]:
 
 def _decode_from(file: BinaryIO, seek: int | None, first: int) -> Iterator[_Decoded]:
     """Yield the frames of a video from a keyframe on: see ``FrameChunk``."""
-    file.seek(0)
     with open_video(file) as video:
-        is_indexed = video.is_indexed
-    file.seek(0 if is_indexed or seek is None else seek)
-    with open_video(file if is_indexed else Unseekable(file)) as video:
-        # Each CPU decodes a chunk of its own, so more threads would compete for the same CPUs.
-        video.stream.codec_context.thread_count = 1
-        video.stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
-        if seek is not None and is_indexed:
+        if seek is not None:
             video.container.seek(seek, stream=video.stream)
         aspect = video.stream.sample_aspect_ratio or Fraction(1)
-        for number, frame in enumerate(_decode_packets(video), start=first):
+        for number, frame in enumerate(video.decode(), start=first):
             yield _Decoded(frame, frame.pts if video.is_timed else number, aspect)
-
-
-def _decode_packets(video: OpenVideo) -> Iterator[VideoFrame]:
-    for packet in video.container.demux(video.stream):
-        try:
-            yield from packet.decode()
-        except av.error.InvalidDataError:
-            # What follows may be intact.
-            continue

@@ -29,6 +29,9 @@ number of the part follow."""
 CLIP_BYTES, CLIPS_PER_CHUNK = 2 * 2**20, 16
 """Largest size of a video that shares a chunk with others, and most videos in such a chunk."""
 
+TEXT_BYTES = 4096
+"""Bytes at the start of a file that tell a program from a video."""
+
 NUM_SAMPLE_FRAMES = 16
 """Approximate number of frames in each chunk of a video that get thumbnails."""
 
@@ -145,16 +148,25 @@ def _open(video: SourceItem) -> Iterator[BinaryIO]:
         NotAnImageError: It is a program in TypeScript.
         OSError: It can't be read, or has changed since it was listed.
     """
+    with _open_file(video) as file:
+        if video.source.lower().endswith(".ts") and _is_text(file.read(TEXT_BYTES)):
+            raise NotAnImageError(video.source)
+        yield file
+
+
+def _open_file(video: SourceItem) -> BinaryIO:
     if video.data is not None:
-        yield io.BytesIO(video.data)
-        return
+        return io.BytesIO(video.data)
     if not storage.exists(video.source):
         raise FileNotFoundError(video.source)
     if video.etag and listing.describe(video.source).etag != video.etag:
         raise OSError("it has changed since it was listed; label it with --update")
-    with storage.open_seekable(video.source) as file:
-        # Packets of MPEG-TS begin with this byte.
-        if video.source.lower().endswith(".ts") and file.read(1) != b"G":
-            raise NotAnImageError(video.source)
-        file.seek(0)
-        yield file
+    return storage.open_seekable(video.source)
+
+
+def _is_text(start: bytes) -> bool:
+    """Tell whether a file begins like a program; an empty file does not."""
+    # The last letter may be cut.
+    text = start.decode(errors="replace").removesuffix("\ufffd")
+    is_clean = all(letter.isprintable() or letter.isspace() for letter in text)
+    return bool(text) and is_clean and "\ufffd" not in text

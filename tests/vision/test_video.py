@@ -1,7 +1,9 @@
 """Which frames of a video are sampled, and that each is the one that its time says."""
 
 import io
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -204,9 +206,10 @@ def test_a_video_that_is_cut_gives_its_frames_up_to_the_cut(make, kind):
 
 
 def test_frames_that_are_damaged_are_told_and_the_others_used(make):
-    damaged = bytearray(make("MPEG-TS"))
-    middle = len(damaged) // 2
-    damaged[middle : middle + 3000] = bytes(3000)
+    damaged = bytearray(make("MP4"))
+    start = damaged.index(b"mdat")
+    middle = start + int.from_bytes(damaged[start - 4 : start]) // 2
+    damaged[middle : middle + 300] = b"\xff" * 300
     frames, _ = sampled(bytes(damaged), Sampling(None))
     kinds = [type(photo).__name__ for _, _, photo in frames]
     # At most the group of frames that depend on each other is lost.
@@ -243,12 +246,110 @@ def test_times_before_or_after_the_video_give_no_frame(make):
     assert (chunk.frames, chunk.problem, chunk.is_only) == ((), None, True)
 
 
-def test_a_clock_that_goes_back_moves_time_on(make):
-    frames, _ = sampled(make("MPEG-TS") * 2, Sampling(1.0))
-    assert [number for number, _, _ in frames] == [0, 25, 50, 75, 100, 125, 150, 175]
-    assert [read_number(photo.pixels) for _, _, photo in frames] == [0, 25, 50, 75] * 2
-    seconds = [seconds for _, seconds, _ in frames]
-    assert seconds == pytest.approx(np.arange(8), abs=0.001)
+def shifted(content, seconds):
+    """Return an MPEG-TS file with the frames of another, shown later."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(content)) as source, av.open(file, "w", format="mpegts") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is None:
+                continue
+            packet.pts += round(seconds / packet.time_base)
+            packet.dts += round(seconds / packet.time_base)
+            packet.stream = stream
+            output.mux(packet)
+    return file.getvalue()
+
+
+def draw_later(number):
+    return draw_frame(number + 1000)
+
+
+@pytest.mark.parametrize("offsets", [(0, 0), (20, 0), (100, 0), (0, 1000)])
+def test_a_clock_that_jumps_moves_time_on_by_a_frame(offsets):
+    # 90 frames are no whole number of samples, and the later ones look like none of the first.
+    first = make_video("mpegts", num_frames=90, g=25, sc_threshold=0)
+    second = make_video("mpegts", num_frames=100, draw=draw_later, g=25, sc_threshold=0)
+    parts = zip((first, second), offsets, strict=True)
+    content = b"".join(shifted(part, offset) for part, offset in parts)
+    frames, _ = sampled(content, Sampling(1.0))
+    assert [number for number, _, _ in frames] == list(range(0, 190, 25))
+    assert [read_number(photo.pixels) for _, _, photo in frames] == [
+        *(0, 25, 50, 75),
+        *(1010, 1035, 1060, 1085),
+    ]
+    assert [seconds for _, seconds, _ in frames] == pytest.approx(np.arange(8), abs=0.001)
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg1video"])
+def test_packets_without_times_are_no_riddle(codec):
+    content = make_video("mpeg", codec, num_frames=100, g=12, bf=2)
+    frames, _ = sampled(content, Sampling(None))
+    assert numbers(frames) == list(range(100))
+
+
+def test_a_damaged_frame_of_an_avi_file_is_left_out():
+    content = bytearray(make_video("avi", "mjpeg", num_frames=60, pixels="yuvj420p"))
+    place = content.index(b"movi")
+    for _ in range(8):
+        place = content.index(b"00dc", place + 1)
+    size = int.from_bytes(content[place + 4 : place + 8], "little")
+    content[place + 8 : place + 8 + size] = bytes(size)
+    frames, _ = sampled(bytes(content), Sampling(None))
+    pictures = [read_number(photo.pixels) for _, _, photo in frames]
+    assert pictures == [number for number in range(60) if number != 7]
+    times = [seconds for _, seconds, _ in frames]
+    assert times == pytest.approx([number / 25 for number in pictures], abs=0.001)
+
+
+@pytest.mark.parametrize("rate", [24, 30, 60])
+def test_times_in_milliseconds_are_sampled_as_exact_ones(rate):
+    content = make_video("matroska", num_frames=120, rate=rate, g=10)
+    assert numbers(sampled(content, Sampling(rate))[0]) == list(range(120))
+    assert numbers(sampled(content, Sampling(rate / 2))[0]) == list(range(0, 120, 2))
+
+
+def test_what_an_edit_list_cuts_off_is_not_shown():
+    source, file = make_video(num_frames=100, g=25, sc_threshold=0), io.BytesIO()
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with (
+        av.open(io.BytesIO(source)) as original,
+        av.open(file, "w", format="mp4", options=options) as output,
+    ):
+        stream = output.add_stream_from_template(original.streams.video[0])
+        for packet in original.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= round(1.2 / packet.time_base)
+                packet.dts -= round(1.2 / packet.time_base)
+                packet.stream = stream
+                output.mux(packet)
+    frames, _ = sampled(file.getvalue(), Sampling(1.0))
+    assert [read_number(photo.pixels) for _, _, photo in frames] == [30, 55, 80]
+    assert [seconds for _, seconds, _ in frames] == pytest.approx([0, 1, 2], abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "unknown"),
+    [("MP4", b"avc1", b"encv"), ("Matroska", b"V_MPEG4/ISO/AVC", b"V_XXXXX/XXX/XXX")],
+)
+def test_pictures_that_nothing_decodes_are_unreadable(make, kind, known, unknown):
+    content = make(kind).replace(known, unknown)
+    with pytest.raises(ImageError, match="The pictures are encrypted, or of an unknown format"):
+        list(plan(io.BytesIO(content), Sampling()))
+
+
+def test_a_header_that_counts_from_the_start_of_the_clock_is_not_taken_for_a_cut():
+    content = make_video("matroska", num_frames=50, times=lambda number: 10_000 + 40 * number)
+    assert sampled(content, Sampling())[1] is None
+    slides = make_video("avi", "mjpeg", num_frames=10, rate=Fraction(1, 5), pixels="yuvj420p")
+    assert sampled(slides, Sampling())[1] is None
+
+
+def test_frames_of_the_same_time_do_not_stretch_it():
+    content = make_video("matroska", times=lambda number: number // 2 * 80, bf=0)
+    frames, _ = sampled(content, Sampling(None))
+    times = [seconds for _, seconds, _ in frames]
+    assert times == pytest.approx([number // 2 * 0.08 for number in range(100)], abs=0.001)
 
 
 def test_an_error_of_the_store_is_passed_on(make):

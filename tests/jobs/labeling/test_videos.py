@@ -106,9 +106,18 @@ def test_what_is_no_video_is_one_row(tmp_path, name, content, error):
 
 
 def test_a_program_in_typescript_is_ignored(tmp_path):
-    item = save(tmp_path, "app.ts", b"const answer: number = 42;\n")
+    program = "Get: const größe: number = 42;\n".encode() * 200
+    item = save(tmp_path, "app.ts", program)
     (chunk,) = cut(item)
     assert [row["status"] for row in detect(chunk.items)] == ["ignored"]
+    packed = SourceItem("video", "/a.zip!/app.ts", data=program)
+    assert [row["status"] for row in detect([packed])] == ["ignored"]
+
+
+@pytest.mark.parametrize("content", [b"", b"G\0junk" * 1000])
+def test_a_damaged_transport_stream_is_not_taken_for_a_program(tmp_path, content):
+    (row,) = detect([save(tmp_path, "a.ts", content)])
+    assert row["status"] == "unreadable"
 
 
 def test_a_video_that_is_gone_is_missing(tmp_path, clip):
