@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 BUFFERS = (0.3, 0.5)
 """Shares of its sides by which a box is enlarged on each side, in the first and the second round of
@@ -101,6 +100,9 @@ class Tracker:
         self, time: float, found: np.ndarray, buffer: float, matched: dict[int, _Track]
     ) -> None:
         """Match faces and tracks that have no match yet, so that their boxes overlap most."""
+        # Slow to import, and most sources hold no video.
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
+
         tracks = [track for track in self._tracks if track not in matched.values()]
         faces = [face for face in range(len(found)) if face not in matched]
         if not tracks or not faces:
