@@ -80,7 +80,12 @@ class Nodes:
         )
 
     def add(self, name, num_cpus=1):
-        self._start(name, f"--address={self.address}", f"--num-cpus={num_cpus}")
+        flags = (f"--address={self.address}", f"--num-cpus={num_cpus}")
+        try:
+            self._start(name, *flags)
+        except AssertionError:
+            # Ray gives a node half a minute to start, which a busy machine may not have.
+            self._start(name, *flags)
 
     def _start(self, name, *flags):
         folder = self.folder / name
