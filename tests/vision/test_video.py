@@ -330,7 +330,7 @@ def test_what_an_edit_list_cuts_off_is_not_shown():
 
 @pytest.mark.parametrize(
     ("kind", "known", "unknown"),
-    [("MP4", b"avc1", b"encv"), ("Matroska", b"V_MPEG4/ISO/AVC", b"V_XXXXX/XXX/XXX")],
+    [("MP4", b"avc1", b"encv"), ("Matroska", b"V_MPEG4/ISO/AVC", b"V_UNKNOWN/CODEC")],
 )
 def test_pictures_that_nothing_decodes_are_unreadable(make, kind, known, unknown):
     content = make(kind).replace(known, unknown)
