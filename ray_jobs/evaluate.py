@@ -28,6 +28,7 @@ from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights
 from fer.reports.robustness import RobustnessTally
 from fer.storage import parquet
 from fer.vision.conditions import spoil
+from fer.vision.shape import ImageShape
 from ray_jobs.cluster import session
 from ray_jobs.config import EvaluateConfig
 from ray_jobs.pipeline import locations, stages
@@ -157,6 +158,7 @@ def _predict_files(
         .map_batches(
             partial(
                 to_crops,
+                shape=data.shape,
                 copies=data.copies_of_train(config.split),
                 robustness=config.robustness,
             ),
@@ -167,7 +169,7 @@ def _predict_files(
     )
     # The report shows the checkpoint's own scores, not those of a processor's fast arithmetic.
     networks = tuple(with_graphs(load_checkpoint(location)) for location in checkpoints.values())
-    inference = Inference(networks, engine="float32", tta=config.tta)
+    inference = Inference(networks, data.shape, engine="float32", tta=config.tta)
     classified = classify(faces, inference)
     written = classified.map_batches(
         partial(write, output=config.output, names=[*checkpoints], class_names=data.class_names),
@@ -179,18 +181,21 @@ def _predict_files(
     yield from stages.tallies(written)
 
 
-def to_crops(examples: pa.Table, copies: frozenset[str], *, robustness: bool = False) -> pa.Table:
-    """Replace ``image`` with ``crops``, a list of crops of 2,304 bytes, for a classifier.
+def to_crops(
+    examples: pa.Table, shape: ImageShape, copies: frozenset[str], *, robustness: bool = False
+) -> pa.Table:
+    """Replace ``image`` with ``crops``, a list of the bytes of crops, for a classifier.
 
     Args:
         examples: The examples.
+        shape: Shape of their images.
         copies: Digests of the images that ``train`` holds too. Add ``copy_of_train`` from them.
         robustness: Whether the image is followed by the image under each of ``CONDITIONS``.
     """
     digests = examples["sha256"].to_pylist()
     crops = [
         [view.tobytes() for view in (image, *(spoil(image, digest) if robustness else ()))]
-        for image, digest in zip(images_from_table(examples), digests, strict=True)
+        for image, digest in zip(images_from_table(examples, shape), digests, strict=True)
     ]
     is_copy = [digest in copies for digest in digests]
     return (

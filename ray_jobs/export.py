@@ -14,6 +14,7 @@ from fer.models.engine import with_graphs
 from fer.models.onnx_engine import OnnxEngine
 from fer.models.predictor import Predictor
 from fer.models.quantization import calibrate_int8
+from fer.vision.reshape import convert_images
 from ray_jobs.config import ExportConfig
 from ray_jobs.pipeline import locations
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
@@ -65,7 +66,7 @@ def _export(
 ) -> dict[str, Any]:
     output.begin()
     files = {MODEL: onnx.to_onnx(checkpoint)}
-    faces, _ = draw_faces(NUM_CHECKED, seed=0)
+    faces = convert_images(draw_faces(NUM_CHECKED, seed=0)[0], checkpoint.shape)
     expected = Predictor(checkpoint, engine="float32").predict_probs(faces)
     result = {
         "model": storage.join(config.output, MODEL),
@@ -79,9 +80,10 @@ def _export(
         scores = OnnxEngine(replace(member, int8=files[INT8_GRAPH]), name="int8").int8_scores
         result["int8"] = {**asdict(scores), "is_proven": scores.is_proven}
     result["seconds"] = round(output.elapsed_seconds, 2)
+    shape = ["batch", *checkpoint.shape.array]
     summary = {
         **result,
-        "input": {"name": onnx.INPUT, "dtype": "uint8", "shape": ["batch", 48, 48]},
+        "input": {"name": onnx.INPUT, "dtype": "uint8", "shape": shape},
         "output": {"name": onnx.OUTPUT, "dtype": "float32", "class_names": checkpoint.class_names},
         "opset": onnx.OPSET,
         "config": asdict(config),

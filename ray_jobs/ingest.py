@@ -21,6 +21,7 @@ from fer import storage
 from fer.data import checks, dataset, parsed
 from fer.data.emotions import FER2013_CLASSES, ClassList
 from fer.data.ferplus import Votes, read_votes
+from fer.data.framing import Framing
 from fer.data.items import SourceItem
 from fer.data.kinds import commonest, describe_ignored
 from fer.data.parsing import Outcome, Reject, Rules, parse_item
@@ -28,7 +29,8 @@ from fer.data.sources import check_source
 from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally
 from fer.errors import InputError, JobError
 from fer.storage import parquet
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
+from fer.vision.shape import ImageShape
 from ray_jobs.cluster import isolation, session
 from ray_jobs.config import IngestConfig
 from ray_jobs.pipeline import locations, stages
@@ -57,7 +59,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
     started = time.monotonic()
     config = locations.resolve(config)
     classes = ClassList.parse(config.classes) if config.classes else FER2013_CLASSES
-    rules = Rules(classes, config.split_from, config.val_fraction)
+    rules = Rules(classes, config.split_from, config.val_fraction, _framing(config))
     for source in config.source:
         check_source(source, all_files=config.all_files)
         locations.check_outside(config.output, "source", source)
@@ -84,6 +86,16 @@ def run(config: IngestConfig) -> dict[str, Any]:
         "complete_fer2013": summary["official_fer2013"]["complete"],
         "seconds": summary["seconds"],
     }
+
+
+def _framing(config: IngestConfig) -> Framing:
+    """Return how images become examples, once the detector has been checked."""
+    shape = ImageShape(config.image_size, 3 if config.color else 1)
+    if config.detector == "none":
+        return Framing(shape)
+    weights = load_detector_weights(config.detector_weights)
+    FaceDetector(weights)
+    return Framing(shape, weights)
 
 
 def _check_no_overlap(sources: Sequence[str]) -> None:
@@ -145,9 +157,11 @@ def parse_and_write(
         The tally of each file.
     """
     rows = parse(items, rules, votes)
-    schema = dataset.example_schema(rules.classes.names, with_votes=bool(votes))
-    for start in range(0, len(rows), dataset.ROWS_PER_FILE):
-        yield write(rows.slice(start, dataset.ROWS_PER_FILE), output, schema)
+    shape = rules.framing.shape
+    schema = dataset.example_schema(rules.classes.names, shape, with_votes=bool(votes))
+    num_rows = dataset.rows_per_file(shape)
+    for start in range(0, len(rows), num_rows):
+        yield write(rows.slice(start, num_rows), output, schema)
 
 
 def parse(table: pa.Table, rules: Rules, votes: Votes | None) -> pa.Table:
@@ -239,15 +253,19 @@ def _finish(
     parquet.delete_all_except(config.output, ("examples", "rejects"), tally.files)
     from fer.reports import figures  # noqa: PLC0415 - workers need no matplotlib
 
-    classes = rules.classes
+    classes, framing = rules.classes, rules.framing
     counts = tally.counts(classes.names)
+    images, labels = _samples(tally, framing.shape)
     pictures = {
         "class_counts.png": figures.plot_class_counts(counts),
-        "samples.png": figures.plot_sample_grid(*_samples(tally), classes.names, SAMPLES_PER_CLASS),
+        "samples.png": figures.plot_sample_grid(images, labels, classes.names, SAMPLES_PER_CLASS),
     }
     summary = {
         "schema_version": dataset.SCHEMA_VERSION,
         "class_names": classes.names,
+        "image_size": framing.shape.size,
+        "channels": framing.shape.channels,
+        "detector": detector_id(framing.detector_weights),
         "examples": tally.num_examples,
         "rejects": tally.num_rejects,
         "rejects_by_reason": tally.describe_rejects(),
@@ -261,7 +279,7 @@ def _finish(
         "duplicates": tally.duplicates(),
         "copies_of_train": tally.copies_of_train(),
         "copies_dropped": num_dropped,
-        "official_fer2013": dataset.compare_with_official(counts),
+        "official_fer2013": dataset.compare_with_official(counts, framing.shape),
         "fingerprint": tally.fingerprint(),
         "config": dataclasses.asdict(config),
         "seconds": round(output.elapsed_seconds, 2),
@@ -285,8 +303,7 @@ def _say(message: str) -> None:
     print(f"Ingesting: {message}", file=sys.stderr, flush=True)
 
 
-def _samples(tally: DatasetTally) -> tuple[np.ndarray, np.ndarray]:
+def _samples(tally: DatasetTally, shape: ImageShape) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(label, pixels) for label in tally.samples for _, pixels in tally.samples[label]]
-    images = np.frombuffer(b"".join(pixels for _, pixels in pairs), np.uint8)
     labels = np.array([label for label, _ in pairs])
-    return images.reshape(-1, IMAGE_SIZE, IMAGE_SIZE), labels
+    return shape.unpack(b"".join(pixels for _, pixels in pairs)), labels

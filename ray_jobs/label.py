@@ -222,10 +222,12 @@ def _label_chunks(
         config.any_orientation,
         sampling,
         animations=config.fps is not None,
+        shape=inputs.network.shape,
     )
     detected = detect_faces(opened, detection, detect_cpus)
     inference = Inference(
         (inputs.network,),
+        inputs.network.shape,
         engine=config.engine,
         num_cpus=classify_cpus,
         use_gpu=config.use_gpu,

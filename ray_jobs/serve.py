@@ -262,7 +262,7 @@ class Replica:
         await self.service.check_health()
 
     async def _classify(self, crops: np.ndarray) -> np.ndarray:
-        """Classify one request's faces, uint8 (N, 48, 48), together with those of other requests.
+        """Classify one request's faces, uint8 (N, *shape), together with those of other requests.
 
         Faces join a batch only once the network is free. Serve closes a batch ``batch_wait_ms``
         after its first face, even while the network is busy, and it would then wait half empty.

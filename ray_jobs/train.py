@@ -5,7 +5,6 @@
 3. Finish: the best epoch becomes the output, with its metrics and curves beside it.
 """
 
-import dataclasses
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +31,6 @@ from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError, last_line
 from fer.metrics import VAL_SCORES, selection_metric
 from fer.models import checkpoint
-from fer.models.layers import Layers
 from fer.training.history import from_json_lines
 from fer.training.recipe import seed_of_epoch, steps_per_epoch
 from fer.training.run import METRICS
@@ -40,10 +38,10 @@ from fer.training.targets import NO_VOTES
 from ray_jobs.cluster import session
 from ray_jobs.config import TrainConfig
 from ray_jobs.pipeline import outputs
-from ray_jobs.pipeline.outputs import OutputSpec, Reservation, flag_of
+from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import progress_from_workers
 from ray_jobs.pipeline.resumable import run_resumable
-from ray_jobs.training import streaming
+from ray_jobs.training import starts, streaming
 from ray_jobs.training.checkpoints import finished_files
 from ray_jobs.training.mlflow import RUN_FILE, MlflowCallback, require_server
 from ray_jobs.training.placement import place_workers
@@ -103,6 +101,7 @@ def _check(config: TrainConfig) -> _Inputs:
     data.check_split("train", every_class=True)
     data.check_split("val")
     _check_batch_size(config, data)
+    starts.check_shape(config, data)
     is_complete = config.resume and OUTPUT.is_complete(config.output)
     if not is_complete:
         _check_extras(config, data)
@@ -142,31 +141,14 @@ def _fingerprints(config: TrainConfig, data: Dataset, *, is_complete: bool) -> d
     fingerprints = {"dataset": str(data.summary["fingerprint"])}
     has_own_checkpoint = config.resume and _num_epochs_done(config) > 0
     if config.from_checkpoint is not None and not has_own_checkpoint:
-        fingerprints["from_checkpoint"] = _check_start(config, config.from_checkpoint)
+        fingerprints["from_checkpoint"] = starts.check_checkpoint(config, config.from_checkpoint)
+    if config.pretrained is not None and not has_own_checkpoint:
+        fingerprints["pretrained"] = starts.check_pretrained(config, config.pretrained, data)
     if config.teacher is not None and not is_complete:
         teacher = checkpoint.load_checkpoint(config.teacher)
         checkpoint.check_classes(config.teacher, teacher.class_names, data.class_names)
         fingerprints["teacher"] = teacher.id
     return fingerprints
-
-
-def _check_start(config: TrainConfig, from_checkpoint: str) -> str:
-    """Return the id of the checkpoint that a run starts from, whose layers must be the run's."""
-    start = checkpoint.read_config(from_checkpoint)
-    arguments = start.architecture["arguments"]
-    layers = {
-        field.name: arguments.get(field.name, field.default)
-        for field in dataclasses.fields(Layers)
-        if field.name != "dropout"
-    }
-    flags = {"model": start.architecture["name"], "preprocessing": start.preprocessing, **layers}
-    for name, value in flags.items():
-        if value != getattr(config, name):
-            raise InputError(
-                f"{from_checkpoint} was trained with {flag_of(name)} {value}, not "
-                f"{getattr(config, name)}; use the same value to start from it."
-            )
-    return start.id
 
 
 def _train(config: TrainConfig, inputs: _Inputs, output: Reservation) -> dict[str, Any]:

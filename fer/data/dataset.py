@@ -12,19 +12,19 @@ import pyarrow.dataset as pads
 from fer import storage
 from fer.data.emotions import EMOTIONS, OFFICIAL_COUNTS, SPLITS
 from fer.errors import InputError
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import FER2013_SHAPE, ImageShape
 
 SCHEMA_VERSION = 1
 NUM_VOTES = 10
 """Columns of FER+ votes: eight emotions, unknown, and not a face (arXiv 1608.01041)."""
 
 ROWS_PER_FILE = 4096
-"""Examples per Parquet file: about 9.5 MB, a good size for one request to an object store."""
+"""Examples of 48x48 gray pixels per Parquet file: about 9.5 MB, a good size for one request to an
+object store. Files of larger images have fewer."""
 
 REJECT_COLUMNS = ["source", "code", "reason"]
 
-_EXAMPLE_FIELDS = (
-    pa.field("image", pa.list_(pa.uint8(), IMAGE_SIZE * IMAGE_SIZE), nullable=False),
+_OTHER_FIELDS = (
     pa.field("label", pa.int8(), nullable=False),
     pa.field("split", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),
@@ -41,25 +41,46 @@ three zero bytes of all values, so they compress to almost nothing, at half the 
 of the 256 values."""
 
 
-def example_schema(class_names: Sequence[str] = EMOTIONS, *, with_votes: bool = False) -> pa.Schema:
-    """Return the schema of ``examples``, with its version and class names as metadata."""
+def example_schema(
+    class_names: Sequence[str] = EMOTIONS,
+    shape: ImageShape = FER2013_SHAPE,
+    *,
+    with_votes: bool = False,
+) -> pa.Schema:
+    """Return the schema of ``examples``.
+
+    Its metadata are the schema's version, the class names, and the images' side and channels where
+    they are not FER2013's.
+    """
     metadata = {"schema_version": str(SCHEMA_VERSION), "class_names": json.dumps(class_names)}
-    fields = [*_EXAMPLE_FIELDS, *([_VOTES_FIELD] if with_votes else [])]
+    if shape != FER2013_SHAPE:
+        metadata |= {"image_size": str(shape.size), "channels": str(shape.channels)}
+    image = pa.field("image", pa.list_(pa.uint8(), shape.num_bytes), nullable=False)
+    fields = [image, *_OTHER_FIELDS, *([_VOTES_FIELD] if with_votes else [])]
     return pa.schema(fields, metadata=metadata)
 
 
-def compare_with_official(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def rows_per_file(shape: ImageShape) -> int:
+    """Return the number of examples per Parquet file, which is at least 1."""
+    return max(1, ROWS_PER_FILE * FER2013_SHAPE.num_bytes // shape.num_bytes)
+
+
+def compare_with_official(
+    counts: Mapping[str, Mapping[str, int]], shape: ImageShape = FER2013_SHAPE
+) -> dict[str, Any]:
     """Compare a dataset's counts with those of the official FER2013.
 
     Args:
         counts: Number of examples by split and class name.
+        shape: Shape of its images.
 
     Returns:
         ``complete``: whether every class of every split has the official number of examples.
         ``differences``: by split and class, the number of examples minus the official number,
-        without zeros. It is empty for datasets with other classes than FER2013's.
+        without zeros. It is empty for datasets with other classes, or images of another shape,
+        than FER2013's.
     """
-    if any(tuple(by_class) != EMOTIONS for by_class in counts.values()):
+    if shape != FER2013_SHAPE or any(tuple(by_class) != EMOTIONS for by_class in counts.values()):
         return {"complete": False, "differences": {}}
     differences: dict[str, dict[str, int]] = {}
     for split, official in OFFICIAL_COUNTS.items():
@@ -77,11 +98,10 @@ def compare_with_official(counts: Mapping[str, Mapping[str, int]]) -> dict[str, 
 # Reading.
 
 
-def images_from_table(examples: pa.Table) -> np.ndarray:
-    """Return the images of a table of examples, uint8 (N, 48, 48)."""
+def images_from_table(examples: pa.Table, shape: ImageShape) -> np.ndarray:
+    """Return the images of a table of examples, uint8 (N, *shape.array)."""
     pixels = examples["image"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    images: np.ndarray = pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
-    return images
+    return shape.unpack(pixels)
 
 
 def _labels_of(examples: pa.Table) -> np.ndarray:
@@ -102,7 +122,7 @@ class Examples:
     """Examples in memory.
 
     Attributes:
-        images: uint8 (N, 48, 48).
+        images: uint8 (N, size, size), or (N, size, size, 3) for color.
         labels: int64 (N,).
         sources: Source of each example, N strings; None if the column was not read.
         votes: FER+ votes int8 (N, 10); None if the dataset has none.
@@ -129,10 +149,10 @@ class Examples:
         )
 
 
-def examples_from_table(table: pa.Table) -> Examples:
+def examples_from_table(table: pa.Table, shape: ImageShape) -> Examples:
     """Convert a table of examples to arrays."""
     return Examples(
-        images=images_from_table(table),
+        images=images_from_table(table, shape),
         labels=_labels_of(table),
         sources=table["source"].to_pylist() if "source" in table.column_names else None,
         votes=_votes_of(table),
@@ -147,11 +167,13 @@ class Dataset:
     Attributes:
         location: Folder of the dataset.
         class_names: Name of each label.
+        shape: Shape of its images.
         summary: Content of ``summary.json``.
     """
 
     location: str
     class_names: tuple[str, ...]
+    shape: ImageShape
     summary: dict[str, Any]
 
     def counts(self, split: str) -> dict[str, int]:
@@ -184,7 +206,9 @@ class Dataset:
             )
 
     def read_split(self, split: str) -> Examples:
-        """Read all examples of a split into memory, 2.3 kB each, in the order of their digests.
+        """Read all examples of a split into memory, in the order of their digests.
+
+        An image of 48x48 gray pixels takes 2.3 kB.
 
         Raises:
             InputError: The split has no examples.
@@ -214,7 +238,7 @@ class Dataset:
         columns = self.existing_columns("image", "label", "source", "sha256", "votes")
         table = self._files().to_table(columns, filter=rows)
         return examples_from_table(
-            table.sort_by([("sha256", "ascending"), ("source", "ascending")])
+            table.sort_by([("sha256", "ascending"), ("source", "ascending")]), self.shape
         )
 
     def read_labels(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -241,15 +265,16 @@ class Dataset:
                 columns=columns, filter=pads.field("split") == split, batch_size=batch_size
             )
             for batch in filter(len, batches):
-                yield examples_from_table(pa.Table.from_batches([batch]))
+                yield examples_from_table(pa.Table.from_batches([batch]), self.shape)
 
     def read_images(self, digests: Sequence[str]) -> np.ndarray:
-        """Return the images uint8 (N, 48, 48) with the given SHA-256 digests, in their order."""
+        """Return the images uint8 (N, *shape.array) with some SHA-256 digests, in their order."""
         is_requested = pads.field("sha256").isin(list(digests))
         table = self._files().to_table(["image", "sha256"], filter=is_requested)
-        by_digest = dict(zip(table["sha256"].to_pylist(), images_from_table(table), strict=True))
-        images = [by_digest[digest] for digest in digests]
-        return np.stack(images) if images else np.empty((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+        images = images_from_table(table, self.shape)
+        by_digest = dict(zip(table["sha256"].to_pylist(), images, strict=True))
+        found = [by_digest[digest] for digest in digests]
+        return np.stack(found) if found else np.empty((0, *self.shape.array), np.uint8)
 
     def copies_of_train(self, split: str) -> frozenset[str]:
         """Return the SHA-256 digests of a split's images that ``train`` holds too.
@@ -294,6 +319,8 @@ def open_dataset(location: str) -> Dataset:
     try:
         summary = json.loads(storage.read_bytes(storage.join(location, "summary.json")))
         version, class_names = summary["schema_version"], tuple(summary["class_names"])
+        # Datasets of 48x48 gray images need not say so.
+        size, channels = summary.get("image_size", FER2013_SHAPE.size), summary.get("channels", 1)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{location} is not a finished dataset: expected summary.json and examples/ as "
@@ -304,4 +331,4 @@ def open_dataset(location: str) -> Dataset:
             f"{location} has the dataset schema {version}: this version reads {SCHEMA_VERSION}; "
             "run fer ingest again."
         )
-    return Dataset(location, class_names, summary)
+    return Dataset(location, class_names, ImageShape(size, channels), summary)

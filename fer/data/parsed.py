@@ -19,13 +19,12 @@ from fer.data.parsing import (
     Outcome,
     Reject,
 )
-from fer.data.pixels import NUM_PIXELS
 from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally, RejectGroup
 from fer.errors import InputError
 
 PARSED_SCHEMA = pa.schema(
     [
-        ("pixels", pa.binary(NUM_PIXELS)),
+        ("pixels", pa.binary()),
         ("label", pa.int8()),
         ("split", pa.string()),
         ("split_from", pa.string()),
@@ -99,7 +98,9 @@ def rejects_of(parsed: pa.Table) -> pa.Table:
 
 def to_dataset(examples: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return examples in the form that a dataset stores, with a schema of ``example_schema``."""
-    images = pa.FixedSizeListArray.from_arrays(pa.array(_bytes_of(examples["pixels"])), NUM_PIXELS)
+    num_bytes = schema.field("image").type.list_size
+    pixels = pa.array(_bytes_of(examples["pixels"].cast(pa.binary(num_bytes))))
+    images = pa.FixedSizeListArray.from_arrays(pixels, num_bytes)
     hexes = pa.array([digest.hex() for digest in examples["sha256"].to_pylist()])
     columns = {"image": images, "sha256": hexes}
     return pa.table(

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, cast, get_args
 
 from fer.data.annotations import kdef_emotion
 from fer.data.emotions import FER2013_CLASSES, ClassList, folder_with_number, is_class_number
+from fer.data.framing import FER2013_FRAMING, Framing, frame_image
 from fer.data.items import NotAnImageError, SourceItem, fetch_image
 from fer.data.pixels import parse_pixels
 from fer.data.rejects import RejectCode, RejectedError
@@ -23,7 +24,9 @@ from fer.data.splits import (
     unclear_split_name,
 )
 from fer.data.tables import parse_csv_header
-from fer.vision.decode import ImageError, decode_image
+from fer.vision.decode import ImageError
+from fer.vision.reshape import convert_images
+from fer.vision.shape import FER2013_SHAPE
 
 SplitFrom = Literal["auto", "usage", "filename", "folder", "hash"]
 """Where the split of an example is read from. ``auto`` tries the ``Usage`` column, the file's name
@@ -40,17 +43,19 @@ FORMATS: tuple[str, ...] = get_args(Format)
 
 @dataclass(frozen=True)
 class Rules:
-    """How examples get their labels and splits.
+    """How examples get their images, labels and splits.
 
     Attributes:
         classes: The classes, in the order of their labels.
         split_from: Where the split is read from.
         val_fraction: Fraction of ``train`` that becomes ``val``, chosen by the pixels.
+        framing: How an image is made from an image file.
     """
 
     classes: ClassList = FER2013_CLASSES
     split_from: SplitFrom = "auto"
     val_fraction: float = 0.0
+    framing: Framing = FER2013_FRAMING
 
 
 class Split(NamedTuple):
@@ -69,7 +74,7 @@ class Split(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A labeled face: 2,304 bytes of pixels, row by row, and the origin of each value.
+    """A labeled face: its pixels, row by row, and the origin of each value.
 
     Attributes:
         row: Number of the row of a CSV file, counted from 1; 0 for an image.
@@ -149,7 +154,7 @@ def _parse_image(item: SourceItem, rules: Rules) -> Outcome:
             item = replace(item, data=fetch_image(item))
         kind, text = _class_text(item, rules.classes)
         label, number = _label(text, rules.classes)
-        pixels = decode_image(fetch_image(item)).pixels.tobytes()
+        pixels = frame_image(fetch_image(item), rules.framing).tobytes()
         sha256 = hashlib.sha256(pixels).digest()
         name, source, unclear_name = _split("", item.path, sha256, rules)
         return Example(
@@ -195,17 +200,25 @@ def _parse_rows(item: SourceItem, rules: Rules) -> Iterator[Outcome]:
             label, number = _label(row[emotion].decode(errors="replace"), rules.classes)
             if isinstance(pixels, RejectedError):
                 raise pixels
-            sha256 = hashlib.sha256(pixels).digest()
+            image = _reshape(pixels, rules)
+            sha256 = hashlib.sha256(image).digest()
             text = "" if usage is None else row[usage].decode(errors="replace")
             name, split_from, unclear_name = _split(text, item.path, sha256, rules)
             yield Example(
-                *(pixels, label, name, split_from, source, sha256, "csv", row_number),
+                *(image, label, name, split_from, source, sha256, "csv", row_number),
                 has_usage=split_from_usage(text) is not None,
                 number=number,
                 unclear_name=unclear_name,
             )
         except RejectedError as error:
             yield _reject(source, error, "csv", row_number)
+
+
+def _reshape(pixels: bytes, rules: Rules) -> bytes:
+    """Return the pixels of a row, 48x48 gray levels, in the shape of the dataset's images."""
+    if rules.framing.shape == FER2013_SHAPE:
+        return pixels
+    return convert_images(FER2013_SHAPE.unpack(pixels), rules.framing.shape).tobytes()
 
 
 def _reject(source: str, error: Exception, kind: Format, row: int = 0) -> Reject:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from fer.data.rejects import RejectedError
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import FER2013_SHAPE
 
-NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE
+NUM_PIXELS = FER2013_SHAPE.num_bytes
 
 
 def parse_pixels(texts: Sequence[bytes]) -> list[bytes] | list[bytes | RejectedError]:

@@ -18,6 +18,7 @@ RejectCode = Literal[
     "pixel_count",
     "pixel_range",
     "no_image",
+    "no_face",
     "no_split",
 ]
 """Kinds of rejects. The reason of a reject adds the values that are specific to it."""

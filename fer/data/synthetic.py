@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from fer.data.emotions import EMOTIONS, SPLITS
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import IMAGE_SIZE
 
 SCALE = 3
 """Faces are drawn at this multiple of their final size and scaled down, for smooth lines."""

@@ -1,5 +1,7 @@
 """All networks by name: build one, and count what it costs."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,20 +10,28 @@ from torch import Tensor, nn
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.models.convnet import PLAIN_NETWORKS, ConvNet
-from fer.models.layers import Layers
+from fer.models.efficientnet import EfficientNetLite0
+from fer.models.imagenet import IMAGENET_NETWORKS, MIN_SIZES
+from fer.models.layers import Layers, Network
 from fer.models.residual import RESIDUAL_NETWORKS, ResNet
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import FER2013_SHAPE, MAX_SIZE, MIN_SIZE, ImageShape
 
-MODELS = (*PLAIN_NETWORKS, *RESIDUAL_NETWORKS)
+NETWORKS: dict[str, Callable[[int, ImageShape, Layers], Network]] = {
+    **{name: partial(ConvNet, architecture) for name, architecture in PLAIN_NETWORKS.items()},
+    **{name: partial(ResNet, stages) for name, stages in RESIDUAL_NETWORKS.items()},
+    **IMAGENET_NETWORKS,
+    "efficientnet-lite0": EfficientNetLite0,
+}
+"""What builds each network, by its name."""
+
+MODELS = tuple(NETWORKS)
 """Names of the networks."""
-
-Network = ConvNet | ResNet
-"""A network of any kind; ``output`` is its last layer."""
 
 
 def build_model(
     name: str,
     num_classes: int = len(EMOTIONS),
+    shape: ImageShape = FER2013_SHAPE,
     **layers: Any,  # noqa: ANN401
 ) -> Network:
     """Build a network with random weights, drawn from torch's global generator.
@@ -29,24 +39,30 @@ def build_model(
     Args:
         name: One of ``MODELS``.
         num_classes: Number of logits.
+        shape: Shape of the faces that it takes.
         layers: Fields of ``Layers`` that differ from their defaults.
 
     Raises:
-        InputError: ``name`` is not one of ``MODELS``, or the layers do not fit the network.
+        InputError: ``name`` is not one of ``MODELS``, or the shape or the layers do not fit the
+            network.
     """
-    if name in PLAIN_NETWORKS:
-        return ConvNet(PLAIN_NETWORKS[name], num_classes, Layers(**layers))
-    if name in RESIDUAL_NETWORKS:
-        return ResNet(RESIDUAL_NETWORKS[name], num_classes, Layers(**layers))
-    raise InputError(f"Unknown model {name!r}; choose one of {', '.join(MODELS)}.")
+    if name not in NETWORKS:
+        raise InputError(f"Unknown model {name!r}; choose one of {', '.join(MODELS)}.")
+    smallest = MIN_SIZES.get(name, MIN_SIZE)
+    if shape.size < smallest:
+        raise InputError(
+            f"{name} takes images of {smallest}x{smallest} to {MAX_SIZE}x{MAX_SIZE} pixels, but "
+            f"these are {shape}; ingest them with a larger --image-size, or choose another --model."
+        )
+    return NETWORKS[name](num_classes, shape, Layers(**layers))
 
 
 def count_parameters(model: nn.Module) -> int:
     """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_multiply_adds(model: nn.Module) -> int:
+def count_multiply_adds(model: Network) -> int:
     """Return the multiply-adds of a network's convolutions and linear layers for one image.
 
     The network runs once, in evaluation mode, to find the size of its feature maps.
@@ -69,10 +85,11 @@ def count_multiply_adds(model: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def run_once(model: nn.Module) -> None:
+def run_once(model: Network) -> None:
     """Run a network on one black image in evaluation mode, for the hooks that it has."""
     was_training, device = model.training, next(model.parameters()).device
+    size, channels = model.shape.size, model.shape.channels
     try:
-        model.eval()(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=device))
+        model.eval()(torch.zeros(1, channels, size, size, device=device))
     finally:
         model.train(was_training)

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from fer import storage
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.models.shipped import SHIPPED
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import IMAGE_SIZE, MAX_SIZE, MIN_SIZE, ImageShape
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -40,7 +40,8 @@ class CheckpointConfig:
         id: Name of the architecture and the first 12 digits of the weights' SHA-256.
         architecture: ``name`` and ``arguments``, those of ``build_model``.
         class_names: Name of each logit's class.
-        image_size: Side of the square input in pixels.
+        image_size: Side in pixels of the faces that it was trained on.
+        channels: 1 for gray faces, 3 for faces in color.
         preprocessing: How a uint8 image becomes the network's input, a key of ``PREPROCESSING``.
         temperature: Divisor of the logits before the softmax (Guo et al. 2017, arXiv 1706.04599),
             above 0.
@@ -55,6 +56,7 @@ class CheckpointConfig:
     architecture: dict[str, Any]
     class_names: tuple[str, ...] = EMOTIONS
     image_size: int = IMAGE_SIZE
+    channels: int = 1
     preprocessing: str = "standardize"
     temperature: float = 1.0
     parameters: int = 0
@@ -62,6 +64,11 @@ class CheckpointConfig:
     data: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of the faces that it takes."""
+        return ImageShape(self.image_size, self.channels)
 
     def to_json(self) -> str:
         """Return the content of ``config.json``."""
@@ -107,6 +114,14 @@ class Checkpoint:
     def configs(self) -> tuple[CheckpointConfig, ...]:
         """Configuration of each member."""
         return tuple(member.config for member in self.members)
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape in which faces are cropped: what the most demanding member takes."""
+        shapes = [config.shape for config in self.configs]
+        return ImageShape(
+            max(shape.size for shape in shapes), max(shape.channels for shape in shapes)
+        )
 
     @property
     def kind(self) -> str:
@@ -318,12 +333,17 @@ def _read_json(location: str) -> dict[str, Any]:
 
 
 def _check_config(location: str, config: CheckpointConfig) -> None:
-    supported = {"schema_version": SCHEMA_VERSION, "image_size": IMAGE_SIZE}
-    for name, value in supported.items():
-        if getattr(config, name) != value:
+    sizes = range(MIN_SIZE, MAX_SIZE + 1)
+    supported: dict[str, tuple[Collection[Any], str]] = {
+        "schema_version": ((SCHEMA_VERSION,), str(SCHEMA_VERSION)),
+        "image_size": (sizes, f"{MIN_SIZE} to {MAX_SIZE}"),
+        "channels": ((1, 3), "1 and 3"),
+    }
+    for name, (values, described) in supported.items():
+        if getattr(config, name) not in values:
             raise InputError(
                 f"{location} has the {name} {getattr(config, name)!r}; this version supports "
-                f"{value!r}."
+                f"{described}."
             )
     is_object = isinstance(config.architecture, dict) and "name" in config.architecture
     if not is_object or not isinstance(config.temperature, int | float):

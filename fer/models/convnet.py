@@ -5,8 +5,15 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from fer.models.layers import ACTIVATIONS, Dropout, Layers, build_pooling, pooled_size
-from fer.vision.decode import IMAGE_SIZE
+from fer.models.layers import (
+    ACTIVATIONS,
+    Dropout,
+    Layers,
+    Network,
+    build_pooling,
+    pooled_size,
+)
+from fer.vision.shape import ImageShape
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ convolutions, which the paper's section 6 leaves to future work.
 """
 
 
-class ConvNet(nn.Module):
+class ConvNet(Network):
     """Convolutions, then fully connected layers, then one logit per class.
 
     This is the structure of the paper's networks (sections 4.2 and 4.3). Each convolution is padded
@@ -77,10 +84,12 @@ class ConvNet(nn.Module):
     defaults.
     """
 
-    def __init__(self, architecture: Architecture, num_classes: int, layers: Layers) -> None:
-        super().__init__()
+    def __init__(
+        self, architecture: Architecture, num_classes: int, shape: ImageShape, layers: Layers
+    ) -> None:
+        super().__init__(shape)
         blocks: list[nn.Module] = []
-        channels, size = 1, IMAGE_SIZE
+        channels, size = shape.channels, shape.size
         first, *rest = architecture.convolutions
         for convolution in (replace(first, kernel_size=layers.first_kernel), *rest):
             blocks.append(_convolution(channels, convolution, layers))
@@ -95,7 +104,7 @@ class ConvNet(nn.Module):
         self.output = nn.Linear(widths[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map standardized images (B, 1, 48, 48) float to logits (B, num_classes) float."""
+        """Map preprocessed images (B, C, H, W) float to logits (B, num_classes) float."""
         logits: Tensor = self.output(self.hidden(self.convolutions(images)))
         return logits
 

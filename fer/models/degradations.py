@@ -3,7 +3,8 @@
 FER2013's faces are clean; those of photographs are small, blurred, dark on one side, noisy,
 compressed or partly covered. A network that has seen only clean faces does not know them.
 
-Shapes: B images per batch, 48x48 pixels, gray levels from 0 to 255.
+Shapes: B images per batch of S x S pixels, levels from 0 to 255. Lengths are given for images of
+48x48 pixels, and grow with S.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,10 @@ from functools import cache
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import IMAGE_SIZE
 
 FACE_SIZES = (12, 40)
 """Smallest and largest width in pixels of a face that is enlarged to 48 pixels."""
@@ -62,15 +64,15 @@ class Degradations:
 
     Attributes:
         is_degraded: bool (B,), whether the image is changed at all.
-        filters: float32 (B, 48, 48), a linear filter of columns and rows alike: a loss of
+        filters: float32 (B, S, S), a linear filter of columns and rows alike: a loss of
             resolution, a blur, or the identity.
         slopes: float32 (B, 2), change of brightness from the middle to the right and to the lower
             edge, as a fraction.
-        cover_tops: int64 (B,), first row of the covered part; 48 for none.
-        cover_levels: float32 (B,), gray level of the cover.
-        noise: float32 (B, 48, 48), added gray levels.
-        quantization: float32 (B, 48, 48), steps to which the coefficients of JPEG's 8x8 blocks
-            are rounded; 0 where nothing is rounded.
+        cover_tops: int64 (B,), first row of the covered part; S for none.
+        cover_levels: float32 (B,), level of the cover.
+        noise: float32 (B, S, S), added to the levels of all channels.
+        qualities: int64 (B,), quality from 1 to 100 of the JPEG file that the image was; 0 if it
+            was none.
     """
 
     is_degraded: Tensor
@@ -79,17 +81,25 @@ class Degradations:
     cover_tops: Tensor
     cover_levels: Tensor
     noise: Tensor
-    quantization: Tensor
+    qualities: Tensor
 
     @classmethod
-    def draw(cls, batch_size: int, generator: torch.Generator, fraction: float) -> "Degradations":
+    def draw(
+        cls,
+        batch_size: int,
+        generator: torch.Generator,
+        fraction: float,
+        size: int = IMAGE_SIZE,
+    ) -> "Degradations":
         """Draw what happens to each image of a batch.
 
         Args:
             batch_size: B.
             generator: Source of all random numbers, on the CPU.
             fraction: Share of the images that are degraded.
+            size: S.
         """
+        scale = size / IMAGE_SIZE
 
         def chosen(share: float) -> Tensor:
             return torch.rand(batch_size, generator=generator) < share
@@ -102,15 +112,15 @@ class Degradations:
             [between(-MAX_SLOPE, MAX_SLOPE), between(-MAX_SLOPE, MAX_SLOPE)], dim=1
         )
         deviations = between(*NOISE) * chosen(NOISY_FRACTION)
-        noise = torch.randn(batch_size, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+        noise = torch.randn(batch_size, size, size, generator=generator)
         return cls(
             is_degraded=chosen(fraction),
-            filters=_draw_filters(between),
+            filters=_draw_filters(between, size),
             slopes=slopes * is_uneven.unsqueeze(1),
-            cover_tops=between(*COVER_TOPS).long().where(is_covered, torch.tensor(IMAGE_SIZE)),
+            cover_tops=(between(*COVER_TOPS) * scale).long().where(is_covered, torch.tensor(size)),
             cover_levels=between(0, 255),
             noise=noise * deviations.reshape(-1, 1, 1),
-            quantization=_draw_quantization(between, chosen(COMPRESSED_FRACTION)),
+            qualities=chosen(COMPRESSED_FRACTION) * between(*QUALITIES).round().long(),
         )
 
     def __getitem__(self, index: slice) -> "Degradations":
@@ -121,99 +131,113 @@ class Degradations:
         """Degrade images in the order in which it happens: covers, light, optics, sensor, file.
 
         Args:
-            images: uint8 (B, 48, 48).
+            images: uint8 (B, S, S), or (B, S, S, 3) for color.
 
         Returns:
-            uint8 (B, 48, 48); images that are not degraded are unchanged.
+            uint8 of the same shape; images that are not degraded are unchanged.
         """
+        planes = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        degraded = self._apply_to_planes(planes)
+        return degraded.squeeze(1) if images.ndim == 3 else degraded.permute(0, 2, 3, 1)
+
+    def _apply_to_planes(self, images: Tensor) -> Tensor:
+        """Degrade images uint8 (B, C, S, S)."""
         device = images.device
         levels = _cover(images.float(), self.cover_tops.to(device), self.cover_levels.to(device))
         levels = _light(levels, self.slopes.to(device))
-        filters = self.filters.to(device)
-        levels = filters @ levels @ filters.mT + self.noise.to(device)
-        levels = _round(_compress(_round(levels), self.quantization.to(device)))
-        return levels.to(torch.uint8).where(self.is_degraded.to(device).reshape(-1, 1, 1), images)
+        filters = self.filters.to(device).unsqueeze(1)
+        levels = filters @ levels @ filters.mT + self.noise.to(device).unsqueeze(1)
+        levels = _round(_compress(_round(levels), self.qualities))
+        is_degraded = self.is_degraded.to(device).reshape(-1, 1, 1, 1)
+        return levels.to(torch.uint8).where(is_degraded, images)
 
 
-def _draw_filters(between: Callable[[float, float], Tensor]) -> Tensor:
-    """Draw a loss of resolution, a blur or nothing for each image: float32 (B, 48, 48)."""
-    kinds, sizes, blurs = between(0, 1), between(*FACE_SIZES), between(0.3, MAX_BLUR)
-    filters = np.broadcast_to(np.eye(IMAGE_SIZE, dtype=np.float32), (len(kinds), *_SHAPE)).copy()
-    for index, (kind, size, blur) in enumerate(zip(kinds, sizes, blurs, strict=True)):
+def _draw_filters(between: Callable[[float, float], Tensor], size: int) -> Tensor:
+    """Draw a loss of resolution, a blur or nothing for each image: float32 (B, S, S)."""
+    scale = size / IMAGE_SIZE
+    kinds, widths, blurs = between(0, 1), between(*FACE_SIZES), between(0.3, MAX_BLUR)
+    filters = np.broadcast_to(np.eye(size, dtype=np.float32), (len(kinds), size, size)).copy()
+    for index, (kind, width, blur) in enumerate(zip(kinds, widths, blurs, strict=True)):
         if kind < SMALL_FRACTION:
-            filters[index] = resolution_filter(round(size.item()))
+            filters[index] = resolution_filter(round(width.item() * scale), size)
         elif kind < SMALL_FRACTION + BLURRED_FRACTION:
             # A tenth of a pixel is fine enough, and few filters have to be made.
-            filters[index] = blur_filter(round(blur.item(), 1))
+            filters[index] = blur_filter(round(blur.item() * scale, 1), size)
     return torch.from_numpy(filters)
 
 
-def _draw_quantization(between: Callable[[float, float], Tensor], is_compressed: Tensor) -> Tensor:
-    """Draw the steps of each image's JPEG coefficients, float32 (B, 48, 48); 0 without a file."""
-    qualities = between(*QUALITIES).round()
-    steps = np.stack([quantization_steps(int(quality)) for quality in qualities])
-    return torch.from_numpy(steps) * is_compressed.reshape(-1, 1, 1)
-
-
-_SHAPE = (IMAGE_SIZE, IMAGE_SIZE)
-_IDENTITY = np.eye(IMAGE_SIZE, dtype=np.float32)
-
-
 @cache
-def resolution_filter(size: int) -> np.ndarray:
-    """Return the filter float32 (48, 48) that shrinks 48 pixels to ``size``, then enlarges them.
+def resolution_filter(width: int, size: int) -> np.ndarray:
+    """Return the filter float32 (S, S) that shrinks S pixels to ``width``, then enlarges them.
 
     A camera averages the light that falls on a pixel; crops are enlarged bilinearly
     (``fer.vision.faces``).
     """
-    shrunk = cv2.resize(_IDENTITY, (IMAGE_SIZE, size), interpolation=cv2.INTER_AREA)
-    return cv2.resize(shrunk, _SHAPE, interpolation=cv2.INTER_LINEAR)
+    identity = np.eye(size, dtype=np.float32)
+    shrunk = cv2.resize(identity, (size, width), interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 @cache
-def blur_filter(deviation: float) -> np.ndarray:
-    """Return the filter float32 (48, 48) of a Gaussian blur, in pixels; the border is mirrored."""
-    return cv2.GaussianBlur(_IDENTITY, (1, 0), sigmaX=1, sigmaY=deviation)
+def blur_filter(deviation: float, size: int) -> np.ndarray:
+    """Return the filter float32 (S, S) of a Gaussian blur, in pixels; the border is mirrored."""
+    identity = np.eye(size, dtype=np.float32)
+    return cv2.GaussianBlur(identity, (1, 0), sigmaX=1, sigmaY=deviation)
 
 
 @cache
 def quantization_steps(quality: int) -> np.ndarray:
-    """Return the steps of JPEG's coefficients, float32 (48, 48), at a quality from 1 to 100.
+    """Return the steps of JPEG's coefficients, float32 (8, 8), at a quality from 1 to 100.
 
     Scaled as the Independent JPEG Group's library does (``jpeg_quality_scaling``).
     """
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = ((LUMINANCE_QUANTIZATION * scale + 50) // 100).clip(1, 255)
-    return np.tile(steps, (IMAGE_SIZE // 8, IMAGE_SIZE // 8)).astype(np.float32)
+    return steps.astype(np.float32)
 
 
 @cache
-def _block_cosines() -> np.ndarray:
-    """Return the cosine transform of six blocks of 8 pixels, float32 (48, 48)."""
-    return np.kron(np.eye(IMAGE_SIZE // 8), cv2.dct(np.eye(8), flags=cv2.DCT_ROWS).T).astype(
-        np.float32
-    )
+def _block_cosines(size: int) -> np.ndarray:
+    """Return the cosine transform of a row of blocks of 8 pixels, float32 (size, size)."""
+    cosines = cv2.dct(np.eye(8), flags=cv2.DCT_ROWS).T
+    return np.kron(np.eye(size // 8), cosines).astype(np.float32)
 
 
-def _compress(levels: Tensor, steps: Tensor) -> Tensor:
-    """Round the coefficients of each 8x8 block to multiples of their steps, as a JPEG file does."""
-    cosines = torch.from_numpy(_block_cosines()).to(levels.device)
-    coefficients = cosines @ (levels - 128) @ cosines.T
-    rounded = (coefficients / steps.clamp_min(1)).round() * steps
-    return 128 + cosines.T @ rounded.where(steps > 0, coefficients) @ cosines
+def _compress(levels: Tensor, qualities: Tensor) -> Tensor:
+    """Round the coefficients of each 8x8 block to multiples of their steps, as a JPEG file does.
+
+    Blocks at the right and the lower edge are filled up with the last pixels, as in a file.
+
+    Args:
+        levels: float32 (B, C, S, S).
+        qualities: int64 (B,), from 1 to 100; 0 leaves an image as it is.
+    """
+    compressed, size = qualities.nonzero().flatten(), levels.shape[-1]
+    if not len(compressed):
+        return levels
+    steps = np.stack([quantization_steps(quality) for quality in qualities[compressed].tolist()])
+    filled = F.pad(levels[compressed], [0, -size % 8, 0, -size % 8], mode="replicate")
+    num_blocks = filled.shape[-1] // 8
+    tiled = torch.from_numpy(steps).to(levels.device).tile(1, num_blocks, num_blocks).unsqueeze(1)
+    cosines = torch.from_numpy(_block_cosines(filled.shape[-1])).to(levels.device)
+    coefficients = cosines @ (filled - 128) @ cosines.T
+    decoded = 128 + cosines.T @ ((coefficients / tiled).round() * tiled) @ cosines
+    result = levels.clone()
+    result[compressed] = decoded[..., :size, :size]
+    return result
 
 
 def _cover(levels: Tensor, tops: Tensor, covers: Tensor) -> Tensor:
     """Replace each image's rows from its top on by one gray level, as a mask or a hand does."""
-    rows = torch.arange(IMAGE_SIZE, device=levels.device).reshape(1, -1, 1)
-    return levels.where(rows < tops.reshape(-1, 1, 1), covers.reshape(-1, 1, 1))
+    rows = torch.arange(levels.shape[-1], device=levels.device).reshape(1, 1, -1, 1)
+    return levels.where(rows < tops.reshape(-1, 1, 1, 1), covers.reshape(-1, 1, 1, 1))
 
 
 def _light(levels: Tensor, slopes: Tensor) -> Tensor:
     """Brighten each image towards one side and darken it towards the other."""
-    places = torch.linspace(-1, 1, IMAGE_SIZE, device=levels.device)
+    places = torch.linspace(-1, 1, levels.shape[-1], device=levels.device)
     x, y = places.reshape(1, 1, -1), places.reshape(1, -1, 1)
-    to_right, to_bottom = slopes.reshape(-1, 2, 1, 1).unbind(dim=1)
+    to_right, to_bottom = slopes.reshape(-1, 2, 1, 1, 1).unbind(dim=1)
     return levels * (1 + to_right * x + to_bottom * y)
 
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """A network that is ready to run on images."""
+    """A network that is ready to run on images of its own shape, ``Member.config.shape.array``."""
 
     @property
     def name(self) -> str:
@@ -27,7 +27,7 @@ class Engine(Protocol):
         """The fastest number of images per call."""
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Map images uint8 (B, 48, 48), in C order, to logits float32 (B, C)."""
+        """Map images uint8 (B, *shape), in C order, to logits float32 (B, C)."""
 
 
 def with_graphs(checkpoint: Checkpoint) -> Checkpoint:

@@ -23,7 +23,8 @@ from fer.models.checkpoint import WEIGHTS, Member
 from fer.models.networks import build_network
 from fer.models.onnx_engine import ID_KEY, INPUT, OUTPUT, OnnxEngine
 from fer.models.transforms import PREPROCESSING
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.reshape import convert_images
+from fer.vision.shape import ImageShape
 
 OPSET = 18
 
@@ -45,13 +46,14 @@ def make_graph(member: Member) -> bytes:
         JobError: The graph does not answer as the network does.
     """
     network, config = build_network(member), member.config
-    graph = _refer(_make(json.dumps(config.architecture), config.preprocessing), member)
+    graph = _make(json.dumps(config.architecture), config.shape, config.preprocessing)
+    graph = _refer(graph, member)
     _check(replace(member, graph=graph), network)
     return graph
 
 
 def preprocessed_network(member: Member) -> nn.Module:
-    """Return a module that maps images uint8 (N, 48, 48) to a member's logits float32 (N, C)."""
+    """Return a module that maps images uint8 (N, *shape) to a member's logits float32 (N, C)."""
     return _Preprocessed(build_network(member), member.config.preprocessing)
 
 
@@ -63,17 +65,17 @@ class _Preprocessed(nn.Module):
         self.network, self.preprocessing = network, preprocessing
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images uint8 (N, 48, 48) to logits float32 (N, C)."""
+        """Map images uint8 (N, *shape) to logits float32 (N, C)."""
         logits: Tensor = self.network(PREPROCESSING[self.preprocessing](images))
         return logits
 
 
 @cache
-def _make(architecture: str, preprocessing: str) -> bytes:
+def _make(architecture: str, shape: ImageShape, preprocessing: str) -> bytes:
     """Return the graph of an architecture, in JSON, whose weights are nowhere yet."""
     fields = json.loads(architecture)
-    network = build_model(fields["name"], **fields["arguments"]).eval()
-    graph = export(_Preprocessed(network, preprocessing), OUTPUT, fold=False)
+    network = build_model(fields["name"], shape=shape, **fields["arguments"]).eval()
+    graph = export(_Preprocessed(network, preprocessing), shape, OUTPUT, fold=False)
     for tensor in graph.graph.initializer:
         if tensor.name.startswith(PREFIX):
             tensor.ClearField("raw_data")
@@ -81,11 +83,12 @@ def _make(architecture: str, preprocessing: str) -> bytes:
     return serialized
 
 
-def export(module: nn.Module, output: str, *, fold: bool) -> Any:  # noqa: ANN401 - onnx is untyped
-    """Return a module that maps images uint8 (N, 48, 48) to one output as ``onnx.ModelProto``.
+def export(module: nn.Module, shape: ImageShape, output: str, *, fold: bool) -> Any:  # noqa: ANN401 - onnx is untyped
+    """Return a module that maps images uint8 (N, *shape.array) to one output as ``ModelProto``.
 
     Args:
         module: The module, in evaluation mode.
+        shape: Shape of the images.
         output: Name of the output.
         fold: Whether to fold batch normalization and other constants into new weights. Without it,
             each weight keeps the module's name of it.
@@ -105,7 +108,7 @@ def export(module: nn.Module, output: str, *, fold: bool) -> Any:  # noqa: ANN40
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
-            (torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8),),
+            (torch.zeros(2, *shape.array, dtype=torch.uint8),),
             input_names=[INPUT],
             output_names=[output],
             dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
@@ -174,7 +177,7 @@ def _check(member: Member, network: nn.Module) -> None:
     Raises:
         JobError: A probability differs by more than ``TOLERANCE``.
     """
-    faces, _ = draw_faces(NUM_CHECKED, seed=0)
+    faces = convert_images(draw_faces(NUM_CHECKED, seed=0)[0], member.config.shape)
     logits = torch.from_numpy(OnnxEngine(member).logits(faces))
     expected = network(PREPROCESSING[member.config.preprocessing](torch.from_numpy(faces)))
     difference = float((logits.softmax(1) - expected.softmax(1)).abs().max())

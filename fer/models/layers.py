@@ -1,11 +1,57 @@
-"""Layers that all networks share: activations, pooling and dropout, and the choice among them."""
+"""What all networks share: a base class, and activations, pooling and dropout to choose among."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from fer.vision.shape import ImageShape
+
+
+class Network(nn.Module):
+    """A network that maps preprocessed faces of one shape to one logit per class.
+
+    Attributes:
+        output_name: Name of its last layer, whose size is the number of classes.
+        shape: Shape of the faces.
+    """
+
+    output_name: ClassVar[str] = "output"
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self._is_frozen = False
+
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The layer that computes the logits."""
+        layer = self.get_submodule(self.output_name)
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def freeze_trunk(self, is_frozen: bool) -> None:
+        """Keep all layers but the last as they are in training, or let them learn again.
+
+        Frozen batch normalization keeps its statistics, and nothing before the last layer is
+        dropped.
+        """
+        self._is_frozen = is_frozen
+        self.requires_grad_(not is_frozen)
+        self.last_layer.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "Network":
+        """Set the network to training or to evaluation mode; frozen layers only evaluate."""
+        super().train(mode)
+        if mode and self._is_frozen:
+            for child in self.children():
+                child.eval()
+            self.last_layer.train()
+        return self
+
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

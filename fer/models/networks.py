@@ -5,10 +5,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
 
 from fer.errors import InputError
-from fer.models.architectures import MODELS, Network, build_model, count_parameters
+from fer.models.architectures import MODELS, build_model, count_parameters
 from fer.models.checkpoint import (
     CONFIG,
     WEIGHTS,
@@ -17,6 +16,7 @@ from fer.models.checkpoint import (
     load_checkpoint,
     weights_digest,
 )
+from fer.models.layers import Network
 from fer.models.transforms import PREPROCESSING
 
 
@@ -61,7 +61,8 @@ def _build(config: CheckpointConfig) -> Network:
                 f"{config.id} has the {part} {value!r}; this version supports {', '.join(values)}."
             )
     try:
-        return build_model(config.architecture["name"], **config.architecture["arguments"])
+        arguments = config.architecture["arguments"]
+        return build_model(config.architecture["name"], shape=config.shape, **arguments)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{config.id} has layers that this version can't build: {error}."
@@ -69,16 +70,16 @@ def _build(config: CheckpointConfig) -> Network:
 
 
 def pack_checkpoint(
-    model: nn.Module,
+    model: Network,
     architecture: dict[str, Any],
     **provenance: Any,  # noqa: ANN401
 ) -> dict[str, bytes]:
     """Return the content of a checkpoint's files by name, without its graph.
 
     Args:
-        model: A network that ``build_model(architecture["name"], **architecture["arguments"])``
-            built.
-        architecture: ``name`` and ``arguments``.
+        model: A network.
+        architecture: What ``build_model`` built it from, but for its shape: ``name`` and
+            ``arguments``.
         provenance: Further fields of ``CheckpointConfig``.
     """
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -86,6 +87,8 @@ def pack_checkpoint(
     config = CheckpointConfig(
         id=f"{architecture['name']}-{weights_digest(weights)}",
         architecture=architecture,
+        image_size=model.shape.size,
+        channels=model.shape.channels,
         parameters=count_parameters(model),
         **provenance,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer.errors import JobError
+from fer.errors import InputError, JobError
 from fer.models.checkpoint import Checkpoint
 from fer.models.graph import OPSET, TOLERANCE, export
 from fer.models.networks import build_network
@@ -24,11 +24,18 @@ class ExportedModel(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
+        shapes = {config.shape for config in checkpoint.configs}
+        if len(shapes) > 1:
+            raise InputError(
+                f"{checkpoint.id} has members for faces of different shapes "
+                f"({', '.join(sorted(map(str, shapes)))}), which one file can't hold; export its "
+                "members one by one."
+            )
         self.networks = nn.ModuleList(map(build_network, checkpoint.members))
         self.members = checkpoint.members
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images uint8 (N, 48, 48) to probabilities float32 (N, C)."""
+        """Map images uint8 (N, *shape) to probabilities float32 (N, C)."""
         probs = []
         for network, member in zip(self.networks, self.members, strict=True):
             logits = network(PREPROCESSING[member.config.preprocessing](images))
@@ -39,12 +46,15 @@ class ExportedModel(nn.Module):
 def to_onnx(checkpoint: Checkpoint) -> bytes:
     """Return the content of an ONNX file with one input and one output.
 
-    The input ``images`` is uint8 (N, 48, 48), the output ``probabilities`` float32 (N, C). The
+    The input ``images`` is uint8 (N, *shape), the output ``probabilities`` float32 (N, C). The
     file's metadata holds the class names and the id of the checkpoint.
+
+    Raises:
+        InputError: The members of an ensemble take faces of different shapes.
     """
     import onnx  # noqa: PLC0415 - slow, and rarely needed
 
-    proto = export(ExportedModel(checkpoint), OUTPUT, fold=True)
+    proto = export(ExportedModel(checkpoint), checkpoint.shape, OUTPUT, fold=True)
     metadata = {"id": checkpoint.id, "class_names": json.dumps(checkpoint.class_names)}
     onnx.helper.set_model_props(proto, metadata)
     buffer = io.BytesIO()
@@ -57,7 +67,7 @@ def check_onnx(file: bytes, images: np.ndarray, expected: np.ndarray) -> float:
 
     Args:
         file: Content of the ONNX file.
-        images: uint8 (N, 48, 48).
+        images: uint8 (N, *shape).
         expected: float32 (N, C), the checkpoint's own probabilities for ``images``.
 
     Raises:

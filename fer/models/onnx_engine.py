@@ -11,7 +11,6 @@ import onnxruntime
 
 from fer.errors import InputError
 from fer.models.checkpoint import GRAPH, INT8_GRAPH, WEIGHTS, Member
-from fer.vision.decode import IMAGE_SIZE
 
 CPU_BATCH_SIZE = 32
 """Images per batch on a processor.
@@ -27,7 +26,7 @@ ID_KEY = "id"
 """Key of the checkpoint's id in a graph's metadata."""
 
 SCORES_KEY, CROPS_KEY, PROBS_KEY = "scores", "crops", "probabilities"
-"""Keys in the metadata of an int8 form: its ``Int8Scores``, crops uint8 (K, 48, 48) in base64, and
+"""Keys in the metadata of an int8 form: its ``Int8Scores``, crops uint8 (K, *shape) in base64, and
 their softmax in float32."""
 
 MIN_AGREEMENT = 0.98
@@ -92,6 +91,7 @@ class OnnxEngine:
         file, graph = (GRAPH, member.graph) if name == "float32" else (INT8_GRAPH, member.int8)
         assert graph is not None
         self.name, self._where = name, f"The {file} of {member.config.id}"
+        self._shape = member.config.shape
         self._session = self._open(graph, member.weights, num_threads)
         self.metadata = self._session.get_modelmeta().custom_metadata_map
         found = self.metadata.get(ID_KEY)
@@ -119,7 +119,7 @@ class OnnxEngine:
             ) from error
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Map images uint8 (B, 48, 48), in C order, to logits float32 (B, C)."""
+        """Map images uint8 (B, *shape), in C order, to logits float32 (B, C)."""
         (logits,) = self._session.run([OUTPUT], {INPUT: images})
         assert isinstance(logits, np.ndarray)
         return logits
@@ -134,9 +134,9 @@ class OnnxEngine:
 
         Other processors compute the same integers. Where they do not, this tells.
         """
-        crops = np.frombuffer(base64.b64decode(self.metadata[CROPS_KEY]), np.uint8)
+        crops = self._shape.unpack(base64.b64decode(self.metadata[CROPS_KEY]))
         expected = np.array(json.loads(self.metadata[PROBS_KEY]), np.float32)
-        probs = softmax(self.logits(crops.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)))
+        probs = softmax(self.logits(crops))
         return float(np.abs(probs - expected).mean())
 
 

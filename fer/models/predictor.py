@@ -11,7 +11,9 @@ from fer.errors import InputError
 from fer.models.checkpoint import Checkpoint, load_checkpoint
 from fer.models.engine import EngineName, build_engine
 from fer.models.onnx_engine import softmax
-from fer.vision.decode import IMAGE_SIZE, decode_image
+from fer.vision.decode import decode_image
+from fer.vision.reshape import convert_images
+from fer.vision.shape import ImageShape
 
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
 
@@ -81,6 +83,11 @@ class Predictor:
         return self.checkpoint.id
 
     @property
+    def shape(self) -> ImageShape:
+        """Shape in which faces are to be cropped."""
+        return self.checkpoint.shape
+
+    @property
     def engine(self) -> str:
         """How the networks compute: ``int8``, ``float32`` or ``bfloat16``, or several of them."""
         return ", ".join(dict.fromkeys(engine.name for engine in self.engines))
@@ -96,24 +103,25 @@ class Predictor:
         """Predict the apparent emotion of each face.
 
         Args:
-            images: Faces, cropped as in FER2013. Each is a uint8 array (48, 48), the content of an
-                image file, or the path or URI of one.
+            images: Faces, cropped as in FER2013. Each is a uint8 array in the shape of the
+                checkpoint's faces, the content of an image file, or the path or URI of one.
             tta: Whether to average over each image and its mirror image (test-time augmentation).
 
         Raises:
             InputError: An array has another shape or data type.
             ImageError: An image can't be decoded.
         """
-        crops = [_to_crop(image) for image in images]
+        crops = [_to_crop(image, self.shape) for image in images]
         if not crops:
             return []
         return [self._prediction(probs) for probs in self.predict_probs(np.stack(crops), tta=tta)]
 
     def predict_probs(self, images: np.ndarray, *, tta: bool = False) -> np.ndarray:
-        """Return probabilities float32 (N, C) for images uint8 (N, 48, 48).
+        """Return probabilities float32 (N, C) for images uint8 (N, S, S) or (N, S, S, 3).
 
         Args:
-            images: Faces, gray levels from 0 to 255.
+            images: Faces, levels from 0 to 255. A network that takes another shape than theirs gets
+                them converted.
             tta: Whether to average over each image and its mirror image (test-time augmentation).
         """
         size = self.engines[0].batch_size
@@ -131,7 +139,11 @@ class Predictor:
         """Return the members' softmax, each with its own temperature, averaged by their shares."""
         members = zip(self.engines, self.checkpoint.members, strict=True)
         probs = [
-            member.share * softmax(engine.logits(images) / member.config.temperature)
+            member.share
+            * softmax(
+                engine.logits(convert_images(images, member.config.shape))
+                / member.config.temperature
+            )
             for engine, member in members
         ]
         averaged: np.ndarray = np.stack(probs).sum(axis=0, dtype=np.float32)
@@ -152,16 +164,16 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _to_crop(image: np.ndarray | bytes | str | Path) -> np.ndarray:
+def _to_crop(image: np.ndarray | bytes | str | Path, shape: ImageShape) -> np.ndarray:
     if isinstance(image, np.ndarray):
-        if image.shape != (IMAGE_SIZE, IMAGE_SIZE) or image.dtype != np.uint8:
+        if image.shape != shape.array or image.dtype != np.uint8:
             raise InputError(
-                f"A face must be a uint8 array of shape ({IMAGE_SIZE}, {IMAGE_SIZE}), but found "
-                f"{image.dtype} {image.shape}."
+                f"A face must be a uint8 array of shape {shape.array}, but found {image.dtype} "
+                f"{image.shape}."
             )
         return image
     data = image if isinstance(image, bytes) else storage.read_bytes(storage.resolve(str(image)))
-    return decode_image(data).pixels
+    return decode_image(data, shape).pixels
 
 
 def _batches(images: Sequence[np.ndarray] | np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -36,6 +36,7 @@ from fer.models.onnx_engine import (
     softmax,
 )
 from fer.models.predictor import Predictor
+from fer.vision.reshape import convert_images
 
 NUM_CALIBRATION = 512
 """Most images that the ranges of activations are measured on."""
@@ -68,13 +69,15 @@ def calibrate_int8(member: Member, data: Dataset) -> bytes:
     Raises:
         InputError: The network can't be built, or a split has no examples.
     """
-    calibration = data.sample_split("train", NUM_CALIBRATION).images
+    shape = member.config.shape
+    calibration = convert_images(data.sample_split("train", NUM_CALIBRATION).images, shape)
     val = data.sample_split("val", NUM_SCORED)
     copies = data.copies_of_train("val")
     assert val.digests is not None
     rows = np.array([digest not in copies for digest in val.digests])
     rows |= not rows.any()
-    return make_int8(member, calibration, val.images[rows], val.labels[rows])
+    images = convert_images(val.images[rows], shape)
+    return make_int8(member, calibration, images, val.labels[rows])
 
 
 def make_int8(
@@ -84,13 +87,13 @@ def make_int8(
 
     Args:
         member: The network, with its graph.
-        calibration: uint8 (M, 48, 48), images to measure the ranges of activations on.
-        images: uint8 (N, 48, 48), images to score it on.
+        calibration: uint8 (M, *shape), images to measure the ranges of activations on.
+        images: uint8 (N, *shape), images to score it on.
         labels: int (N,), their classes.
     """
     import onnx  # noqa: PLC0415 - slow, and rarely needed
 
-    exported = export(preprocessed_network(member), OUTPUT, fold=True)
+    exported = export(preprocessed_network(member), member.config.shape, OUTPUT, fold=True)
     quantized = onnx.load_from_string(_quantize(exported, calibration))
     crops = calibration[:NUM_CROPS]
     metadata = {ID_KEY: member.config.id, SCORES_KEY: json.dumps(None)}

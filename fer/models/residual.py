@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fer.errors import InputError
-from fer.models.layers import ACTIVATIONS, Dropout, Layers
+from fer.models.layers import ACTIVATIONS, Dropout, Layers, Network
+from fer.vision.shape import ImageShape
 
 BLOCKS = range(1, 9)
 """Numbers of blocks that a network of the family may have."""
@@ -52,16 +53,18 @@ stages.
 """
 
 
-class ResNet(nn.Module):
-    """A network of basic residual blocks (He et al. 2015, arXiv 1512.03385), for 48x48 pixels.
+class ResNet(Network):
+    """A network of basic residual blocks (He et al. 2015, arXiv 1512.03385), for small images.
 
-    A 3x3 convolution of stride 2, the stem, makes maps of 24x24. The first block of each later
+    A 3x3 convolution of stride 2, the stem, halves the image. The first block of each later
     stage halves them. Global average pooling, dropout and one fully connected layer follow the last
     stage.
     """
 
-    def __init__(self, stages: Sequence[Stage], num_classes: int, layers: Layers) -> None:
-        super().__init__()
+    def __init__(
+        self, stages: Sequence[Stage], num_classes: int, shape: ImageShape, layers: Layers
+    ) -> None:
+        super().__init__(shape)
         if layers.pooling != "max":
             raise InputError(
                 f"Residual networks halve their maps by strides, so {layers.pooling} pooling does "
@@ -69,7 +72,7 @@ class ResNet(nn.Module):
             )
         channels = stages[0].width
         self.stem = nn.Sequential(
-            *_normalized(1, channels, layers.first_kernel, 2, layers),
+            *_normalized(shape.channels, channels, layers.first_kernel, 2, layers),
             ACTIVATIONS[layers.activation](),
         )
         blocks = []
@@ -83,7 +86,7 @@ class ResNet(nn.Module):
         self.output = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map standardized images (B, 1, 48, 48) float to logits (B, num_classes) float."""
+        """Map preprocessed images (B, C, H, W) float to logits (B, num_classes) float."""
         logits: Tensor = self.output(self.pooling(self.blocks(self.stem(images))))
         return logits
 

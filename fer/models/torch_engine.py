@@ -51,14 +51,14 @@ class TorchEngine:
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Map images uint8 (B, 48, 48) to logits float32 (B, C)."""
+        """Map images uint8 (B, *shape) to logits float32 (B, C)."""
         batch = torch.from_numpy(images).to(self._device)
         logits: np.ndarray = self.run(self.preprocess(batch)).cpu().numpy()
         return logits
 
     @torch.no_grad()
     def run(self, images: Tensor) -> Tensor:
-        """Map preprocessed images float (B, 1, 48, 48) on the device to logits float32 (B, C)."""
+        """Map preprocessed images float (B, C, S, S), on the device, to logits float32."""
         batch = images.to(self._dtype).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self._model(batch).float()
         return logits

@@ -1,6 +1,6 @@
 """Preprocess a uint8 batch into a float batch and augment it, on the batch's own device.
 
-Shapes: B images per batch, 48x48 pixels, one channel.
+Shapes: B images per batch of S x S pixels; C is 1 for gray levels, 3 for color.
 """
 
 import math
@@ -14,38 +14,63 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from fer.models.degradations import Degradations
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import IMAGE_SIZE
 
 ERASED_SIDES = (6, 20)
-"""Shortest and longest side of an erased rectangle in pixels."""
+"""Shortest and longest side of an erased rectangle in an image of 48x48 pixels."""
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of red, green and blue in ImageNet, where white is 1. The published
+weights were trained on images that were scaled by them."""
+
+
+def to_planes(images: Tensor) -> Tensor:
+    """Return images uint8 (B, S, S) or (B, S, S, 3) as float32 (B, C, S, S)."""
+    return (images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)).float()
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Return images uint8 (B, S, S) or (B, S, S, 3) in gray (1 channel) or in color (3).
+
+    Gray is that of ITU-R 601.
+    """
+    if channels == (1 if images.ndim == 3 else 3):
+        return images
+    if channels == 3:
+        return images.unsqueeze(3).expand(-1, -1, -1, 3)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
+    gray: Tensor = (images.float() @ weights).round().to(torch.uint8)
+    return gray
 
 
 def standardize(images: Tensor) -> Tensor:
     """Scale each image to mean 0 and standard deviation 1, which removes differences in lighting.
 
+    Colors are scaled together, so that they keep their hue.
+
     Args:
-        images: uint8 or float (B, 48, 48), gray levels from 0 to 255.
+        images: uint8 or float (B, S, S) or (B, S, S, 3), levels from 0 to 255.
 
     Returns:
-        float32 (B, 1, 48, 48); a flat image becomes zeros.
+        float32 (B, C, S, S); a flat image becomes zeros.
     """
-    floats = images.unsqueeze(1).float()
-    mean = floats.mean(dim=(2, 3), keepdim=True)
-    deviation = floats.std(dim=(2, 3), keepdim=True, correction=0)
+    floats = to_planes(images)
+    mean = floats.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = floats.std(dim=(1, 2, 3), keepdim=True, correction=0)
     return (floats - mean) / deviation.clamp_min(1.0)
 
 
 def equalize(images: Tensor) -> Tensor:
     """Equalize each image's histogram, then scale it to mean 0 and standard deviation 1.
 
-    Each pixel becomes the share of the image's pixels that are not brighter. Some members of the
+    Each level becomes the share of the image's levels that are not brighter. Some members of the
     ensembles of Kim et al. (2016, doi 10.1007/s12193-015-0209-0) use this contrast normalization.
 
     Args:
-        images: uint8 (B, 48, 48), gray levels from 0 to 255.
+        images: uint8 (B, S, S) or (B, S, S, 3), levels from 0 to 255.
 
     Returns:
-        float32 (B, 1, 48, 48); a flat image becomes zeros.
+        float32 (B, C, S, S); a flat image becomes zeros.
     """
     levels = images.flatten(start_dim=1).long()
     counts = torch.zeros(images.shape[0], 256, device=images.device)
@@ -54,12 +79,32 @@ def equalize(images: Tensor) -> Tensor:
     return standardize(ranks.reshape(images.shape) * (255 / levels.shape[1]))
 
 
+def scale_as_imagenet(images: Tensor) -> Tensor:
+    """Scale images as those on which published ImageNet weights were trained.
+
+    Gray images are scaled by the means of the three channels' constants.
+
+    Args:
+        images: uint8 (B, S, S) or (B, S, S, 3), levels from 0 to 255.
+
+    Returns:
+        float32 (B, C, S, S).
+    """
+    planes = to_planes(images)
+    constants = torch.tensor([IMAGENET_MEAN, IMAGENET_DEVIATION], device=planes.device) * 255
+    if planes.shape[1] == 1:
+        constants = constants.mean(dim=1, keepdim=True)
+    mean, deviation = constants.reshape(2, 1, -1, 1, 1)
+    return (planes - mean) / deviation
+
+
 Preprocess = Callable[[Tensor], Tensor]
-"""Turns images uint8 (B, 48, 48) into network input float32 (B, 1, 48, 48)."""
+"""Turns images uint8 (B, S, S) or (B, S, S, 3) into network input float32 (B, C, S, S)."""
 
 PREPROCESSING: dict[str, Preprocess] = {
     "standardize": standardize,
     "equalize": equalize,
+    "imagenet": scale_as_imagenet,
 }
 """Functions that turn uint8 images into network input, by the name that a checkpoint stores."""
 
@@ -118,17 +163,27 @@ class Augmentation:
         batch_size: int,
         generator: torch.Generator,
         settings: AugmentationSettings | None = None,
+        size: int = IMAGE_SIZE,
     ) -> "Augmentation":
-        """Draw the transforms of each image of a batch, of the default strength or another."""
+        """Draw the transforms of each image of a batch.
+
+        Args:
+            batch_size: B.
+            generator: Source of all random numbers, on the CPU.
+            settings: How strong they are; by default as ``AugmentationSettings()`` says.
+            size: S.
+        """
         settings = settings or AugmentationSettings()
         matrices = _draw_matrices(batch_size, generator, settings)
-        boxes = _draw_boxes(batch_size, generator, settings) if settings.erase_fraction else None
-        partners = shares = degradations = None
+        boxes = partners = shares = degradations = None
+        if settings.erase_fraction:
+            boxes = _draw_boxes(batch_size, generator, settings.erase_fraction, size)
         if settings.mixup:
             partners = torch.randperm(batch_size, generator=generator)
             shares = _draw_shares(batch_size, generator, settings.mixup)
         if settings.degrade_fraction:
-            degradations = Degradations.draw(batch_size, generator, settings.degrade_fraction)
+            fraction = settings.degrade_fraction
+            degradations = Degradations.draw(batch_size, generator, fraction, size)
         return cls(matrices, boxes, partners, shares, degradations)
 
     def __getitem__(self, index: slice) -> "Augmentation":
@@ -143,8 +198,8 @@ class Augmentation:
         Images are mixed, then moved, then a rectangle becomes 0, the mean of a standardized image.
 
         Args:
-            images: float (B, 1, 48, 48).
-            partners: float (B, 1, 48, 48), the image to mix each one with; None without mixup.
+            images: float (B, C, S, S).
+            partners: float (B, C, S, S), the image to mix each one with; None without mixup.
         """
         if partners is not None:
             images = images.lerp(partners, self.shares_on(images.device).reshape(-1, 1, 1, 1))
@@ -180,14 +235,14 @@ def _draw_matrices(
 
 
 def _draw_boxes(
-    batch_size: int, generator: torch.Generator, settings: AugmentationSettings
+    batch_size: int, generator: torch.Generator, erase_fraction: float, size: int
 ) -> Tensor:
     """Draw the rectangle (left, top, right, bottom) that each image loses; zeros for the others."""
-    shortest, longest = ERASED_SIDES
+    shortest, longest = (side * size // IMAGE_SIZE for side in ERASED_SIDES)
     sizes = torch.randint(shortest, longest + 1, (batch_size, 2), generator=generator)
     places = torch.rand(batch_size, 2, generator=generator)
-    starts = (places * (IMAGE_SIZE + 1 - sizes)).long()
-    is_erased = torch.rand(batch_size, 1, generator=generator) < settings.erase_fraction
+    starts = (places * (size + 1 - sizes)).long()
+    is_erased = torch.rand(batch_size, 1, generator=generator) < erase_fraction
     return torch.cat([starts, starts + sizes], dim=1) * is_erased
 
 
@@ -200,21 +255,21 @@ def _draw_shares(batch_size: int, generator: torch.Generator, alpha: float) -> T
 
 
 def _erase(images: Tensor, boxes: Tensor) -> Tensor:
-    """Set a rectangle (left, top, right, bottom) of each image (B, 1, 48, 48) to 0."""
+    """Set a rectangle (left, top, right, bottom) of each image (B, C, S, S) to 0."""
     left, top, right, bottom = boxes.reshape(-1, 4, 1, 1, 1).unbind(dim=1)
-    pixels = torch.arange(IMAGE_SIZE, device=images.device)
+    pixels = torch.arange(images.shape[-1], device=images.device)
     rows, columns = pixels.reshape(1, 1, -1, 1), pixels.reshape(1, 1, 1, -1)
     is_inside = (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
     return images.masked_fill(is_inside, 0.0)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Shrink images float (B, 1, 48, 48) to (B, 1, size, size), without aliasing."""
+    """Scale images float (B, C, S, S) to (B, C, size, size), without aliasing."""
     if size == images.shape[-1]:
         return images
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def mirror(images: Tensor) -> Tensor:
-    """Mirror images (…, 48) left to right."""
+    """Mirror images (…, S) left to right."""
     return images.flip(-1)

@@ -10,9 +10,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from fer.models.architectures import count_multiply_adds, count_parameters, run_once
+from fer.models.layers import Network
 from fer.models.residual import ResidualBlock
 from fer.reports.figures import COLORS, TEXT_COLOR, to_png
-from fer.vision.decode import IMAGE_SIZE
 
 
 @dataclass
@@ -39,9 +39,10 @@ class Block:
         return f"{self.repeats} {self.name}s" if self.repeats > 1 else self.name
 
 
-def trace_blocks(model: nn.Module) -> list[Block]:
+def trace_blocks(model: Network) -> list[Block]:
     """Return a network's blocks in the order in which it runs them, found by running it once."""
-    blocks = [Block("image", (1, IMAGE_SIZE, IMAGE_SIZE))]
+    size, channels = model.shape.size, model.shape.channels
+    blocks = [Block("image", (channels, size, size))]
 
     def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         shape = tuple(output.shape[1:])
@@ -72,7 +73,7 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
             yield from _layers(child)
 
 
-def draw_architecture(model: nn.Module, title: str) -> bytes:
+def draw_architecture(model: Network, title: str) -> bytes:
     """Draw a network as a row of boxes: height shows the map size, width the number of channels.
 
     Returns:
@@ -86,7 +87,8 @@ def draw_architecture(model: nn.Module, title: str) -> bytes:
     axes.set_axis_off()
     left = 0.0
     for number, (block, width) in enumerate(zip(blocks, widths, strict=True)):
-        _draw_block(axes, block, left, width, is_last=number == len(blocks) - 1)
+        share = block.shape[-1] / model.shape.size if len(block.shape) == 3 else None
+        _draw_block(axes, block, left, width, share, is_last=number == len(blocks) - 1)
         if number:
             arrow = {"arrowstyle": "-|>", "color": TEXT_COLOR, "lw": 1}
             axes.annotate("", (left - 0.08, 0), (left - gap + 0.08, 0), arrowprops=arrow)
@@ -99,10 +101,12 @@ def draw_architecture(model: nn.Module, title: str) -> bytes:
     return to_png(figure)
 
 
-def _draw_block(axes: Axes, block: Block, left: float, width: float, *, is_last: bool) -> None:
-    is_map = len(block.shape) == 3
-    height = 0.4 + 2.4 * block.shape[1] / IMAGE_SIZE if is_map else 1.4
-    color = COLORS[0] if is_map else COLORS[2] if is_last else COLORS[1]
+def _draw_block(
+    axes: Axes, block: Block, left: float, width: float, share: float | None, *, is_last: bool
+) -> None:
+    """Draw a block. ``share`` is the side of its map divided by the image's; None for neurons."""
+    height = 1.4 if share is None else 0.4 + 2.4 * share
+    color = COLORS[0] if share is not None else COLORS[2] if is_last else COLORS[1]
     axes.add_patch(
         Rectangle((left, -height / 2), width, height, fc=color, ec=TEXT_COLOR, alpha=0.75)
     )

@@ -10,7 +10,6 @@ from fer.models.checkpoint import Checkpoint
 from fer.models.networks import build_network
 from fer.models.onnx_engine import CPU_BATCH_SIZE
 from fer.models.predictor import Predictor
-from fer.vision.decode import IMAGE_SIZE
 
 NUM_BATCHES = 4
 """Batches of which the fastest counts; other processes slow down the others."""
@@ -43,7 +42,7 @@ def measure_cost(checkpoint: Checkpoint) -> Cost:
 
 
 def _measure_speed(predictor: Predictor) -> float:
-    images = np.zeros((CPU_BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    images = np.zeros((CPU_BATCH_SIZE, *predictor.shape.array), np.uint8)
     predictor.predict_probs(images)
     return len(images) / min(_seconds(predictor, images) for _ in range(NUM_BATCHES))
 

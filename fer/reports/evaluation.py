@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from fer.data.dataset import Dataset
 from fer.metrics import Scores, score
-from fer.models.checkpoint import load_checkpoint
-from fer.models.layers import Layers
+from fer.models import layers
+from fer.models.checkpoint import CheckpointConfig, load_checkpoint
 from fer.models.networks import build_network
 from fer.reports import figures
 from fer.reports.architecture import draw_architecture
 from fer.reports.costs import Cost, measure_cost
 from fer.reports.pages import render_page
 from fer.reports.robustness import ConditionScore
+from fer.vision.shape import FER2013_SHAPE
 
 PAPER_TABLE_1 = {
     "angry": (40.70, 51.24),
@@ -58,7 +58,7 @@ class Network:
     name: str
     location: str
     id: str
-    models: Mapping[str, nn.Module]
+    models: Mapping[str, layers.Network]
     cost: Cost
 
     @classmethod
@@ -66,17 +66,18 @@ class Network:
         """Load a checkpoint, so that the report can draw its networks and name their cost."""
         loaded = load_checkpoint(location)
         networks = [build_network(member) for member in loaded.members]
-        titles = [_title(config.architecture) for config in loaded.configs]
+        titles = list(map(_title, loaded.configs))
         cost = measure_cost(loaded)
         return cls(name, location, loaded.id, dict(zip(titles, networks, strict=True)), cost)
 
 
-def _title(architecture: Mapping[str, Any]) -> str:
-    defaults, given = dataclasses.asdict(Layers()), architecture["arguments"]
+def _title(config: CheckpointConfig) -> str:
+    defaults, given = dataclasses.asdict(layers.Layers()), config.architecture["arguments"]
     # Dropout does not change the diagram.
     names = [name for name in defaults if name != "dropout" and name in given]
     others = [f"{name} {given[name]}" for name in names if given[name] != defaults[name]]
-    return ", ".join([architecture["name"], *others])
+    shape = [] if config.shape == FER2013_SHAPE else [str(config.shape)]
+    return ", ".join([config.architecture["name"], *shape, *others])
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Evaluation:
         network: The network.
         scores: Its scores.
         without_copies: Its scores without the images that ``train`` holds too.
-        mistakes: The M faces that it misclassified most confidently, uint8 (M, 48, 48).
+        mistakes: The M faces that it misclassified most confidently, uint8 (M, size, size[, 3]).
         captions: Label and prediction of each of these.
         robustness: Its scores on faces that conditions spoil, the clean ones first; empty if they
             were not computed.
@@ -199,7 +200,7 @@ def evaluation_report(
     Args:
         evaluations: The networks' scores.
         context: The data and the settings behind them.
-        faces: uint8 (M, 48, 48), faces of the split to show under the conditions.
+        faces: uint8 (M, size, size[, 3]), faces of the split to show under the conditions.
     """
     pictures = _pictures(evaluations, faces)
     page = _page(evaluations, context, pictures)

@@ -108,7 +108,7 @@ def plot_sample_grid(
     """Show sample images, one row for each class (the paper's Figure 1).
 
     Args:
-        images: uint8 (N, 48, 48).
+        images: uint8 (N, size, size), or (N, size, size, 3) for color.
         labels: int (N,).
         class_names: Name of each label.
         columns: Largest number of samples of a class.
@@ -116,7 +116,8 @@ def plot_sample_grid(
     present = [label for label in range(len(class_names)) if (labels == label).any()]
     side = images.shape[1] + _GAP_PIXELS
     # One mosaic, because one Axes for each face takes five times as long.
-    mosaic = np.full((max(len(present), 1) * side, columns * side), 255, np.uint8)
+    size = (max(len(present), 1) * side, columns * side, *images.shape[3:])
+    mosaic = np.full(size, 255, np.uint8)
     for row, label in enumerate(present):
         for column, image in enumerate(images[labels == label][:columns]):
             top, left = row * side + _GAP_PIXELS // 2, column * side + _GAP_PIXELS // 2
@@ -330,7 +331,7 @@ def plot_reliability(scores: "Scores", title: str) -> bytes:
 
 
 def plot_mistakes(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> bytes:
-    """Show misclassified faces uint8 (N, 48, 48), each with a caption of two lines."""
+    """Show misclassified faces uint8 (N, size, size[, 3]), each with a caption of two lines."""
     rows = max(1, -(-len(images) // columns))
     figure = Figure(figsize=(columns * 1.15, rows * 1.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -343,7 +344,7 @@ def plot_mistakes(images: np.ndarray, captions: Sequence[str], columns: int = 8)
 
 
 def plot_conditions(images: np.ndarray) -> bytes:
-    """Show faces uint8 (N, 48, 48) under each of the ``CONDITIONS``, one column a face."""
+    """Show faces uint8 (N, size, size[, 3]) under each of the ``CONDITIONS``, one column a face."""
     # Seeded as images are that have this digest.
     views = [[image, *spoil(image, "0" * 64)] for image in images]
     names = [CLEAN, *(condition.name for condition in CONDITIONS)]

@@ -16,7 +16,6 @@ from fer.serving.schemas import DetectorName, ImageResult, PredictResponse, buil
 from fer.serving.uploads import Upload
 from fer.serving.videos import DetectedFrame, UploadedVideo, VideoOptions, build_video_result
 from fer.vision.decode import (
-    IMAGE_SIZE,
     DecodedImage,
     ImageError,
     Photo,
@@ -29,15 +28,13 @@ from fer.vision.sampling import ChosenFrame
 from fer.vision.signatures import VIDEO_SIGNATURE_BYTES, is_video
 
 Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
-"""Takes crops uint8 (N, 48, 48), N at least 1, and returns probabilities float32 (N, C)."""
+"""Takes crops uint8 (N, *shape), N at least 1, and returns probabilities float32 (N, C)."""
 
 MAX_DETECTION_SECONDS = 60.0
 """Longest time to decode an image and detect its faces. An image that takes longer blocks its
 process, which then fails its health check and is replaced."""
 
 DEFAULT_VIDEOS = VideoOptions()
-
-_BLANK_CROPS = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
 
 
 class InferenceService:
@@ -82,7 +79,7 @@ class InferenceService:
         self._detection_start: float | None = None
         self._detector_id = detector_id(weights)
         # The first run is the slowest, and proves that the network works.
-        predictor.predict_probs(_BLANK_CROPS)
+        predictor.predict_probs(self._blank_crops())
 
     async def predict_images(
         self,
@@ -121,7 +118,7 @@ class InferenceService:
         )
 
     async def classify(self, crops: np.ndarray) -> np.ndarray:
-        """Return the class probabilities float32 (N, C) of crops uint8 (N, 48, 48)."""
+        """Return the class probabilities float32 (N, C) of crops uint8 (N, *shape)."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._network_thread, self.predictor.predict_probs, crops)
 
@@ -136,7 +133,11 @@ class InferenceService:
             raise TimeoutError(
                 f"Decoding one image has taken longer than {MAX_DETECTION_SECONDS:g} s."
             )
-        await self.classify(_BLANK_CROPS)
+        await self.classify(self._blank_crops())
+
+    def _blank_crops(self) -> np.ndarray:
+        """Return a black face in the shape that the network takes."""
+        return np.zeros((1, *self.predictor.shape.array), np.uint8)
 
     async def _predict_image(
         self, upload: Upload, detector: DetectorName, labeler: Labeler, turns: asyncio.Semaphore
@@ -192,16 +193,16 @@ class InferenceService:
                 return DetectedFrame(chosen, error=photo)
             size = (photo.width, photo.height)
             if detector == "none":
-                return DetectedFrame(chosen, size, [{}], [crop_center(photo)])
+                return DetectedFrame(chosen, size, [{}], [crop_center(photo, self.predictor.shape)])
             return DetectedFrame(chosen, size, *self._detect_in(photo))
 
     def _find_faces(
         self, upload: Upload, detector: DetectorName
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Return a description of an image, and the crops uint8 (48, 48) of its faces."""
+        """Return a description of an image, and the crops of its faces."""
         with self._timed():
             if detector == "none":
-                image = decode_image(upload.data)
+                image = decode_image(upload.data, self.predictor.shape)
                 return _describe(upload, image, [{}]), [image.pixels]
             photo = decode_photo(upload.data)
             faces, crops = self._detect_in(photo)
@@ -233,7 +234,10 @@ class InferenceService:
         if not hasattr(self._thread_local, "detector"):
             assert self._weights is not None
             self._thread_local.detector = FaceDetector(
-                self._weights, self._min_face_size, any_orientation=self._any_orientation
+                self._weights,
+                self._min_face_size,
+                any_orientation=self._any_orientation,
+                shape=self.predictor.shape,
             )
         detector: FaceDetector = self._thread_local.detector
         return detector

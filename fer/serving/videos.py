@@ -80,7 +80,7 @@ class DetectedFrame:
         chosen: Which frame it is.
         size: Width and height of the upright frame in pixels; zeros if it can't be decoded.
         faces: For each face, ``box`` and ``detection_score``; nothing without a detector.
-        crops: uint8 (48, 48) for each face.
+        crops: uint8 (*shape) for each face, in the shape that the network takes.
         error: Why the frame can't be used, or None.
     """
 

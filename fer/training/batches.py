@@ -16,7 +16,7 @@ from fer.data.dataset import Dataset, Examples
 from fer.models.transforms import Augmentation, Preprocess
 from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.training.targets import TargetBuilder, smoothed_targets
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import ImageShape
 
 VAL_BATCH_SIZE = 256
 
@@ -24,13 +24,13 @@ TEACHER_BATCH_SIZE = 1024
 """Images that a worker passes to the teacher at a time."""
 
 
-def example_bytes(num_classes: int) -> int:
+def example_bytes(num_classes: int, shape: ImageShape) -> int:
     """Return the bytes of a worker's memory that one example needs.
 
     An example consists of its pixels, its label and one target per class. It counts twice because
     two copies exist while the examples are sorted and copied to the device.
     """
-    return 2 * (IMAGE_SIZE**2 + 8 + 4 * num_classes)
+    return 2 * (shape.num_bytes + 8 + 4 * num_classes)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Batch:
     """One worker's share of a global batch.
 
     Attributes:
-        images: uint8 (b, 48, 48).
+        images: uint8 (b, S, S), or (b, S, S, 3) for color.
         labels: int64 (b,).
         targets: float32 (b, C), the probabilities to learn; a row sums to its example's weight.
         augmentation: Transforms of each image, or None without augmentation.
@@ -62,7 +62,7 @@ class Batch:
             preprocess: A value of ``PREPROCESSING``.
 
         Returns:
-            float32 (b, 1, 48, 48).
+            float32 (b, C, S, S).
         """
         if self.augmentation is None:
             return preprocess(self.images)
@@ -84,7 +84,7 @@ class DeviceExamples:
     """Examples in the memory of the device that trains or evaluates on them.
 
     Attributes:
-        images: uint8 (N, 48, 48).
+        images: uint8 (N, S, S), or (N, S, S, 3) for color.
         labels: int64 (N,).
         targets: float32 (N, C), the probabilities to learn; a row sums to its example's weight.
         is_copy: bool (N,), whether the image is in ``train`` too; None if none of them is.
@@ -222,11 +222,12 @@ class InMemoryBatches:
         generator = torch.Generator().manual_seed(seed_of_epoch(recipe.seed, epoch))
         order = torch.randperm(len(examples), generator=generator)
         num_steps = steps_per_epoch(len(examples), recipe.batch_size)
+        size = examples.images.shape[1]
         for index in range(num_steps):
             indices = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
             # Drawn for the global batch so that it does not depend on the number of workers.
             augmentation = (
-                Augmentation.draw(len(indices), generator, recipe.augmentation)
+                Augmentation.draw(len(indices), generator, recipe.augmentation, size)
                 if recipe.augmentation
                 else None
             )

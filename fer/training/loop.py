@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from fer.models.layers import Network
 from fer.models.precision import autocast
 from fer.models.transforms import PREPROCESSING, resize
 from fer.training.batches import Batch, DeviceExamples
@@ -20,15 +21,20 @@ TEMPERATURES = 2.0 ** torch.linspace(-2, 2, 81)
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def build_optimizer(model: Network, recipe: Recipe) -> torch.optim.SGD:
     """Return stochastic gradient descent with a Nesterov momentum of 0.9.
 
-    Weight decay applies to weights only, not to biases or batch normalization.
+    Weight decay applies to weights only, not to biases or batch normalization. The learning rate of
+    a group is multiplied by its ``lr_factor``.
     """
-    parameters = list(model.parameters())
+    head = set(model.last_layer.parameters())
+    trunk = [parameter for parameter in model.parameters() if parameter not in head]
+    parts = [(trunk, recipe.trunk_lr_factor), (list(model.last_layer.parameters()), 1.0)]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in part if (p.ndim > 1) == decays], "lr_factor": factor}
+        | {"weight_decay": recipe.weight_decay if decays else 0.0}
+        for part, factor in parts
+        for decays in (True, False)
     ]
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
 
@@ -84,8 +90,9 @@ def train_epoch(
     model.train()
     for batch in batches:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(batch.step, num_steps, recipe)
-        images = resize(batch.view(preprocess), image_size(batch.step, num_steps, recipe))
+            group["lr"] = learning_rate(batch.step, num_steps, recipe) * group["lr_factor"]
+        images = batch.view(preprocess)
+        images = resize(images, image_size(batch.step, num_steps, recipe, images.shape[-1]))
         targets = batch.mixed_targets()
         if teacher is not None:
             targets = taught_targets(targets, teacher.view_probs(batch.view), recipe.teacher_weight)

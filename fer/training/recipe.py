@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 from fer.models.transforms import AugmentationSettings
-from fer.vision.decode import IMAGE_SIZE
 
 SIZE_STEP = 8
 """Pixels by which the side of the training images grows."""
@@ -34,9 +33,11 @@ class Recipe:
             examples equally, 1 weights all classes equally.
         ema_decay: Decay per step of the exponential moving average of the weights; 0 disables it.
         preprocessing: A key of ``PREPROCESSING``.
+        num_frozen_epochs: Number of first epochs in which only the last layer learns.
+        trunk_lr_factor: Learning rate of all layers but the last, as a fraction of the last one's.
         augmentation: How strongly images are augmented, or None.
-        initial_size: Side in pixels of the images in the first steps, 48 minus a multiple of
-            ``SIZE_STEP``.
+        initial_size: Side in pixels of the images in the first steps, or None if all steps have
+            images of their own size.
         seed: Seed of the initial weights, the order of the examples and the augmentation.
         bfloat16: Whether convolutions and matrix products compute in bfloat16.
     """
@@ -56,8 +57,10 @@ class Recipe:
     class_balance: float
     ema_decay: float
     preprocessing: str
+    num_frozen_epochs: int
+    trunk_lr_factor: float
     augmentation: AugmentationSettings | None
-    initial_size: int
+    initial_size: int | None
     seed: int
     bfloat16: bool
 
@@ -89,12 +92,14 @@ def learning_rate(step: int, num_steps: int, recipe: Recipe) -> float:
     return recipe.lr * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
 
-def image_size(step: int, num_steps: int, recipe: Recipe) -> int:
+def image_size(step: int, num_steps: int, recipe: Recipe, final_size: int) -> int:
     """Return the side in pixels of the images of a step, counted from 0.
 
-    It grows from ``recipe.initial_size`` to 48 in steps of 8, and each size lasts equally long.
-    Small images cost less, and what a network learns from them it keeps (progressive resizing; Tan
-    & Le 2021, arXiv 2104.00298, section 4).
+    It grows from ``recipe.initial_size`` to ``final_size`` in steps of 8, and each size lasts
+    equally long. Small images cost less, and what a network learns from them it keeps (progressive
+    resizing; Tan & Le 2021, arXiv 2104.00298, section 4).
     """
-    sizes = range(recipe.initial_size, IMAGE_SIZE + 1, SIZE_STEP)
+    if recipe.initial_size is None:
+        return final_size
+    sizes: tuple[int, ...] = (*range(recipe.initial_size, final_size, SIZE_STEP), final_size)
     return sizes[len(sizes) * step // num_steps]

@@ -13,9 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from fer.errors import JobError
 from fer.metrics import WITHOUT_COPIES, scores_from_confusion
-from fer.models.architectures import Network, build_model
+from fer.models.architectures import build_model
 from fer.models.checkpoint import load_checkpoint
+from fer.models.layers import Network
 from fer.models.networks import build_network, load_networks
+from fer.models.pretrained import fit_weights, parse_weights, read_file
 from fer.storage.paths import join, read_bytes
 from fer.training.batches import BatchSource
 from fer.training.history import from_json_lines, to_json_lines
@@ -29,6 +31,7 @@ from fer.training.loop import (
 from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.training.state import pack_training, unpack_training
 from fer.training.teacher import Teacher
+from fer.vision.shape import FER2013_SHAPE, ImageShape
 
 METRICS = "metrics.jsonl"
 TRAINING = "training.safetensors"
@@ -72,6 +75,7 @@ class Run:
         device: torch.device,
         rank: int = 0,
         world_size: int = 1,
+        shape: ImageShape = FER2013_SHAPE,
     ) -> "Run":
         """Create a run with a new network, whose initial weights depend on the recipe's seed.
 
@@ -81,12 +85,13 @@ class Run:
             device: Device to train on.
             rank: Number of this worker, from 0.
             world_size: Number of workers.
+            shape: Shape of the images.
 
         Raises:
             InputError: The recipe's teacher is not a checkpoint.
         """
         torch.manual_seed(recipe.seed)
-        network = build_model(architecture["name"], **architecture["arguments"])
+        network = build_model(architecture["name"], shape=shape, **architecture["arguments"])
         network.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer, average = build_optimizer(network, recipe), build_average(network, recipe)
@@ -96,9 +101,9 @@ class Run:
         return cls(recipe, network, optimizer, average, teacher, rank, world_size)
 
     @property
-    def eval_model(self) -> nn.Module:
+    def eval_model(self) -> Network:
         """The network to evaluate and to store: the moving average if there is one."""
-        network: nn.Module = self.average.module if self.average else self.network
+        network: Network = self.average.module if self.average else self.network
         return network
 
     @property
@@ -115,8 +120,20 @@ class Run:
         checkpoint = load_checkpoint(location)
         weights = build_network(checkpoint.members[0]).state_dict()
         if checkpoint.class_names != class_names:
-            own = self.network.state_dict()
-            weights |= {name: own[name] for name in own if name.startswith("output.")}
+            own, prefix = self.network.state_dict(), f"{self.network.output_name}."
+            weights |= {name: own[name] for name in own if name.startswith(prefix)}
+        self._start_from(fit_weights(weights, self.network, location))
+
+    def load_pretrained(self, source: str) -> None:
+        """Load published weights, as ``fer.models.pretrained`` reads and fits them.
+
+        Args:
+            source: Path or URI of a file, or the name of weights that a package holds.
+        """
+        weights = parse_weights(read_file(source), source)
+        self._start_from(fit_weights(weights, self.network, source))
+
+    def _start_from(self, weights: Mapping[str, Tensor]) -> None:
         self.network.load_state_dict(weights)
         self.eval_model.load_state_dict(weights)
 
@@ -183,6 +200,7 @@ class Run:
         # Dropout draws from torch's global generator. Seeding it in every epoch makes a restored
         # run continue as the original one would have.
         torch.manual_seed(seed_of_worker(self.recipe.seed, epoch, self.rank))
+        self.network.freeze_trunk(epoch < self.recipe.num_frozen_epochs)
         per_epoch = steps_per_epoch(batches.num_train, self.recipe.batch_size)
         status = {"epoch": f"{epoch + 1}/{self.recipe.num_epochs}", **self._last_scores()}
         totals, last_report = torch.zeros(3, dtype=torch.float64), time.monotonic()
@@ -216,7 +234,7 @@ class Run:
             # Batch normalization statistics differ between workers; rank 0 stores its own.
             for buffer in self.eval_model.buffers():
                 dist.broadcast(buffer, src=0)
-        num_classes = self.network.output.out_features
+        num_classes = self.network.last_layer.out_features
         losses, confusion = evaluate_epoch(
             self.eval_model, batches.val_batches(), self.recipe, num_classes
         )

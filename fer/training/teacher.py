@@ -8,7 +8,8 @@ from torch import Tensor
 from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import build_network
 from fer.models.torch_engine import TorchEngine
-from fer.models.transforms import Preprocess
+from fer.models.transforms import Preprocess, resize, to_channels
+from fer.vision.shape import ImageShape
 
 
 class Teacher:
@@ -36,11 +37,22 @@ class Teacher:
 
         Args:
             view: Takes a member's preprocessing, and returns the images as that member shall see
-                them: float (B, 1, 48, 48) on the teacher's device.
+                them: float (B, C, S, S) on the teacher's device.
         """
         probs = [
             member.share
-            * (engine.run(view(engine.preprocess)) / member.config.temperature).softmax(1)
+            * (
+                engine.run(_view_as(member.config.shape, view, engine.preprocess))
+                / member.config.temperature
+            ).softmax(1)
             for engine, member in zip(self._engines, self._members, strict=True)
         ]
         return torch.stack(probs).sum(dim=0)
+
+
+def _view_as(
+    shape: ImageShape, view: Callable[[Preprocess], Tensor], preprocess: Preprocess
+) -> Tensor:
+    """Return the images float (B, C, S, S) that a member of some shape sees."""
+    seen = view(lambda images: preprocess(to_channels(images, shape.channels)))
+    return resize(seen, shape.size)

@@ -3,7 +3,8 @@
 Each is applied with the libraries that cause it elsewhere: OpenCV resizes, blurs and turns, Pillow
 compresses. Training draws its own (``fer.models.degradations``), so these are a test of those too.
 
-Shapes: images uint8 (48, 48), gray levels from 0 to 255.
+Shapes: images uint8 (S, S), gray levels from 0 to 255, or (S, S, 3) for color. Lengths are given
+for FER2013's side of 48 pixels, and grow with S, but for the width of a face in its photograph.
 """
 
 import io
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import IMAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def spoil(image: np.ndarray, digest: str) -> list[np.ndarray]:
     """Return an image under each of the ``CONDITIONS``, the same ones for the same digest.
 
     Args:
-        image: uint8 (48, 48).
+        image: uint8 (S, S) or (S, S, 3).
         digest: SHA-256 of its pixels in hexadecimal digits, which seeds the random numbers.
     """
     generator = np.random.default_rng(int(digest[:16], 16))
@@ -51,8 +52,9 @@ def spoil(image: np.ndarray, digest: str) -> list[np.ndarray]:
 
 def _shrink(image: np.ndarray, _: np.random.Generator, width: int) -> np.ndarray:
     """A face that was ``width`` pixels wide in its photograph."""
+    size = image.shape[:2]
     small = cv2.resize(image, (width, width), interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _add_noise(image: np.ndarray, generator: np.random.Generator, deviation: float) -> np.ndarray:
@@ -63,7 +65,7 @@ def _add_noise(image: np.ndarray, generator: np.random.Generator, deviation: flo
 
 def _blur(image: np.ndarray, _: np.random.Generator, deviation: float) -> np.ndarray:
     """A Gaussian blur, with its standard deviation in pixels."""
-    return cv2.GaussianBlur(image, (0, 0), deviation)
+    return cv2.GaussianBlur(image, (0, 0), deviation * _scale(image))
 
 
 def _compress(image: np.ndarray, _: np.random.Generator, quality: int) -> np.ndarray:
@@ -77,24 +79,33 @@ def _warp(
     image: np.ndarray, _: np.random.Generator, *, degrees: float = 0.0, zoom: float = 1.0
 ) -> np.ndarray:
     """A face that is turned, or framed more widely (below 1) or more narrowly; borders repeat."""
-    middle = (IMAGE_SIZE - 1) / 2
+    size = image.shape[:2]
+    middle = (size[0] - 1) / 2
     matrix = cv2.getRotationMatrix2D((middle, middle), degrees, zoom)
-    return cv2.warpAffine(image, matrix, image.shape, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _darken(
     image: np.ndarray, _: np.random.Generator, *, side: float = 0.0, all_: float = 0.0
 ) -> np.ndarray:
     """Light from one side, or too little of it, as a fraction."""
-    across = np.linspace(1 + side, 1 - side, IMAGE_SIZE)
+    across = np.linspace(1 + side, 1 - side, image.shape[1])
+    if image.ndim == 3:
+        across = across[:, None]
     return (image * across * (1 - all_)).round().clip(0, 255).astype(np.uint8)
 
 
 def _cover(image: np.ndarray, _: np.random.Generator, top: int, bottom: int) -> np.ndarray:
     """Rows covered by something gray, such as a mask or glasses."""
     covered = image.copy()
-    covered[top:bottom] = 128
+    covered[round(top * _scale(image)) : round(bottom * _scale(image))] = 128
     return covered
+
+
+def _scale(image: np.ndarray) -> float:
+    """Return how many pixels of an image stand for one of FER2013's."""
+    scale: float = image.shape[0] / IMAGE_SIZE
+    return scale
 
 
 CONDITIONS: tuple[Condition, ...] = (

@@ -41,7 +41,7 @@ def shrink(
     A large image is converted in tiles. A conversion takes several copies of its input, which would
     be of the original's size otherwise.
     """
-    scale, convert = max(1.0, scale), partial(_CONVERSIONS[mode], white=white)
+    scale, convert = max(1.0, scale), partial(convert_mode, mode=mode, white=white)
     width, height = (max(1, round(side / scale)) for side in image.size)
     if not is_large(image):
         whole = convert(image)
@@ -117,8 +117,12 @@ def ignore_unused_alpha(image: Image.Image) -> None:
         image.putalpha(255)
 
 
-def to_gray(image: Image.Image, white: float) -> Image.Image:
-    """Convert an image to mode L. ``white`` is its ``white_level``."""
+def convert_mode(image: Image.Image, mode: Literal["L", "RGB"], white: float) -> Image.Image:
+    """Convert an image to gray or RGB. ``white`` is its ``white_level``."""
+    return _to_gray(image, white) if mode == "L" else _to_rgb(image, white)
+
+
+def _to_gray(image: Image.Image, white: float) -> Image.Image:
     if image.mode == "L":
         return image
     if image.mode.startswith(("I", "F")):
@@ -133,9 +137,6 @@ def _to_rgb(image: Image.Image, white: float) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = _to_eight_bits(image, white)
     return _opaque(image).convert("RGB")
-
-
-_CONVERSIONS = {"L": to_gray, "RGB": _to_rgb}
 
 
 def _opaque(image: Image.Image) -> Image.Image:

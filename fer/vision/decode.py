@@ -1,4 +1,4 @@
-"""Decode image files into upright 48x48 gray images or RGB photographs, safely.
+"""Decode image files into upright images of faces or RGB photographs, safely.
 
 The files come from strangers. Size limits, a list of formats and tiling bound the time and memory
 that any file can take, and every failure becomes an ``ImageError``.
@@ -17,17 +17,15 @@ from PIL.PpmImagePlugin import PpmImageFile
 
 from fer.vision import jpeg, png, tiff, webp
 from fer.vision.convert import (
+    convert_mode,
     crop_square,
     ignore_unused_alpha,
     is_large,
     shrink,
-    to_gray,
     white_level,
 )
 from fer.vision.formats import FORMATS, why_not_opened
-
-IMAGE_SIZE = 48
-"""Side of FER2013's images in pixels."""
+from fer.vision.shape import FER2013_SHAPE, ImageShape
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -50,8 +48,8 @@ MAX_PHOTO_SIDE = 2048
 """Longer side in pixels to which a photograph is shrunk: at most 12 MiB of RGB. A face that is 24
 pixels wide for the detector, which sees half this size, still has 48 pixels."""
 
-MIN_FACE_SIDE = 4 * IMAGE_SIZE
-"""An image of a face is decoded at no less than this side before it is scaled to ``IMAGE_SIZE``."""
+OVERSAMPLING = 4
+"""An image of a face is decoded at no less than this multiple of its final side."""
 
 MAX_MISSING_SHARE = 0.01
 """A JPEG that ends early is used if a smaller share of its pixels is missing."""
@@ -90,10 +88,10 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A gray image of a face at the size of the networks' input.
+    """An image of a face in the shape of a network's input.
 
     Attributes:
-        pixels: uint8 (48, 48), 0 to 255.
+        pixels: uint8 (size, size), or (size, size, 3) for color, 0 to 255.
         width: Width of the upright original, in pixels.
         height: Height of the upright original, in pixels.
         note: What the file lacks although it was used, in one sentence, or None.
@@ -129,38 +127,44 @@ class Photo:
         return scale
 
 
-def decode_image(data: bytes) -> DecodedImage:
-    """Decode an image file of any size and mode into a 48x48 gray image.
+def decode_image(data: bytes, shape: ImageShape = FER2013_SHAPE) -> DecodedImage:
+    """Decode an image file of any size and mode into an image of a face.
 
     The image is turned upright by its EXIF orientation (HEIC and AVIF by their own transformation
-    properties), placed on white if it is transparent, and converted to gray by ITU-R 601. Its
-    largest centered square is scaled to 48x48. A gray image of 48x48 keeps its pixels. Only the
-    first frame of an animation is used. Damaged metadata is ignored, and a JPEG that lacks only its
-    end is used with a note.
+    properties), placed on white if it is transparent, and converted to gray by ITU-R 601 unless
+    color is wanted. Its largest centered square is scaled to the side of ``shape``. A gray image
+    that has this shape keeps its pixels. Only the first frame of an animation is used. Damaged
+    metadata is ignored, and a JPEG that lacks only its end is used with a note.
+
+    Args:
+        data: The file.
+        shape: Shape of the result.
 
     Raises:
         ImageError: The file is too large, not an image, or damaged.
     """
+    side = OVERSAMPLING * shape.size
     with _image_errors():
         # A camera's image is much larger than needed; JPEG can be decoded at a fraction of its size
         # for a fraction of the cost.
-        loaded = _load(data, "L", lambda size: min(size) / MIN_FACE_SIDE)
+        loaded = _load(data, shape.mode, lambda size: min(size) / side)
         image = loaded.image
         white = white_level(image)
         if is_large(image):
-            gray = shrink(crop_square(image), "L", min(image.size) / MIN_FACE_SIDE, white)
+            converted = shrink(crop_square(image), shape.mode, min(image.size) / side, white)
         else:
-            gray = to_gray(image, white)
-        size = (IMAGE_SIZE, IMAGE_SIZE)
-        face = ImageOps.fit(_turn_upright(gray, image), size, Image.Resampling.BICUBIC)
-        return DecodedImage(np.asarray(face), *loaded.upright_size, loaded.note)
+            converted = convert_mode(image, shape.mode, white)
+        face = _fit(_turn_upright(converted, image), shape)
+        return DecodedImage(face, *loaded.upright_size, loaded.note)
 
 
-def crop_center(photo: Photo) -> np.ndarray:
-    """Scale the largest centered square of a photograph to a gray image uint8 (48, 48)."""
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    gray = Image.fromarray(photo.pixels).convert("L")
-    return np.asarray(ImageOps.fit(gray, size, Image.Resampling.BICUBIC))
+def crop_center(photo: Photo, shape: ImageShape = FER2013_SHAPE) -> np.ndarray:
+    """Scale the largest centered square of a photograph to an image uint8 (*shape.array)."""
+    return _fit(Image.fromarray(photo.pixels).convert(shape.mode), shape)
+
+
+def _fit(image: Image.Image, shape: ImageShape) -> np.ndarray:
+    return np.asarray(ImageOps.fit(image, (shape.size, shape.size), Image.Resampling.BICUBIC))
 
 
 def decode_photo(data: bytes) -> Photo:

@@ -13,6 +13,7 @@ from fer import storage
 from fer.errors import InputError, first_line
 from fer.vision.decode import ImageError, Photo
 from fer.vision.faces import Face, align
+from fer.vision.shape import FER2013_SHAPE, ImageShape
 from fer.vision.yunet import RUNTIME_ERRORS, YuNet
 
 # Each process that detects faces has one CPU, and OpenCV's warnings about backends are of no use.
@@ -50,15 +51,22 @@ class FaceDetector:
             faces are left out.
         any_orientation: Whether photographs that may lie on a side or upside down are also searched
             turned by 90, 180 and 270 degrees.
+        shape: Shape of the crops of faces.
 
     Raises:
         InputError: The weights are not YuNet's.
     """
 
     def __init__(
-        self, weights: bytes, min_face_size: float = 16.0, *, any_orientation: bool = False
+        self,
+        weights: bytes,
+        min_face_size: float = 16.0,
+        *,
+        any_orientation: bool = False,
+        shape: ImageShape = FER2013_SHAPE,
     ) -> None:
         self.min_face_size = min_face_size
+        self._shape = shape
         self.any_orientation = any_orientation
         try:
             self._network = YuNet(weights, MIN_SCORE, MAX_OVERLAP)
@@ -90,9 +98,15 @@ class FaceDetector:
             detections = max(detections, *turned, key=_sum_of_scores)
         if not detections:
             return []
-        gray = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
-        faces = [_to_face(gray, detection, photo.scale) for detection in detections]
+        is_color = self._shape.is_color
+        pixels = photo.pixels if is_color else cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
+        faces = [self._to_face(pixels, detection, photo.scale) for detection in detections]
         return sorted(faces, key=lambda face: tuple(face.box))
+
+    def _to_face(self, pixels: np.ndarray, detection: np.ndarray, scale: float) -> Face:
+        landmarks = detection[4:14].reshape(5, 2)
+        crop = align(pixels, detection[:4], landmarks, self._shape.size)
+        return Face((detection[:4] * scale).astype(np.float32), float(detection[14]), crop)
 
     def _detect_turned(self, photo: Photo, quarters: int) -> list[np.ndarray]:
         """Detect faces in a photograph that is turned counterclockwise by quarters of a circle.
@@ -150,11 +164,6 @@ def _turn_back(detection: np.ndarray, quarters: int, width: int, height: int) ->
     first, last = points[:2].min(axis=0), points[:2].max(axis=0)
     turned = np.concatenate([first, last - first, points[2:].ravel(), detection[14:]])
     return turned.astype(np.float32)
-
-
-def _to_face(gray: np.ndarray, detection: np.ndarray, scale: float) -> Face:
-    crop = align(gray, detection[:4], detection[4:14].reshape(5, 2))
-    return Face((detection[:4] * scale).astype(np.float32), float(detection[14]), crop)
 
 
 def load_detector_weights(location: str | None) -> bytes:

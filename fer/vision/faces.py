@@ -1,4 +1,4 @@
-"""Crop the faces of photographs to 48x48 pixels, framed as in FER2013."""
+"""Crop the faces of photographs, framed as in FER2013."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fer.vision.decode import IMAGE_SIZE, Photo
+from fer.vision.decode import Photo
 
 CROP_TO_BOX = 0.96
 """Side of an image of FER2013 divided by the longer side of YuNet's box around its face. It is the
@@ -27,7 +27,7 @@ class Face:
     Attributes:
         box: Left, top, width and height in pixels of the upright photograph, float32 (4,).
         score: Score of the detector, in [0, 1].
-        crop: The upright face, framed as in FER2013, uint8 (48, 48).
+        crop: The upright face, framed as in FER2013: uint8 (size, size), or (size, size, 3).
     """
 
     box: np.ndarray
@@ -35,16 +35,18 @@ class Face:
     crop: np.ndarray
 
 
-def align(gray: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def align(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
     """Crop a face, framed as in FER2013 and rotated until the eyes are level.
 
     Args:
-        gray: Photograph, uint8 (H, W).
+        image: Photograph, uint8 (H, W) or (H, W, 3).
         box: Left, top, width and height of the face in pixels, (4,).
         landmarks: Right eye, left eye, nose, right and left corner of the mouth, (5, 2) as x and y.
+        size: Side of the crop in pixels.
 
     Returns:
-        uint8 (48, 48). Beyond the photograph's edges, its border pixels are repeated.
+        uint8 (size, size) or (size, size, 3). Beyond the photograph's edges, its border pixels are
+        repeated.
     """
     side = CROP_TO_BOX * max(box[2:])
     (right_x, right_y), (left_x, left_y) = landmarks[:2]
@@ -55,7 +57,7 @@ def align(gray: np.ndarray, box: np.ndarray, landmarks: np.ndarray) -> np.ndarra
     center, eyes = box[:2] + box[2:] / 2, landmarks[:2].mean(axis=0)
     # The crop is centered on the box horizontally, and placed by the eyes vertically.
     corner = eyes + right * ((center - eyes) @ right - side / 2) - down * side * EYES_BELOW_TOP
-    return _crop_square(gray, corner, right * side, down * side, IMAGE_SIZE)
+    return _crop_square(image, corner, right * side, down * side, size)
 
 
 def _crop_square(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from fer.errors import InputError
+from fer.vision.shape import MAX_SIZE, MIN_SIZE
 from ray_jobs.config.checks import (
     forbid_together,
     require,
@@ -42,6 +43,17 @@ class IngestConfig:
     votes: OptionalLocation = None
     """Path or URI of the FER+ votes (fer2013new.csv) for the rows of FER2013's CSV file. By default
     no votes are stored."""
+    image_size: int = 48
+    """Side in pixels of the dataset's square images, from 24 to 224. The rows of a CSV file are
+    scaled to it."""
+    color: bool = False
+    """Keep the colors of images: red, green and blue for each pixel instead of a gray level."""
+    detector: Literal["none", "yunet"] = "none"
+    """What of an image file becomes an example: its largest centered square (none), or its largest
+    face, found and cropped as fer label does (yunet). Files without a face are rejected."""
+    detector_weights: OptionalLocation = None
+    """Path or URI of YuNet's ONNX file. By default the file of OpenCV's model zoo is used, which is
+    downloaded once."""
     all_files: bool = False
     """Also open files whose names do not end like those of images, and read those whose content is
     an image. Tables and archives still need their endings."""
@@ -54,6 +66,8 @@ class IngestConfig:
         require(bool(self.source), "--source", "one or more locations", "missing")
         require_fraction(self, "max_reject_fraction")
         require_fraction_below_one(self, "val_fraction")
+        is_size = MIN_SIZE <= self.image_size <= MAX_SIZE
+        require(is_size, "--image-size", f"from {MIN_SIZE} to {MAX_SIZE}", self.image_size)
         forbid_together(self, "votes", "val_fraction")
         if self.val_fraction and self.split_from == "hash":
             raise InputError(

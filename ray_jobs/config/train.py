@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fer.errors import InputError
+from fer.models.shipped import IMAGENET
 from ray_jobs.config.checks import (
     forbid_together,
     require,
@@ -30,7 +31,9 @@ class TrainConfig:
     model: Model = "deep"
     """Network to train: deep and shallow are the paper's networks of four and two convolutions;
     conv1 to conv8 are plain networks of one to eight convolutions; resnet4 to resnet18 are residual
-    networks of one to eight blocks, whose first stage has 32 (w32) or 48 (w48) filters."""
+    networks of one to eight blocks, whose first stage has 32 (w32) or 48 (w48) filters; alexnet,
+    vgg11, vgg16, resnet18 and efficientnet-lite0 are ImageNet's, with --pretrained weights or
+    without."""
     num_workers: str = "1"
     """Number of worker processes that share each batch: N, or MIN:MAX to use as many as the cluster
     has room for."""
@@ -91,9 +94,11 @@ class TrainConfig:
     ema_decay: float = 0.998
     """Decay of the exponential moving average of the weights at each step, at least 0 and below 1.
     The averaged weights are scored and saved. 0 turns averaging off."""
-    preprocessing: Literal["standardize", "equalize"] = "standardize"
+    preprocessing: Literal["auto", "standardize", "equalize", "imagenet"] = "auto"
     """What is done to the pixels of each image: scale them to mean 0 and standard deviation 1
-    (standardize), or also equalize the histogram of gray levels first (equalize)."""
+    (standardize), also equalize the histogram of levels first (equalize), or scale them by
+    ImageNet's means and deviations (imagenet). auto is imagenet with --pretrained, and standardize
+    without."""
     augment: bool = True
     """Change the training images at random: mirror, rotate, zoom, shift, degrade, erase and mix
     them, as the flags of these parts say. --no-augment turns all of them off."""
@@ -116,9 +121,11 @@ class TrainConfig:
     mixup: float = 0.0
     """Mix each training image and its target with another one's: alpha of the Beta distribution
     from which the other's share is drawn, at least 0. 0 turns this off; 0.2 is common."""
-    initial_size: int = 48
-    """Side in pixels of the images in the first steps: 24, 32, 40 or 48. It grows to 48 in steps of
-    8 that last equally long, so that training takes less time. For residual networks."""
+    initial_size: OptionalInt = None
+    """Side in pixels of the images in the first steps, at least 24. It grows to the dataset's in
+    steps of 8 that last equally long, so that training takes less time. For networks that take
+    images of any size: the residual networks, resnet18 and efficientnet-lite0. By default all steps
+    have images of the dataset's size."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network's computations. auto uses bfloat16 where the processor is fast
     at it, and float32 elsewhere."""
@@ -134,6 +141,15 @@ class TrainConfig:
     from_checkpoint: OptionalLocation = None
     """Folder, URI or shipped name of a checkpoint whose weights training starts from. By default
     training starts from random weights."""
+    pretrained: OptionalLocation = None
+    """Published weights that training starts from: a file with the parameter names of torchvision's
+    (alexnet, vgg11, vgg16, resnet18), or imagenet for those of efficientnet-lite0, which the extra
+    pretrained installs. The last layer is new. By default training starts from random weights."""
+    freeze: int = 0
+    """Number of first epochs in which only the last layer learns, at least 0."""
+    trunk_lr_factor: float = 1.0
+    """Learning rate of all layers but the last, as a fraction of --lr, from 0 to 1. 0.1 is common
+    with --pretrained."""
     int8: bool = True
     """Also write the network in 8-bit integers, calibrated on training images, which processors run
     faster. label and serve use it if it scores as well on the val split."""
@@ -147,28 +163,32 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "memory_limit", "weight_decay", "gradient_clip", "mixup")
+        require_at_least(self, 0, "freeze")
+        require_at_least(self, 24, "initial_size")
         require_at_least(self, 1, "num_epochs", "patience", "cpus_per_worker")
         require_at_least(self, 2, "batch_size")
         require_above_zero(self, "lr")
         require_seed(self.seed)
         require_fraction(self, "votes_weight", "teacher_weight", "class_balance")
         require_fraction(self, "max_shift", "erase_fraction", "degrade_fraction")
+        require_fraction(self, "trunk_lr_factor")
         require_fraction_below_one(self, "dropout", "label_smoothing", "ema_decay")
         require_fraction_below_one(self, "warmup_fraction", "max_zoom")
         is_angle = 0 <= self.max_rotation <= 180
         require(is_angle, "--max-rotation", "from 0 to 180", self.max_rotation)
         require_poolable(self.model, "--pooling fractional", self.pooling == "fractional")
-        is_size = self.initial_size in range(24, 49, 8)
-        require(is_size, "--initial-size", "24, 32, 40 or 48", self.initial_size)
-        if self.initial_size < 48 and not self.model.startswith("resnet"):
+        takes_any_size = self.model.startswith(("resnet", "efficientnet"))
+        if self.initial_size is not None and not takes_any_size:
             raise InputError(
-                f"--initial-size needs a residual network, but {self.model} takes images of 48x48 "
-                "pixels alone; choose a resnet as --model, or leave the flag out."
+                f"--initial-size needs a network that takes images of any size, but {self.model} "
+                "takes images of one size; choose a resnet as --model, or leave the flag out."
             )
+        self._check_pretrained()
         kernel = self.first_kernel
         is_kernel = kernel % 2 == 1 and 0 < kernel < 48
         require(is_kernel, "--first-kernel", "an odd number from 1 to 47", kernel)
         forbid_together(self, "resume", "overwrite")
+        forbid_together(self, "from_checkpoint", "pretrained")
         low, high = self.worker_range
         expected = "N or MIN:MAX, with 1 <= MIN <= MAX"
         require(1 <= low <= high, "--num-workers", expected, self.num_workers)
@@ -179,6 +199,20 @@ class TrainConfig:
                 f"{2 * high}, two examples for each, but it is {self.batch_size}; use fewer "
                 "workers or a larger batch."
             )
+
+    def _check_pretrained(self) -> None:
+        if self.pretrained == IMAGENET and self.model != "efficientnet-lite0":
+            raise InputError(
+                f"--pretrained imagenet holds the weights of efficientnet-lite0, but --model is "
+                f"{self.model}; choose that network, or give a file of {self.model}'s weights."
+            )
+
+    @property
+    def pixel_preprocessing(self) -> str:
+        """What ``--preprocessing`` means, a key of ``fer.models.transforms.PREPROCESSING``."""
+        if self.preprocessing != "auto":
+            return self.preprocessing
+        return "standardize" if self.pretrained is None else "imagenet"
 
     @property
     def worker_range(self) -> tuple[int, int]:

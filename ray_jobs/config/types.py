@@ -28,11 +28,21 @@ Model = Literal[
     "resnet12-w32", "resnet14-w32", "resnet16-w32", "resnet18-w32",
     "resnet4-w48", "resnet6-w48", "resnet8-w48", "resnet10-w48",
     "resnet12-w48", "resnet14-w48", "resnet16-w48", "resnet18-w48",
+    "alexnet", "vgg11", "vgg16", "resnet18", "efficientnet-lite0",
 ]  # fmt: skip
 """``fer.models.architectures.MODELS``, repeated here because that module imports torch."""
 
 Study = Literal[
-    "search", "paper", "recipe", "votes", "depth", "pooling", "batch-norm", "activation", "loss"
+    "search",
+    "paper",
+    "recipe",
+    "votes",
+    "depth",
+    "pooling",
+    "batch-norm",
+    "activation",
+    "loss",
+    "pretrained",
 ]
 
 BUNDLED = "bundled"

@@ -40,10 +40,10 @@ DETECTED_SCHEMA = pa.schema(
 """Images, and frames of videos, with their detected faces. One row holds all faces of an image, so
 they stay together.
 
-``crops`` has one face of 2,304 bytes for each entry of ``faces``. Both are null if the image could
-not be read. ``error`` says why, or what an image that was used lacks. ``status`` is ``ignored`` for
-a file that is not an image. Some faces have a ``thumbnail`` for the report. ``seconds`` is the time
-that the image took.
+``crops`` has the bytes of one crop, row by row, for each entry of ``faces``. Both are null if the
+image could not be read. ``error`` says why, or what an image that was used lacks. ``status`` is
+``ignored`` for a file that is not an image. Some faces have a ``thumbnail`` for the report.
+``seconds`` is the time that the image took.
 """
 
 

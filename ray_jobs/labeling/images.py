@@ -13,6 +13,7 @@ from fer.vision.decode import ImageError, Photo, crop_center, decode_image, deco
 from fer.vision.detector import FaceDetector
 from fer.vision.faces import draw_thumbnail, encode_jpeg
 from fer.vision.sampling import EVERY_SECOND, Sampling
+from fer.vision.shape import FER2013_SHAPE, ImageShape
 
 IGNORED = "ignored"
 """Status of a file that is neither an image nor a video."""
@@ -31,6 +32,7 @@ class Detection:
         any_orientation: Whether photographs are searched turned, too.
         sampling: Which frames of videos are used.
         animations: Whether animated images are sampled too; otherwise their first frame is used.
+        shape: Shape of the crops of faces.
     """
 
     weights: bytes | None
@@ -38,6 +40,7 @@ class Detection:
     any_orientation: bool = False
     sampling: Sampling = EVERY_SECOND
     animations: bool = False
+    shape: ImageShape = FER2013_SHAPE
 
 
 def detect_in_image(
@@ -55,7 +58,7 @@ def detect_in_image(
     size = {"size_bytes": len(data)}
     try:
         if detection.weights is None:
-            return size | _take_as_face(data, with_thumbnails)
+            return size | _take_as_face(data, detection.shape, with_thumbnails)
         return size | _detect_in_photo(data, _detector(detection), with_thumbnails)
     except ImageError as error:
         return {**size, "status": error.status, "error": str(error)}
@@ -78,7 +81,10 @@ def columns_without_data(item: SourceItem, error: Exception) -> dict[str, Any]:
 def _detector(detection: Detection) -> FaceDetector:
     assert detection.weights is not None
     return FaceDetector(
-        detection.weights, detection.min_face_size, any_orientation=detection.any_orientation
+        detection.weights,
+        detection.min_face_size,
+        any_orientation=detection.any_orientation,
+        shape=detection.shape,
     )
 
 
@@ -90,14 +96,16 @@ def not_fetched(item: SourceItem, status: str, error: str) -> dict[str, Any]:
     return {"size_bytes": item.size_bytes, "etag": None, "status": status, "error": error}
 
 
-def _take_as_face(data: bytes, with_thumbnails: bool) -> dict[str, Any]:
-    image = decode_image(data)
+def _take_as_face(data: bytes, shape: ImageShape, with_thumbnails: bool) -> dict[str, Any]:
+    image = decode_image(data, shape)
     size = {"width": image.width, "height": image.height}
     return {**size, "error": image.note, **_one_face(image.pixels, with_thumbnails)}
 
 
 def _one_face(pixels: np.ndarray, with_thumbnails: bool) -> dict[str, Any]:
-    face = {"thumbnail": encode_jpeg(pixels)} if with_thumbnails else {}
+    # OpenCV wants blue before green and red.
+    face = {"thumbnail": encode_jpeg(pixels if pixels.ndim == 2 else pixels[..., ::-1])}
+    face = face if with_thumbnails else {}
     return {"faces": [face], "crops": [pixels.tobytes()]}
 
 
@@ -111,7 +119,7 @@ def detect_in_frame(detection: Detection, with_thumbnails: bool, photo: Photo) -
     """Detect the faces of a frame of a video, and return columns of ``DETECTED_SCHEMA``."""
     size = {"width": photo.width, "height": photo.height}
     if detection.weights is None:
-        return {**size, **_one_face(crop_center(photo), with_thumbnails)}
+        return {**size, **_one_face(crop_center(photo, detection.shape), with_thumbnails)}
     return {**size, **_faces_of(photo, _detector(detection), with_thumbnails)}
 
 

@@ -13,7 +13,7 @@ from fer.errors import JobError
 from fer.models.checkpoint import Checkpoint
 from fer.models.engine import EngineName
 from fer.models.predictor import Predictor
-from fer.vision.decode import IMAGE_SIZE
+from fer.vision.shape import ImageShape
 from ray_jobs.cluster import autoscaling, session
 from ray_jobs.pipeline import stages
 
@@ -30,15 +30,20 @@ The stage before it reserves the rest, so that each CPU runs one task of each st
 class Classifier:
     """A process that keeps networks in memory and adds their probabilities to tables of images.
 
-    It replaces the column ``crops``, which holds for each image a list of faces of 2,304 bytes (or
-    null), by one column a network: ``probs_0``, ``probs_1`` and so on. These hold for each image a
+    It replaces the column ``crops``, which holds for each image a list of the bytes of its faces
+    (or null), by one column a network: ``probs_0``, ``probs_1`` and so on. These hold for each image a
     list with one list of float32 (C,) a face. A column ``engine`` tells how the first was computed.
     """
 
     batch_size: ClassVar[int] = BATCH_SIZE
 
     def __init__(
-        self, checkpoints: "ray.ObjectRef[Sequence[Checkpoint]]", engine: EngineName, *, tta: bool
+        self,
+        checkpoints: "ray.ObjectRef[Sequence[Checkpoint]]",
+        shape: ImageShape,
+        engine: EngineName,
+        *,
+        tta: bool,
     ) -> None:
         device = _reserved_device()
         # Every CPU has its own process, so more threads would compete for the same CPUs.
@@ -46,13 +51,13 @@ class Classifier:
             Predictor(checkpoint, device, engine, num_threads=1)
             for checkpoint in ray.get(checkpoints)
         ]
-        self.tta = tta
+        self.shape, self.tta = shape, tta
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """Classify all faces of a table of images."""
         crops = [faces or () for faces in images["crops"].to_pylist()]
         joined = b"".join(crop for faces in crops for crop in faces)
-        batch = np.frombuffer(joined, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+        batch = self.shape.unpack(joined)
         ends = np.cumsum([0, *map(len, crops)]).astype(np.int32)
         classified = images.drop_columns("crops")
         for index, predictor in enumerate(self.predictors):
@@ -110,6 +115,7 @@ class Inference:
     Attributes:
         checkpoints: The networks. They are read once, so that all processes run the same ones,
             even if a folder is overwritten meanwhile.
+        shape: Shape of the faces that they get.
         engine: How each process runs its networks.
         tta: Whether to average over each face and its mirror image (test-time augmentation).
         num_cpus: CPUs that each process reserves when it runs on CPUs.
@@ -117,6 +123,7 @@ class Inference:
     """
 
     checkpoints: tuple[Checkpoint, ...]
+    shape: ImageShape
     engine: EngineName = "auto"
     tta: bool = False
     num_cpus: float = CLASSIFY_CPUS
@@ -148,6 +155,7 @@ def classify(
         classifier,
         fn_constructor_kwargs={
             "checkpoints": ray.put(inference.checkpoints),
+            "shape": inference.shape,
             "engine": inference.engine,
             "tta": inference.tta,
         },

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fer import storage
 from fer.errors import InputError
-from fer.models.shipped import SHIPPED
+from fer.models.shipped import IMAGENET, SHIPPED
 from ray_jobs.cluster import internals
 from ray_jobs.config import Location, Locations, OptionalLocation
 from ray_jobs.flag_help import without_help
@@ -94,7 +94,7 @@ def refuse_unwritable(output: str) -> Iterator[None]:
 
 
 def _resolve(location: str, field: str) -> str:
-    if location in SHIPPED:
+    if location in SHIPPED or (location == IMAGENET and field == "pretrained"):
         return location
     is_relative = not storage.is_uri(location) and not Path(location).is_absolute()
     if is_relative and internals.is_submitted_job():

@@ -32,7 +32,7 @@ def checkpoint_files(run: Run, config: TrainConfig, data: Dataset) -> dict[str, 
         run.eval_model,
         build_architecture(config, data),
         class_names=data.class_names,
-        preprocessing=config.preprocessing,
+        preprocessing=config.pixel_preprocessing,
         temperature=metrics["temperature"],
         training={
             **outputs.flags_of(config),

@@ -24,7 +24,12 @@ def build_recipe(config: TrainConfig, device: torch.device) -> Recipe:
     bfloat16 = {"auto": has_fast_bfloat16(device), "bfloat16": True, "float32": False}
     augmentation = _from_flags(AugmentationSettings, config) if config.augment else None
     return _from_flags(
-        Recipe, config, augmentation=augmentation, bfloat16=bfloat16[config.precision]
+        Recipe,
+        config,
+        augmentation=augmentation,
+        bfloat16=bfloat16[config.precision],
+        preprocessing=config.pixel_preprocessing,
+        num_frozen_epochs=config.freeze,
     )
 
 
@@ -51,4 +56,5 @@ def _from_flags(
 def is_streamed(config: TrainConfig, data: Dataset) -> bool:
     """Tell whether a dataset exceeds ``--memory-limit``, so that workers stream it."""
     num_examples = sum(sum(data.counts(split).values()) for split in ("train", "val"))
-    return num_examples * example_bytes(len(data.class_names)) > config.memory_limit * 2**30
+    size = num_examples * example_bytes(len(data.class_names), data.shape)
+    return size > config.memory_limit * 2**30

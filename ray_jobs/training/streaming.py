@@ -112,7 +112,8 @@ class StreamedBatches:
             drop_last=True,
         )
         for index, table in enumerate(islice(tables, num_steps)):
-            yield self._batch(examples_from_table(table), epoch * num_steps + index, generator)
+            examples = examples_from_table(table, self.data.shape)
+            yield self._batch(examples, epoch * num_steps + index, generator)
 
     def _batch(self, examples: Examples, step: int, generator: torch.Generator) -> Batch:
         own = DeviceExamples(
@@ -122,7 +123,8 @@ class StreamedBatches:
         )
         augmentation, partners = None, None
         if self.recipe.augmentation:
-            augmentation = Augmentation.draw(len(own), generator, self.recipe.augmentation)
+            size = self.data.shape.size
+            augmentation = Augmentation.draw(len(own), generator, self.recipe.augmentation, size)
             if augmentation.partners is not None:
                 partners = own[augmentation.partners.to(self.device)]
         batch_size = self.recipe.batch_size

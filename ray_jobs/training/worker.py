@@ -13,6 +13,7 @@ from fer.data.dataset import Dataset, open_dataset
 from fer.errors import JobError
 from fer.metrics import selection_metric
 from fer.models.checkpoint import read_id, temporary_folder
+from fer.models.pretrained import read_digest
 from fer.training.batches import BatchSource, InMemoryBatches
 from fer.training.history import tensorboard_events
 from fer.training.run import METRICS, Run
@@ -53,11 +54,12 @@ def train_loop_per_worker(settings: dict[str, Any]) -> str | None:
 
 def _check_unchanged(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
     """Refuse checkpoints that were replaced after the job started."""
-    # The starting checkpoint matters until the run has a checkpoint of its own.
-    used = {"teacher"} if ray_train.get_checkpoint() else {"teacher", "from_checkpoint"}
-    for name in sorted(fingerprints.keys() & used):
+    # What training starts from matters until the run has a checkpoint of its own.
+    starts = set() if ray_train.get_checkpoint() else {"from_checkpoint", "pretrained"}
+    for name in sorted(fingerprints.keys() & {"teacher", *starts}):
         location = getattr(config, name)
-        if (current := read_id(location)) != fingerprints[name]:
+        current = read_digest(location) if name == "pretrained" else read_id(location)
+        if current != fingerprints[name]:
             raise JobError(
                 f"{location} was {fingerprints[name]} when the job started and is {current} now; "
                 "keep it unchanged while a job uses it."
@@ -69,12 +71,14 @@ def _restore_or_create(config: TrainConfig, data: Dataset, device: torch.device)
     context = ray_train.get_context()
     recipe, architecture = build_recipe(config, device), build_architecture(config, data)
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    run = Run.create(recipe, architecture, device, rank, world_size)
+    run = Run.create(recipe, architecture, device, rank, world_size, data.shape)
     if newest := ray_train.get_checkpoint():
         with newest.as_directory() as folder:
             run.restore(folder)
     elif config.from_checkpoint is not None:
         run.load_weights(config.from_checkpoint, data.class_names)
+    elif config.pretrained is not None:
+        run.load_pretrained(config.pretrained)
     return run
 
 
@@ -97,7 +101,10 @@ def _train_epochs(
         batches: BatchSource = StreamedBatches.open(*share)
     else:
         batches = InMemoryBatches.load(*share, report_taught)
-    return run.epochs(prepare_model(run.network), batches, advance)
+    # Frozen layers take no part in some steps, which workers that wait for all gradients must know.
+    options = {"find_unused_parameters": True} if config.freeze else None
+    model = prepare_model(run.network, parallel_strategy_kwargs=options)
+    return run.epochs(model, batches, advance)
 
 
 def _is_patience_exhausted(run: Run, config: TrainConfig) -> bool:
