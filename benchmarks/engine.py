@@ -8,8 +8,6 @@ The turns of all engines alternate, and the best turn of each counts, so that ot
 machine slows down all of them or none.
 """
 
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 import tyro
+from turns import take_turns, timed
 
 from fer.data.synthetic import draw_faces
 from fer.models.checkpoint import load_checkpoint
@@ -31,17 +30,6 @@ from fer.vision.yunet import YuNet
 NUM_TURNS = 15
 
 
-def best_seconds(work: Mapping[str, Callable[[], object]], turns: int) -> dict[str, float]:
-    """Return the shortest time of each piece of work, in turns that alternate."""
-    best = dict.fromkeys(work, float("inf"))
-    for _ in range(turns):
-        for name, run in work.items():
-            start = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
 def compare_networks(checkpoint: str) -> None:
     """Print the images a second of each engine of a network, in batches of 32."""
     (member,) = with_graphs(load_checkpoint(checkpoint)).members
@@ -53,7 +41,7 @@ def compare_networks(checkpoint: str) -> None:
     if member.int8 is not None:
         engines["ONNX Runtime, int8"] = OnnxEngine(member, 1, "int8")
     work = {name: lambda engine=engine: engine.logits(images) for name, engine in engines.items()}
-    seconds = best_seconds(work, NUM_TURNS)
+    seconds = take_turns(timed(work), NUM_TURNS, min)
     print(f"{member.config.id}, images a second on one core")
     for name, best in seconds.items():
         ratio = seconds["torch, float32"] / best
@@ -77,7 +65,7 @@ def compare_detectors(photos: Path, weights: bytes) -> None:
         for image in images:
             own.detect(image)
 
-    seconds = best_seconds({"OpenCV": run_opencv, "ONNX Runtime": run_onnx}, 3)
+    seconds = take_turns(timed({"OpenCV": run_opencv, "ONNX Runtime": run_onnx}), 3, min)
     print(f"YuNet, milliseconds a photograph, {len(images)} photographs")
     for name, best in seconds.items():
         print(f"  {name:22} {1000 * best / len(images):7.1f}  {seconds['OpenCV'] / best:5.2f}")

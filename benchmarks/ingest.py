@@ -13,21 +13,16 @@ and the peak of shared memory in Ray's object store.
 """
 
 import argparse
-import contextlib
-import io
-import json
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import ray
-from memory import MIB, measured_peaks
+from memory import MIB, Peaks, in_new_process, measured_peaks
+from turns import quietly, take_turns, timed
 
 from fer.data.synthetic import Faces, draw_faces, to_csv
 from ray_jobs.cluster import session
@@ -51,14 +46,8 @@ def loop_as_bytes(table: Path) -> None:
 
 def ingest(table: Path) -> None:
     """Run the whole job."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, quietly():
         run(IngestConfig(source=(str(table),), output=f"{folder}/data"))
-
-
-def seconds(step: Callable[[Path], None], table: Path) -> float:
-    start = time.perf_counter()
-    step(table)
-    return time.perf_counter() - start
 
 
 def measure_speed(table: Path, repeats: int) -> None:
@@ -66,24 +55,21 @@ def measure_speed(table: Path, repeats: int) -> None:
     num_rows = len(pd.read_csv(table, usecols=["emotion"]))
     session.connect()
     ingest(table)
-    durations = {step: [] for step in steps}
-    for _ in range(repeats):
-        for step in steps:
-            durations[step].append(seconds(step, table))
+    sides = timed({step.__name__: partial(step, table) for step in steps})
+    seconds = take_turns(sides, repeats)
     ray.shutdown()
-    median = {step: statistics.median(values) for step, values in durations.items()}
     print(f"{num_rows:,} rows")
-    for step in steps:
-        rate, ratio = num_rows / median[step], median[step] / median[ingest]
-        print(f"{step.__name__:15} {rate:8,.0f} rows/s; ingest is {ratio:.2f} times as fast")
+    for name, median in seconds.items():
+        rate, ratio = num_rows / median, median / seconds["ingest"]
+        print(f"{name:15} {rate:8,.0f} rows/s; ingest is {ratio:.2f} times as fast")
 
 
-def measure_memory(table: Path) -> None:
-    """Print the peaks of one ingest as JSON. The process must not have done anything before."""
+def measure_memory(table: Path) -> Peaks:
+    """Return the peaks of one ingest. The process must not have done anything before."""
     with measured_peaks() as peaks:
         session.connect()
         ingest(table)
-    print(json.dumps({"driver": peaks.driver, "object store": peaks.object_store}))
+    return peaks
 
 
 def repeat_rows(table: Path, times: int, folder: Path) -> Path:
@@ -109,11 +95,12 @@ def longer_tables(table: Path, folder: Path) -> Iterator[tuple[int, Path]]:
 
 def compare_memory(table: Path, folder: Path) -> None:
     for times, longer in longer_tables(table, folder):
-        command = [sys.executable, __file__, str(longer), "--memory"]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        peaks = json.loads(output.splitlines()[-1])
-        sizes = ", ".join(f"{name} {peak / MIB:,.0f} MiB" for name, peak in peaks.items())
-        print(f"{times}x the rows ({longer.stat().st_size / MIB:,.0f} MiB): {sizes}")
+        peaks = in_new_process(measure_memory, longer)
+        size, driver, store = (
+            f"{number / MIB:,.0f} MiB"
+            for number in (longer.stat().st_size, peaks.driver, peaks.object_store)
+        )
+        print(f"{times}x the rows ({size}): driver {driver}, object store {store}")
 
 
 def draw_table(folder: Path) -> Path:
@@ -127,11 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", nargs="?", type=Path, help="FER2013's CSV file")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.memory:
-        measure_memory(arguments.table)
-        return
     with tempfile.TemporaryDirectory() as folder:
         table = arguments.table or draw_table(Path(folder))
         for _, longer in longer_tables(table, Path(folder)):

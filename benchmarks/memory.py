@@ -1,13 +1,18 @@
 """Peak memory of a benchmark: of its own process, of Ray's, and of Ray's object store."""
 
+import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+
+Result = TypeVar("Result")
 
 MIB = 2**20
 EVERY_SECONDS = 0.1
@@ -47,6 +52,12 @@ def measured_peaks() -> Iterator[Peaks]:
         finished.set()
         watcher.join()
         peaks.driver = _peak_bytes()
+
+
+def in_new_process(function: Callable[..., Result], *arguments: object) -> Result:
+    """Call a function in a process that has not done anything before, and return its result."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        return alone.submit(function, *arguments).result()
 
 
 def _peak_bytes() -> int:

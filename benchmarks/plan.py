@@ -7,20 +7,16 @@ The coefficients are measured on small jobs. The jobs here are several times as 
 the same cores, with Ray already started. The exit code is 1 if a plan is off by more than a fifth.
 """
 
-import contextlib
-import io
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import ray
 import tyro
+from processes import num_cpus
+from turns import quietly, working_folder
 
 from fer.cost_model import ClusterShape, Coefficients, chunk_sizes, plan_label, plan_train
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from ray_jobs import ingest, label, train
-from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
 from ray_jobs.plan import MEGAPIXELS, calibrate, encode, photograph
 
@@ -47,31 +43,31 @@ def main(
         coefficients: JSON file of the coefficients to read. By default they are measured first.
         output: JSON file to write the coefficients to.
     """
-    session.connect()
-    shape = ClusterShape(1, int(ray.cluster_resources()["CPU"]))
-    has_photographs = detector_weights is not None
-    flags = {
-        "detector": "yunet" if has_photographs else "none",
-        "detector_weights": detector_weights,
-    }
-    costs = (
-        Coefficients.read(coefficients)
-        if coefficients
-        else calibrate(PlanConfig(calibrate=True, **flags))
-    )
-    if output is not None:
-        costs.write(output)
-    print(costs)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with working_folder() as folder:
+        shape = ClusterShape(1, num_cpus())
+        if coefficients is None:
+            costs = measure_costs(detector_weights)
+        else:
+            costs = Coefficients.read(coefficients)
+        if output is not None:
+            costs.write(output)
+        print(costs)
         errors = [
             report("train", *run_train(folder, num_examples, num_epochs, shape, costs)),
             report("label, crops", *run_crops(folder, num_crops, shape, costs)),
         ]
-        if has_photographs:
+        if detector_weights is not None:
             seconds = run_photographs(folder, num_photographs, shape, costs, detector_weights)
             errors.append(report("label, photographs", *seconds))
     return int(max(errors) > TOLERANCE)
+
+
+def measure_costs(detector_weights: str | None) -> Coefficients:
+    """Measure the coefficients on small jobs; those of photographs only with a detector."""
+    detector = "none" if detector_weights is None else "yunet"
+    return calibrate(
+        PlanConfig(calibrate=True, detector=detector, detector_weights=detector_weights)
+    )
 
 
 def report(job: str, planned: float, actual: float) -> float:
@@ -135,12 +131,6 @@ def run_train(
             TrainConfig(dataset=data, output=str(folder / "run"), num_epochs=num_epochs)
         )
     return planned.seconds, result["seconds"]
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ medians.
 """
 
 import argparse
-import contextlib
-import io
 import json
-import statistics
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 
 import ray
 import torch
 from torch import nn
+from turns import Measured, quietly, take_turns, working_folder
 
 from fer.data.dataset import open_dataset
 from fer.data.synthetic import Faces, draw_faces, to_csv
@@ -30,7 +29,6 @@ from fer.models.transforms import Augmentation, standardize
 from fer.training.batches import InMemoryBatches
 from fer.training.run import Run
 from ray_jobs import ingest, train
-from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, TrainConfig
 from ray_jobs.training.checkpoints import checkpoint_files
 from ray_jobs.training.settings import build_architecture, build_recipe
@@ -75,21 +73,24 @@ def bare_loop(config: TrainConfig) -> float:
 
 def job(config: TrainConfig) -> float:
     """Run two epochs and return images per second in the second."""
-    with contextlib.redirect_stderr(io.StringIO()):
+    with quietly():
         train.run(config)
     lines = (Path(config.output) / "metrics.jsonl").read_text().splitlines()
     return json.loads(lines[-1])["images_per_second"]
 
 
 def measure_speed(data: str, model: str, folder: Path, repeats: int) -> None:
-    rates: dict[str, list[float]] = {"bare loop": [], "1 worker": [], "2 workers": []}
-    for turn in range(repeats):
-        flags = {"dataset": data, "model": model, "num_epochs": 2, "batch_size": BATCH_SIZE}
-        rates["bare loop"].append(bare_loop(TrainConfig(output="unused", **flags)))
-        for name, workers in (("1 worker", "1"), ("2 workers", "2")):
-            output = str(folder / f"{turn}-{workers}")
-            rates[name].append(job(TrainConfig(output=output, num_workers=workers, **flags)))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+    flags = {"dataset": data, "model": model, "num_epochs": 2, "batch_size": BATCH_SIZE}
+
+    def loop() -> Measured:
+        return {"bare loop": bare_loop(TrainConfig(output="unused", **flags))}
+
+    def workers(name: str, number: str) -> Measured:
+        config = TrainConfig(output=mkdtemp(dir=folder), num_workers=number, **flags)
+        return {name: job(config)}
+
+    sides = (loop, partial(workers, "1 worker", "1"), partial(workers, "2 workers", "2"))
+    medians = take_turns(sides, repeats)
     for name, rate in medians.items():
         ratio = rate / medians["bare loop"]
         print(f"{model}, {name:9} {rate:6.0f} images/s; {ratio:.2f} of the bare loop")
@@ -120,9 +121,7 @@ def main() -> None:
     parser.add_argument("--model", default="deep")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        session.connect()
+    with working_folder() as folder:
         data = make_dataset(folder)
         measure_speed(data, arguments.model, folder, arguments.repeats)
         ray.shutdown()

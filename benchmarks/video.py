@@ -1,12 +1,9 @@
-"""Speed of label on videos, its memory by their length, and how well faces are followed.
+"""Speed of label on videos, and its memory by their length.
 
     python benchmarks/video.py speed photos/ --minutes 3 --fps 5
     python benchmarks/video.py memory photos/ --minutes 1 10 60
-    python benchmarks/video.py tracks photos/ --fps 1 2 5 25
 
 The videos are made of photographs of people: the camera pans over one photograph after the other.
-For `tracks`, faces are cut out of them and move on a gray ground, where they cross each other, so
-that it is known where each is.
 
 `bare stages` are plain processes, one for each CPU, that share the chunks of the video, and only
 decode, detect and classify. `a loop` is what people write: OpenCV's VideoCapture and
@@ -14,94 +11,30 @@ FaceDetectorYN, and the float32 network in torch, frame by frame.
 """
 
 import json
-import math
-import multiprocessing
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import torch
 import tyro
-from label import (
-    Bare,
-    CommonOptions,
-    Options,
-    Processes,
-    Rates,
-    label,
-    report,
-    take_turns,
-    working_folder,
-)
-from memory import MIB, measured_peaks
+from footage import write_pan
+from labeling import DEFAULTS, CommonOptions, Options, label, report
+from memory import MIB, in_new_process, measured_peaks
+from processes import Bare, Processes
+from turns import Measured, take_turns, working_folder
 
 from fer.models.networks import load_networks
-from fer.vision.decode import ImageError, Photo, decode_photo
-from fer.vision.detector import FaceDetector, load_detector_weights
+from fer.vision.detector import load_detector_weights
 from fer.vision.faces import align
 from fer.vision.sampling import FrameChunk, Sampling, plan
-from fer.vision.tracking import Tracker
+from fer.vision.shape import IMAGE_SIZE
 from fer.vision.video import decode_frames
 from ray_jobs.cluster import session
 
-DEFAULTS = Options()
-
 Source = tyro.conf.Positional[Path]
-
-RATE, SIZE = 25, (1280, 720)
-"""Frames a second, and width and height of the videos."""
-
-SECONDS_PER_PHOTO = 5
-"""Time that the camera pans over a photograph."""
-
-
-# Videos.
-
-
-def read_photos(folder: Path) -> list[np.ndarray]:
-    """Return the photographs in a folder as uint8 (H, W, 3), red, green and blue."""
-    photos = []
-    for file in sorted(folder.rglob("*.jpg")):
-        try:
-            photos.append(decode_photo(file.read_bytes()).pixels)
-        except ImageError:
-            continue
-    return photos
-
-
-def pan(photos: Sequence[np.ndarray], num_frames: int) -> Iterator[np.ndarray]:
-    """Yield frames of a camera that moves in a circle over one photograph after the other."""
-    width, height = SIZE
-    per_photo = SECONDS_PER_PHOTO * RATE
-    for number, photo in zip(range(0, num_frames, per_photo), cycle(photos), strict=False):
-        scale = 1.3 * max(width / photo.shape[1], height / photo.shape[0])
-        large = cv2.resize(photo, None, fx=scale, fy=scale)
-        room_x, room_y = large.shape[1] - width, large.shape[0] - height
-        for frame in range(min(per_photo, num_frames - number)):
-            angle = 2 * math.pi * frame / per_photo
-            x = round(room_x * (1 + math.cos(angle)) / 2)
-            y = round(room_y * (1 + math.sin(angle)) / 2)
-            yield large[y : y + height, x : x + width]
-
-
-def write_video(file: Path, frames: Iterator[np.ndarray]) -> None:
-    """Encode frames as H.264 with a keyframe every two seconds, as phones do."""
-    with av.open(str(file), "w") as output:
-        stream = output.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
-        stream.pix_fmt, stream.gop_size = "yuv420p", 2 * RATE
-        stream.width, stream.height = SIZE
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-            output.mux(stream.encode(picture))
-        output.mux(stream.encode())
 
 
 # Speed.
@@ -153,7 +86,7 @@ def run_loop(file: Path, fps: float, checkpoint: str, weights: bytes) -> int:
         _, faces = detector.detect(frame)
         gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         for face in () if faces is None else faces:
-            crop = align(gray, face[:4], face[4:14].reshape(5, 2)).astype(np.float32)
+            crop = align(gray, face[:4], face[4:14].reshape(5, 2), IMAGE_SIZE).astype(np.float32)
             crop = (crop - crop.mean()) / max(crop.std(), 1.0)
             with torch.inference_mode():
                 network(torch.from_numpy(crop)[None, None]).softmax(1)
@@ -176,20 +109,20 @@ def speed(
     with working_folder() as folder:
         file = folder / "videos" / "pan.mp4"
         file.parent.mkdir()
-        write_video(file, pan(read_photos(photos), round(60 * minutes * RATE)))
+        write_pan(file, photos, minutes)
         with file.open("rb") as video:
             chunks = list(plan(video, Sampling(fps)))
         num_frames = sum(len(chunk.frames) for chunk in chunks)
         bare = Processes(options.checkpoint, options.engine, weights)
 
-        def job() -> Rates:
+        def job() -> Measured:
             return label("label", folder, images=str(file.parent), fps=fps, **options.flags)
 
-        def stages() -> Rates:
+        def stages() -> Measured:
             seconds = np.max([s.sum() for s in bare.run(label_share, Share(file, chunks))])
             return {"bare stages": num_frames / seconds}
 
-        def loop() -> Rates:
+        def loop() -> Measured:
             start = time.perf_counter()
             found = run_loop(file, fps, options.checkpoint, weights)
             return {"a loop": found / (time.perf_counter() - start)}
@@ -215,17 +148,16 @@ def memory(
         minutes: Lengths of the videos.
         fps: Frames of each second that are labeled.
     """
-    spawn = multiprocessing.get_context("spawn")
     for length in minutes:
-        with ProcessPoolExecutor(1, spawn) as alone:
-            print(json.dumps(alone.submit(label_long, photos, options, length, fps).result()))
+        print(json.dumps(in_new_process(label_long, photos, options, length, fps)))
 
 
 def label_long(photos: Path, options: Options, minutes: float, fps: float) -> dict[str, Any]:
-    """Label a video of some length, in a process that has not done anything before."""
+    """Label a video of some length."""
     with working_folder(with_ray=False) as folder:
         (folder / "videos").mkdir()
-        _run_alone(_write_pan, folder / "videos" / "pan.mp4", photos, minutes)
+        # The memory of a process of its own does not count.
+        in_new_process(write_pan, folder / "videos" / "pan.mp4", photos, minutes)
         with measured_peaks() as peaks:
             session.connect()
             rates = label("label", folder, images=str(folder / "videos"), fps=fps, **options.flags)
@@ -238,115 +170,6 @@ def label_long(photos: Path, options: Options, minutes: float, fps: float) -> di
     }
 
 
-def _run_alone(function: Callable[..., None], *arguments: object) -> None:
-    """Call a function in another process, whose memory does not count."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-        alone.submit(function, *arguments).result()
-
-
-def _write_pan(file: Path, photos: Path, minutes: float) -> None:
-    write_video(file, pan(read_photos(photos), round(60 * minutes * RATE)))
-
-
-# Tracks.
-
-
-@dataclass(frozen=True)
-class Walker:
-    """A face that moves from side to side.
-
-    Attributes:
-        picture: uint8 (H, W, 3).
-        start: Left and top in pixels.
-        reach: How far it moves to either side, in pixels.
-        period: Seconds of a whole movement.
-    """
-
-    picture: np.ndarray
-    start: tuple[float, float]
-    reach: tuple[float, float]
-    period: float
-
-    def at(self, seconds: float) -> tuple[int, int]:
-        """Return left and top at a time."""
-        swing = math.sin(2 * math.pi * seconds / self.period)
-        x, y = (
-            round(start + reach * swing)
-            for start, reach in zip(self.start, self.reach, strict=True)
-        )
-        return x, y
-
-
-def cut_faces(
-    photos: Sequence[np.ndarray], detector: FaceDetector, number: int
-) -> list[np.ndarray]:
-    """Return large faces with their surroundings, scaled to 200 pixels."""
-    faces = []
-    for pixels in photos:
-        height, width = pixels.shape[:2]
-        for face in detector.detect(Photo(pixels, width, height)):
-            x, y, w, h = face.box
-            half = 0.9 * max(w, h)
-            left, top = round(x + w / 2 - half), round(y + h / 2 - half)
-            side = round(2 * half)
-            if w > 80 and min(left, top) >= 0 and left + side < width and top + side < height:
-                cut = pixels[top : top + side, left : left + side]
-                faces.append(cv2.resize(cut, (200, 200), interpolation=cv2.INTER_AREA))
-        if len(faces) >= number:
-            break
-    return faces[:number]
-
-
-def tracks(
-    photos: Source,
-    options: CommonOptions = DEFAULTS,
-    *,
-    fps: tuple[float, ...] = (1, 2, 5, 25),
-    seconds: float = 60,
-    slowness: float = 3,
-) -> None:
-    """Measure how many faces keep their track, on faces whose places are known.
-
-    Args:
-        photos: Folder of photographs of people.
-        options: Options of all comparisons.
-        fps: Rates at which the video is sampled.
-        seconds: Length of the video.
-        slowness: How slowly the faces move: with 3, by up to 0.9 of their width in a second.
-    """
-    detector = FaceDetector(load_detector_weights(options.detector_weights))
-    pictures = cut_faces(read_photos(photos), detector, 4)
-    walkers = [
-        Walker(pictures[0], (540, 40), (420, 0), 12 * slowness),
-        Walker(pictures[1], (540, 150), (-420, 20), 9 * slowness),
-        Walker(pictures[2], (300, 400), (200, 40), 7 * slowness),
-        Walker(pictures[3], (700, 420), (-260, 0), 15 * slowness),
-    ]
-    for rate in fps:
-        print(json.dumps({"fps": rate, **_follow(walkers, detector, rate, seconds)}))
-
-
-def _follow(
-    walkers: Sequence[Walker], detector: FaceDetector, fps: float, seconds: float
-) -> dict[str, Any]:
-    tracker, found = Tracker(), [list[int]() for _ in walkers]
-    for number in range(round(seconds * fps)):
-        frame = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
-        places = [walker.at(number / fps) for walker in walkers]
-        for walker, (x, y) in zip(walkers, places, strict=True):
-            frame[y : y + 200, x : x + 200] = walker.picture
-        faces = detector.detect(Photo(frame, *SIZE))
-        numbers = tracker.update(number / fps, [face.box.tolist() for face in faces])
-        for face, track in zip(faces, numbers, strict=True):
-            center = face.box[:2] + face.box[2:] / 2
-            distances = [np.hypot(*(center - 100 - place)) for place in places]
-            found[int(np.argmin(distances))].append(track)
-    right = sum(Counter(own).most_common(1)[0][1] for own in found)
-    changes = sum(first != second for own in found for first, second in pairwise(own))
-    total = sum(map(len, found))
-    return {"faces": total, "right": round(right / total, 4), "changes of track": changes}
-
-
 if __name__ == "__main__":
-    measures = {"speed": speed, "memory": memory, "tracks": tracks}
+    measures = {"speed": speed, "memory": memory}
     tyro.extras.subcommand_cli_from_dict(measures, description=__doc__)

@@ -6,49 +6,34 @@
 """
 
 import contextlib
-import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import ray
-import torch
 from ray import tune
 from ray.tune import ResultGrid
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from fer import storage
 from fer.data.dataset import Dataset, open_dataset
 from fer.errors import InputError, JobError, last_line
 from fer.metrics import VAL_SCORES, selection_metric
-from fer.models import checkpoint
 from fer.reports import trials
 from fer.reports.study import study_report
-from fer.training.batches import InMemoryBatches
-from fer.training.run import Run
 from fer.training.targets import NO_VOTES
-from ray_jobs.cluster import autoscaling, session
+from ray_jobs.cluster import session
 from ray_jobs.config import TuneConfig
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import Advance, progress
 from ray_jobs.pipeline.resumable import run_resumable
-from ray_jobs.training.checkpoints import checkpoint_files, finished_files
-from ray_jobs.training.settings import (
-    MAX_FAILURES,
-    build_architecture,
-    build_recipe,
-    is_streamed,
-)
-from ray_jobs.training.studies import is_comparison, num_trials, param_space, trial_config
-
-PERCENT_DONE, GRACE_PERCENT = "percent_done", 34
-"""The metric that says how far a trial is in its own schedule, in percent, and how far every trial
-gets before it can be stopped."""
+from ray_jobs.training.checkpoints import finished_files
+from ray_jobs.training.search import ranking_metric, search_settings
+from ray_jobs.training.settings import MAX_FAILURES, is_streamed
+from ray_jobs.training.studies import num_trials, param_space, trial_config
+from ray_jobs.training.trial import trainable
 
 TRIALS = "trials"
 """Ray Tune's own folder in the output."""
@@ -107,7 +92,7 @@ def _tune(config: TuneConfig, inputs: _Inputs, output: Reservation) -> dict[str,
     needed = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
     trial_resources = {name: number for name, number in needed.items() if number}
     session.require_resources([trial_resources], "Trials this large")
-    tune_config = _tune_config(config)
+    tune_config = search_settings(config)
     output.begin()
     results = _run_trials(config, tune_config)
     return _finish(config, inputs.data, results, output)
@@ -129,7 +114,7 @@ def _tuner(config: TuneConfig, tune_config: tune.TuneConfig, callback: tune.Call
     folder = f"{path}/{TRIALS}"
     if config.resume and tune.Tuner.can_restore(folder, storage_filesystem=filesystem):
         return tune.Tuner.restore(
-            folder, _trainable(config), resume_errored=True, storage_filesystem=filesystem
+            folder, trainable(config), resume_errored=True, storage_filesystem=filesystem
         )
     run_config = tune.RunConfig(
         name=TRIALS,
@@ -140,11 +125,11 @@ def _tuner(config: TuneConfig, tune_config: tune.TuneConfig, callback: tune.Call
         failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
         # Two, since the state that a killed driver wrote about a trial may be an epoch old.
         checkpoint_config=tune.CheckpointConfig(
-            num_to_keep=2, checkpoint_score_attribute=_metric(config)
+            num_to_keep=2, checkpoint_score_attribute=ranking_metric(config)
         ),
     )
     return tune.Tuner(
-        _trainable(config),
+        trainable(config),
         param_space=param_space(config),
         tune_config=tune_config,
         run_config=run_config,
@@ -165,104 +150,12 @@ def _keyboard_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _trainable(config: TuneConfig) -> Callable[[dict[str, Any]], None]:
-    resources = {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
-    bound = tune.with_parameters(train_trial, settings=dataclasses.asdict(config))
-    trainable: Callable[[dict[str, Any]], None] = tune.with_resources(bound, resources)
-    return trainable
-
-
-def train_trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Train one trial's network in this process, and report every epoch.
-
-    Args:
-        varied: The trial's value for each key of ``param_space``.
-        settings: The flags of the study.
-    """
-    config = trial_config(TuneConfig(**settings), varied)
-    device = torch.device("cuda" if settings["gpus_per_trial"] > 0 else "cpu")
-    torch.set_num_threads(max(1, int(settings["cpus_per_trial"])))
-    data = open_dataset(config.dataset)
-    training = Run.create(build_recipe(config, device), build_architecture(config, data), device)
-    if newest := tune.get_checkpoint():
-        with newest.as_directory() as folder:
-            training.restore(folder)
-    batches = InMemoryBatches.load(data, training.recipe, device)
-    epochs = training.epochs(training.network, batches, advance=lambda _step, _details: None)
-    # Ray Tune would take an exception for a lost node, and repeat a loss that explodes.
-    with contextlib.suppress(JobError):
-        for metrics in epochs:
-            reported = {**metrics, PERCENT_DONE: 100 * metrics["epoch"] / config.num_epochs}
-            files = checkpoint_files(training, config, data)
-            with checkpoint.temporary_folder(files) as folder:
-                tune.report(reported, checkpoint=tune.Checkpoint.from_directory(folder))
-
-
-def _tune_config(config: TuneConfig) -> tune.TuneConfig:
-    # A random search limits its own concurrency.
-    limits_itself = not is_comparison(config) and config.search == "random"
-    return tune.TuneConfig(
-        metric=_metric(config),
-        mode="max",
-        num_samples=1 if is_comparison(config) else config.num_samples,
-        search_alg=None if is_comparison(config) else _search_algorithm(config),
-        scheduler=FIFOScheduler() if is_comparison(config) else _scheduler(),
-        max_concurrent_trials=None if limits_itself else _max_concurrent_trials(config),
-    )
-
-
-def _metric(config: TuneConfig) -> str:
-    """Return the name of the metric that ranks the epochs and the trials of a new study."""
-    return selection_metric(config.select_by, ())
-
-
-def _search_algorithm(config: TuneConfig) -> Searcher | SearchAlgorithm:
-    if config.search == "random":
-        most = _max_concurrent_trials(config) or 0
-        return BasicVariantGenerator(max_concurrent=most, random_state=config.seed)
-    from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415 - an extra
-
-    try:
-        return OptunaSearch(metric=_metric(config), mode="max", seed=config.seed)
-    except (ImportError, AssertionError) as error:
-        raise InputError(
-            "--search optuna needs Optuna, which is not installed; run "
-            "pip install 'fer-on-ray[tune]', or leave the flag out."
-        ) from error
-
-
-def _scheduler() -> TrialScheduler:
-    """Stop trials that fall behind, but not before ``GRACE_PERCENT`` of their own schedule.
-
-    Trials are compared by their share of the schedule, not by epoch: at the same epoch a short
-    trial has lowered its learning rate already, and a long one has it at its highest.
-    """
-    return ASHAScheduler(
-        time_attr=PERCENT_DONE, max_t=100, grace_period=GRACE_PERCENT, reduction_factor=2
-    )
-
-
-def _max_concurrent_trials(config: TuneConfig) -> int | None:
-    """Return how many trials fit on the cluster at once: more would wait for each other.
-
-    On a cluster with an autoscaler the waiting trials are what makes it grow.
-    """
-    if autoscaling.is_autoscaled():
-        return config.max_concurrent_trials
-    resources = ray.cluster_resources()
-    rooms = [resources.get("CPU", 0) / config.cpus_per_trial]
-    if config.gpus_per_trial:
-        rooms.append(resources.get("GPU", 0) / config.gpus_per_trial)
-    room = max(1, int(min(rooms)))
-    return min(room, config.max_concurrent_trials or room)
-
-
 @contextlib.contextmanager
 def _progress(config: TuneConfig) -> Iterator[tune.Callback]:
     """Show how many trials are done and the best score so far."""
     with progress(f"Study {config.study}", "trials", num_trials(config)) as advance:
         _ProgressCallback.advance = advance
-        yield _ProgressCallback(_metric(config))
+        yield _ProgressCallback(ranking_metric(config))
 
 
 class _ProgressCallback(tune.Callback):  # type: ignore[misc]

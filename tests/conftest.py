@@ -19,8 +19,8 @@ from fer.models.graph import make_graph
 from fer.models.networks import pack_checkpoint
 
 LABELING = {
-    *("test_label.py", "test_label_stores.py", "test_label_videos.py", "test_s3.py"),
-    "test_worklist.py",
+    *("test_label.py", "test_label_selection.py", "test_label_stores.py", "test_label_videos.py"),
+    *("test_s3.py", "test_worklist.py"),
 }
 OWN_CLUSTERS = {"test_session.py", "test_survival.py", "test_isolation.py"}
 """Files of job tests that start clusters of their own."""

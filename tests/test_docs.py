@@ -38,6 +38,12 @@ def test_readme_and_docs_run_every_job():
     assert {command.split()[0] for _, command in commands()} == set(MODULES.values())
 
 
+def test_benchmarks_exist():
+    named = {name for page in PAGES for name in re.findall(r"benchmarks/\w+\.py", page.read_text())}
+    assert "benchmarks/growth.py" in named
+    assert all((ROOT / name).is_file() for name in named)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_name_their_language(page):
     fences = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)

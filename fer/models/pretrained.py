@@ -127,8 +127,8 @@ def _load(content: bytes, source: str) -> object:
     # torch raises all kinds of exceptions on files that it did not write.
     except Exception as error:
         raise InputError(
-            f"--pretrained {source} is no file of weights ({first_line(error)[:100]}): expected one "
-            "that torch.save or safetensors wrote."
+            f"--pretrained {source} is no file of weights ({first_line(error)[:100]}): expected a "
+            "file of torch.save or safetensors."
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Run a network in torch: on a GPU, and as a teacher on whatever device trains."""
 
 import copy
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -70,15 +71,17 @@ def fastest_precision(device: torch.device) -> Precision:
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode with batch normalization folded into the layer before it."""
+    """Return a copy in evaluation mode with batch normalization folded into the layer before it.
+
+    Modules must define a layer and its batch normalization one after the other.
+    """
     folded = copy.deepcopy(model).eval()
-    for block in folded.modules():
-        if not isinstance(block, nn.Sequential) or len(block) < 2:
-            continue
-        if isinstance(block[0], nn.Conv2d) and isinstance(block[1], nn.BatchNorm2d):
-            block[0] = fuse_conv_bn_eval(block[0], block[1])
-            block[1] = nn.Identity()
-        if isinstance(block[0], nn.Linear) and isinstance(block[1], nn.BatchNorm1d):
-            block[0] = fuse_linear_bn_eval(block[0], block[1])
-            block[1] = nn.Identity()
+    for block in list(folded.modules()):
+        for (name, layer), (norm_name, norm) in pairwise(list(block.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(block, name, fuse_conv_bn_eval(layer, norm))
+                setattr(block, norm_name, nn.Identity())
+            if isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+                setattr(block, name, fuse_linear_bn_eval(layer, norm))
+                setattr(block, norm_name, nn.Identity())
     return folded

@@ -39,8 +39,8 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     if channels == 3:
         return images.unsqueeze(3).expand(-1, -1, -1, 3)
     weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
-    gray: Tensor = (images.float() @ weights).round().to(torch.uint8)
-    return gray
+    grays: Tensor = images.float() @ weights
+    return grays.round_().to(torch.uint8)
 
 
 def standardize(images: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def scale_as_imagenet(images: Tensor) -> Tensor:
     constants = torch.tensor([IMAGENET_MEAN, IMAGENET_DEVIATION], device=planes.device) * 255
     if planes.shape[1] == 1:
         constants = constants.mean(dim=1, keepdim=True)
-    mean, deviation = constants.reshape(2, 1, -1, 1, 1)
+    mean, deviation = constants.reshape(2, 1, -1, 1, 1).unbind()
     return (planes - mean) / deviation
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fer.models.architectures import count_multiply_adds, count_parameters, run_once
 from fer.models.layers import Network
 from fer.models.residual import ResidualBlock
-from fer.reports.figures import COLORS, TEXT_COLOR, to_png
+from fer.reports.plotting import COLORS, TEXT_COLOR, to_png
 
 
 @dataclass

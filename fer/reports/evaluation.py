@@ -13,7 +13,7 @@ from fer.metrics import Scores, score
 from fer.models import layers
 from fer.models.checkpoint import CheckpointConfig, load_checkpoint
 from fer.models.networks import build_network
-from fer.reports import figures
+from fer.reports import score_figures
 from fer.reports.architecture import draw_architecture
 from fer.reports.costs import Cost, measure_cost
 from fer.reports.pages import render_page
@@ -219,20 +219,20 @@ def evaluation_report(
 
 def _pictures(evaluations: Sequence[Evaluation], faces: np.ndarray) -> dict[str, bytes]:
     scored = {evaluation.name: evaluation.scores for evaluation in evaluations}
-    pictures = {"recall.png": figures.plot_recall_by_class(scored)}
+    pictures = {"recall.png": score_figures.plot_recall_by_class(scored)}
     if len(evaluations) > 1:
         costs = {item.name: item.network.cost.multiply_adds for item in evaluations}
-        pictures["cost.png"] = figures.plot_accuracy_by_cost(scored, costs)
+        pictures["cost.png"] = score_figures.plot_accuracy_by_cost(scored, costs)
     tested = {item.name: item.robustness for item in evaluations if item.robustness}
     if tested:
-        pictures["robustness.png"] = figures.plot_robustness(tested)
-        pictures["conditions.png"] = figures.plot_conditions(faces)
+        pictures["robustness.png"] = score_figures.plot_robustness(tested)
+        pictures["conditions.png"] = score_figures.plot_conditions(faces)
     for evaluation in evaluations:
         name, scores = evaluation.name, evaluation.scores
-        pictures[f"{name}-confusion.png"] = figures.plot_confusion_matrix(scores, name)
-        pictures[f"{name}-calibration.png"] = figures.plot_reliability(scores, name)
+        pictures[f"{name}-confusion.png"] = score_figures.plot_confusion_matrix(scores, name)
+        pictures[f"{name}-calibration.png"] = score_figures.plot_reliability(scores, name)
         if len(evaluation.captions):
-            pictures[f"{name}-mistakes.png"] = figures.plot_mistakes(
+            pictures[f"{name}-mistakes.png"] = score_figures.plot_mistakes(
                 evaluation.mistakes, evaluation.captions
             )
         for title, model in evaluation.network.models.items():

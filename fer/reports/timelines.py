@@ -11,7 +11,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from fer.labels.tally import SampleFace
 from fer.labels.timeline import Line, Timeline
-from fer.reports.figures import TEXT_COLOR, style_axes, to_png
+from fer.reports.plotting import TEXT_COLOR, style_axes, to_png
 
 COLORS = ("#c53030", "#6b7f1a", "#805ad5", "#dd9b20", "#2b6cb0", "#d53f8c", "#718096", "#1f2933")
 """Colors of the classes; they repeat where there are more."""

@@ -103,7 +103,8 @@ class Run:
     @property
     def eval_model(self) -> Network:
         """The network to evaluate and to store: the moving average if there is one."""
-        network: Network = self.average.module if self.average else self.network
+        network = self.average.module if self.average else self.network
+        assert isinstance(network, Network)
         return network
 
     @property

@@ -18,7 +18,7 @@ matching (section 4.3 of the paper)."""
 
 SPARSE_SECONDS, SPARSE_BUFFER = 0.5, 1.0
 """Time between two frames from which on boxes are enlarged by so much in a third round: faces move
-far in that time (benchmarks/video.py)."""
+far in that time (benchmarks/tracks.py)."""
 
 MOTION_SECONDS, MAX_MOTION_BOXES = 1.0, 32
 """Time whose average motion predicts the next box, and most boxes that are kept for it."""

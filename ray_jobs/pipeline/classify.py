@@ -31,8 +31,9 @@ class Classifier:
     """A process that keeps networks in memory and adds their probabilities to tables of images.
 
     It replaces the column ``crops``, which holds for each image a list of the bytes of its faces
-    (or null), by one column a network: ``probs_0``, ``probs_1`` and so on. These hold for each image a
-    list with one list of float32 (C,) a face. A column ``engine`` tells how the first was computed.
+    (or null), by one column a network: ``probs_0``, ``probs_1`` and so on. These hold for each
+    image a list with one list of float32 (C,) a face. A column ``engine`` tells how the first was
+    computed.
     """
 
     batch_size: ClassVar[int] = BATCH_SIZE

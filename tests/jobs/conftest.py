@@ -1,5 +1,6 @@
 """A local cluster and an S3 server for the tests of jobs, and the outputs that many look at."""
 
+import io
 import json
 import os
 import random
@@ -19,6 +20,7 @@ import pytest
 import ray
 from botocore.exceptions import BotoCoreError, ClientError
 from fault_proxy import fault_proxy
+from PIL import Image
 from trainings import Trainings
 
 from fer import storage
@@ -280,6 +282,22 @@ def other_dataset(dataset, tmp_path):
         return data
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def photographs(faces, png, tmp_path_factory):
+    """Good images and bad ones, at several depths."""
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "a" / "b").mkdir(parents=True)
+    for number in range(6):
+        (folder / "a" / f"{number}.png").write_bytes(png(faces[0][number]))
+    (folder / "a" / "b" / "broken.jpg").write_bytes(b"junk")
+    (folder / "empty.png").write_bytes(b"")
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 10_000)).save(bomb, "PNG")
+    (folder / "bomb.png").write_bytes(bomb.getvalue())
+    (folder / "README.md").write_text("Not an image.")
+    return folder
 
 
 @pytest.fixture(scope="session")

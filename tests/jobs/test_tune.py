@@ -21,7 +21,8 @@ from fer.models.checkpoint import read_config
 from ray_jobs import tune
 from ray_jobs.__main__ import main
 from ray_jobs.config import TrainConfig, TuneConfig
-from ray_jobs.training import studies
+from ray_jobs.training import search, studies
+from ray_jobs.training.trial import PERCENT_DONE
 
 SMALL = ("--model", "conv2", "--num-epochs", "2", "--cpus-per-trial", "1")
 
@@ -114,12 +115,12 @@ def test_an_interrupted_study_resumes(cluster, dataset, tmp_path, capfd, how):
 
 def test_trials_are_compared_where_they_are_in_their_own_schedules():
     """Early in its schedule none is stopped, and later the worse of two at the same share."""
-    scheduler = tune._scheduler()
+    scheduler = search.halving_scheduler()
     scheduler.set_search_properties("val_accuracy", "max")
     short, long = SimpleNamespace(trial_id="short"), SimpleNamespace(trial_id="long")
 
     def tell(trial, epoch, num_epochs, score):
-        told = {tune.PERCENT_DONE: 100 * epoch / num_epochs, "val_accuracy": score, "epoch": epoch}
+        told = {PERCENT_DONE: 100 * epoch / num_epochs, "val_accuracy": score, "epoch": epoch}
         return scheduler.on_trial_result(None, trial, told)
 
     for trial in (short, long):

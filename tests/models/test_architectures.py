@@ -5,6 +5,7 @@ import torch
 
 from fer.errors import InputError
 from fer.models.architectures import MODELS, build_model, count_multiply_adds
+from fer.vision.shape import ImageShape
 from ray_jobs.config import Model
 
 
@@ -14,8 +15,8 @@ def test_the_command_line_offers_every_model():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_one_logit_per_class(name):
-    model = build_model(name, num_classes=5).eval()
-    assert model(torch.zeros(2, 1, 48, 48)).shape == (2, 5)
+    model = build_model(name, num_classes=5, shape=ImageShape(64)).eval()
+    assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 5)
 
 
 def test_rejects_unknown_names():

@@ -15,7 +15,6 @@ from fer.models.degradations import (
     _cover,
     _light,
     blur_filter,
-    quantization_steps,
     resolution_filter,
 )
 from fer.models.transforms import Augmentation, AugmentationSettings
@@ -34,13 +33,13 @@ def test_a_small_face_is_averaged_and_enlarged_as_crops_are(images):
     face = images[0].numpy().astype(np.float32)
     small = cv2.resize(face, (16, 16), interpolation=cv2.INTER_AREA)
     expected = cv2.resize(small, (48, 48), interpolation=cv2.INTER_LINEAR)
-    step = resolution_filter(16)
+    step = resolution_filter(16, 48)
     np.testing.assert_allclose(step @ face @ step.T, expected, atol=1e-3)
 
 
 def test_a_blur_is_opencv_s(images):
     face = images[1].numpy().astype(np.float32)
-    step = blur_filter(1.5)
+    step = blur_filter(1.5, 48)
     np.testing.assert_allclose(step @ face @ step.T, cv2.GaussianBlur(face, (0, 0), 1.5), atol=1e-3)
 
 
@@ -50,23 +49,23 @@ def test_compression_is_that_of_a_jpeg_file(images, quality):
         buffer = io.BytesIO()
         Image.fromarray(face.numpy()).save(buffer, "JPEG", quality=quality)
         expected = np.asarray(Image.open(buffer)).astype(float)
-        steps = torch.from_numpy(quantization_steps(quality)).unsqueeze(0)
-        found = _compress(face.unsqueeze(0).float(), steps).round().clamp(0, 255)[0].numpy()
+        levels = face.reshape(1, 1, 48, 48).float()
+        found = _compress(levels, torch.tensor([quality])).round().clamp(0, 255)[0, 0].numpy()
         # Libraries round the cosines, so a coefficient between two steps may fall to either.
         assert np.abs(found - expected).mean() < 1
         assert (np.abs(found - expected) <= 1).mean() > 0.8
 
 
 def test_covers_and_light():
-    levels = torch.full((2, 48, 48), 100.0)
+    levels = torch.full((2, 1, 48, 48), 100.0)
     covered = _cover(levels, torch.tensor([30, 48]), torch.tensor([7.0, 7.0]))
-    assert covered[0, :30].eq(100).all()
-    assert covered[0, 30:].eq(7).all()
+    assert covered[0, 0, :30].eq(100).all()
+    assert covered[0, 0, 30:].eq(7).all()
     assert covered[1].eq(100).all()
     lit = _light(levels, torch.tensor([[0.5, 0.0], [0.0, -0.2]]))
-    assert lit[0, :, 0].eq(50).all()
-    assert lit[0, :, -1].eq(150).all()
-    torch.testing.assert_close(lit[1, 0], torch.full((48,), 120.0))
+    assert lit[0, 0, :, 0].eq(50).all()
+    assert lit[0, 0, :, -1].eq(150).all()
+    torch.testing.assert_close(lit[1, 0, 0], torch.full((48,), 120.0))
 
 
 def test_shares_are_those_that_are_wanted(images):
@@ -78,7 +77,7 @@ def test_shares_are_those_that_are_wanted(images):
     )
     assert drawn.noise.any(dim=(1, 2)).float().mean() == pytest.approx(0.5, abs=0.03)
     assert drawn.noise.std(dim=(1, 2)).max() < 20
-    assert drawn.quantization.any(dim=(1, 2)).float().mean() == pytest.approx(0.4, abs=0.03)
+    assert (drawn.qualities > 0).float().mean() == pytest.approx(0.4, abs=0.03)
     assert (drawn.cover_tops < 48).float().mean() == pytest.approx(0.15, abs=0.03)
 
 
@@ -110,3 +109,16 @@ def test_augmentation_draws_them_after_all_else():
         torch.testing.assert_close(getattr(without, name), getattr(with_them, name))
     part = with_them[3:5].degradations
     assert [len(getattr(part, field.name)) for field in fields(part)] == [2] * len(fields(part))
+
+
+@pytest.mark.parametrize("size", [24, 50, 112])
+def test_images_of_any_size_and_in_color(size):
+    """Blocks of 8 pixels need not fill an image; each channel is degraded as a gray image is."""
+    grays = torch.randint(0, 256, (8, size, size), dtype=torch.uint8)
+    colors = grays.unsqueeze(3).repeat(1, 1, 1, 3)
+    drawn = Degradations.draw(8, torch.Generator().manual_seed(3), 1.0, size)
+    degraded = drawn.apply(grays)
+    assert degraded.shape == grays.shape
+    assert not degraded.equal(grays)
+    for channel in drawn.apply(colors).unbind(dim=3):
+        torch.testing.assert_close(channel, degraded)

@@ -23,6 +23,7 @@ from fer.models.torch_engine import TorchEngine, fastest_precision, fold_batch_n
 from fer.models.transforms import PREPROCESSING, standardize
 
 CPU = torch.device("cpu")
+WITHOUT_BATCH_NORM = ("alexnet", "vgg11", "vgg16")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def logits_of(network, images, preprocessing="standardize"):
     return network(PREPROCESSING[preprocessing](torch.tensor(images))).numpy()
 
 
-@pytest.mark.parametrize("name", [*MODELS])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_BATCH_NORM])
 def test_folding_batch_norm_does_not_change_the_logits(name, images):
     images = torch.tensor(images)
     torch.manual_seed(0)

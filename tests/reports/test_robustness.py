@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer.metrics import calibration_bins, expected_calibration_error, scores_from_confusion
-from fer.reports import figures
+from fer.reports import score_figures
 from fer.reports.robustness import CLEAN, NUM_VIEWS, RobustnessTally
 
 NAMES = ("angry", "happy", "sad")
@@ -59,5 +59,5 @@ def test_scores_are_those_of_the_predictions(predictions):
 
 def test_pictures(predictions, faces):
     scores = RobustnessTally.count(*predictions).scores(0, NAMES)
-    assert figures.plot_robustness({"deep": scores}).startswith(b"\x89PNG")
-    assert figures.plot_conditions(faces[0][:3]).startswith(b"\x89PNG")
+    assert score_figures.plot_robustness({"deep": scores}).startswith(b"\x89PNG")
+    assert score_figures.plot_conditions(faces[0][:3]).startswith(b"\x89PNG")

@@ -6,9 +6,13 @@ import shutil
 from urllib.parse import urlsplit
 
 import pytest
+from pages import serving
 from playwright.sync_api import sync_playwright
 
 from fer.models.predictor import Predictor
+from fer.serving.app import build_api
+from fer.serving.inference import InferenceService
+from fer.serving.uploads import Limits
 
 EXPECTED_LOG = re.compile(
     "Failed to load resource: "
@@ -62,3 +66,21 @@ def open_page(browser):
         context.close()
     assert errors == []
     assert hosts - {None} == {"127.0.0.1"}
+
+
+@pytest.fixture(scope="module")
+def site(browser, predictor):
+    """A server whose detector is never used, because it gets only crops."""
+    with serving(build_api(InferenceService(predictor, b"YuNet"), Limits())) as url:
+        yield url
+
+
+@pytest.fixture
+def page(open_page, site):
+    return open_page(site)
+
+
+@pytest.fixture(scope="module")
+def crop(faces, png):
+    """A drawn face as a file to upload."""
+    return {"name": "face.png", "mimeType": "image/png", "buffer": png(faces[0][0])}

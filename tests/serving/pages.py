@@ -34,3 +34,12 @@ def upload(page, *files):
 
 def articles(page):
     return page.locator("#results > article")
+
+
+def choose_crops(page):
+    page.get_by_text("face crops", exact=True).click()
+
+
+def percents(card):
+    texts = card.locator(".bars .percent").all_inner_texts()
+    return [int(text.removesuffix(" %")) for text in texts]

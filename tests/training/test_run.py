@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_loop import RECIPE
+from recipes import CPU, RECIPE
 
 from fer.data.dataset import Examples
 from fer.errors import JobError
@@ -13,8 +13,6 @@ from fer.models.networks import pack_checkpoint
 from fer.models.transforms import PREPROCESSING, AugmentationSettings
 from fer.training.batches import DeviceExamples, InMemoryBatches
 from fer.training.run import Run
-
-CPU = torch.device("cpu")
 
 
 def test_weights_that_explode_in_the_last_step(faces):

@@ -40,7 +40,7 @@ def place_of(crop, is_eye):
 @pytest.mark.parametrize("tilt", [0, 20, -35])
 @pytest.mark.parametrize("side", [40.0, 200.0, 500.0])
 def test_a_crop_has_level_eyes_where_fer2013_has_them(tilt, side):
-    crop = faces.align(*mock_face(tilt, side))
+    crop = faces.align(*mock_face(tilt, side), 48)
     assert (crop.shape, crop.dtype) == ((48, 48), np.uint8)
     assert place_of(crop, lambda crop: crop > 180) == pytest.approx((0.31, 0.38), abs=0.02)
     assert place_of(crop, lambda crop: crop < 80) == pytest.approx((0.69, 0.38), abs=0.02)
@@ -49,7 +49,7 @@ def test_a_crop_has_level_eyes_where_fer2013_has_them(tilt, side):
 def test_a_crop_beyond_the_border_repeats_it():
     gray = np.full((50, 50), 77, np.uint8)
     landmarks = np.array([[2, 5], [12, 5], [7, 10], [3, 15], [11, 15]], float)
-    assert (faces.align(gray, np.array([-5.0, -5.0, 20.0, 25.0]), landmarks) == 77).all()
+    assert (faces.align(gray, np.array([-5.0, -5.0, 20.0, 25.0]), landmarks, 48) == 77).all()
 
 
 def test_a_thumbnail_shows_the_box():

@@ -13,6 +13,7 @@ from fer.data.synthetic import draw_faces
 from fer.errors import JobError
 from fer.models.checkpoint import load_checkpoint
 from fer.models.predictor import Predictor
+from fer.vision.shape import FER2013_SHAPE
 from ray_jobs.pipeline.classify import Classifier, Inference, classify
 
 
@@ -29,7 +30,7 @@ def test_classifying_processes_keep_the_memory_of_a_batch(cluster, checkpoint):
             return images.append_column("threshold", pa.array(thresholds))
 
     rows = ray.data.from_items([{"row": row} for row in range(3)])
-    inference = Inference((load_checkpoint(str(checkpoint)),))
+    inference = Inference((load_checkpoint(str(checkpoint)),), FER2013_SHAPE)
     classified = classify(rows, inference, Reporting).take_all()
     assert [int(row["threshold"]) for row in classified] == [2**28] * 3
 
@@ -39,7 +40,7 @@ def test_rejects_a_gpu_that_torch_cannot_use(monkeypatch):
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(JobError, match=r"The node 10\.0\.0\.7 offers a GPU that torch cannot use"):
-        Classifier([], "auto", tta=False)
+        Classifier([], FER2013_SHAPE, "auto", tta=False)
 
 
 def test_all_processes_run_the_network_that_the_job_began_with(cluster, save_network, tmp_path):
@@ -48,7 +49,9 @@ def test_all_processes_run_the_network_that_the_job_began_with(cluster, save_net
     network = load_checkpoint(str(tmp_path))
     faces, _ = draw_faces(4, seed=3)
     crops = pa.array([[face.tobytes()] for face in faces], pa.list_(pa.binary()))
-    classified = classify(ray.data.from_arrow(pa.table({"crops": crops})), Inference((network,)))
+    classified = classify(
+        ray.data.from_arrow(pa.table({"crops": crops})), Inference((network,), FER2013_SHAPE)
+    )
     save_network(tmp_path, "conv2", seed=5)
     found = np.array([row["probs_0"][0] for row in classified.take_all()])
     np.testing.assert_allclose(found, Predictor(network).predict_probs(faces), atol=1e-5)
@@ -64,6 +67,6 @@ def test_a_process_on_a_processor_imports_no_torch(cluster, checkpoint):
     crops = [[face.tobytes()] for face in draw_faces(2, seed=3)[0]]
     rows = ray.data.from_arrow(pa.table({"crops": pa.array(crops, pa.list_(pa.binary()))}))
     network = load_checkpoint(str(checkpoint))
-    classified = classify(rows, Inference((network,)), Reporting).take_all()
+    classified = classify(rows, Inference((network,), FER2013_SHAPE), Reporting).take_all()
     found = {(row["loaded"], row["engine"]) for row in classified}
     assert found == {("onnxruntime", "float32")}

@@ -1,0 +1,100 @@
+"""What is wrong with a video: what it still gives, and what is said."""
+
+import io
+
+import pytest
+from sampled_videos import numbers, sampled
+from videos import draw_frame, make_sound, make_video, read_number
+
+from fer.vision import containers
+from fer.vision.decode import ImageError
+from fer.vision.sampling import Sampling, plan
+
+
+@pytest.mark.parametrize("kind", ["Matroska", "MPEG-TS"])
+def test_a_video_that_is_cut_gives_its_frames_up_to_the_cut(make, kind):
+    content = make(kind)
+    frames, problem = sampled(content[: len(content) // 2], Sampling(None))
+    # Frames that are decoded last, but shown before others, are missing at the cut.
+    found = numbers(frames[:-5])
+    assert found == list(range(len(found)))
+    assert 10 < len(found) < 90
+    if kind == "Matroska":
+        ends = frames[-1][1]
+        assert problem == f"The video ends after {ends:.1f} s, although its header promises 4.0 s."
+
+
+def test_frames_that_are_damaged_are_told_and_the_others_used(make):
+    damaged = bytearray(make("MP4"))
+    start = damaged.index(b"mdat")
+    middle = start + int.from_bytes(damaged[start - 4 : start]) // 2
+    damaged[middle : middle + 300] = b"\xff" * 300
+    frames, _ = sampled(bytes(damaged), Sampling(None))
+    kinds = [type(photo).__name__ for _, _, photo in frames]
+    # At most the group of frames that depend on each other is lost.
+    assert 70 < kinds.count("Photo") <= 100
+    for _, _, photo in frames:
+        if isinstance(photo, ImageError):
+            assert str(photo).startswith("The frame can't be decoded")
+
+
+PLAYLIST = b"#EXTM3U\n#EXTINF:10,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 1000, PLAYLIST, draw_frame(0).tobytes()])
+def test_a_file_that_is_no_video_is_unreadable(content):
+    with pytest.raises(ImageError, match=r"^The file is not a video that FFmpeg reads: ") as raised:
+        list(plan(io.BytesIO(content), Sampling()))
+    assert raised.value.status == "unreadable"
+
+
+def test_sound_alone_is_unreadable():
+    with pytest.raises(ImageError, match="The file holds sound or text, but no pictures"):
+        list(plan(io.BytesIO(make_sound()), Sampling()))
+
+
+def test_frames_of_absurd_size_are_refused_before_they_are_decoded(make, monkeypatch):
+    monkeypatch.setattr(containers, "MAX_IMAGE_PIXELS", 10_000)
+    with pytest.raises(ImageError, match="A frame has 18,432 pixels; at most 10,000 are") as raised:
+        list(plan(io.BytesIO(make("MP4")), Sampling()))
+    assert raised.value.status == "too_large"
+
+
+def test_a_damaged_frame_of_an_avi_file_is_left_out():
+    content = bytearray(make_video("avi", "mjpeg", num_frames=60, pixels="yuvj420p"))
+    place = content.index(b"movi")
+    for _ in range(8):
+        place = content.index(b"00dc", place + 1)
+    size = int.from_bytes(content[place + 4 : place + 8], "little")
+    content[place + 8 : place + 8 + size] = bytes(size)
+    frames, _ = sampled(bytes(content), Sampling(None))
+    pictures = [read_number(photo.pixels) for _, _, photo in frames]
+    assert pictures == [number for number in range(60) if number != 7]
+    times = [seconds for _, seconds, _ in frames]
+    assert times == pytest.approx([number / 25 for number in pictures], abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "unknown"),
+    [("MP4", b"avc1", b"encv"), ("Matroska", b"V_MPEG4/ISO/AVC", b"V_UNKNOWN/CODEC")],
+)
+def test_pictures_that_nothing_decodes_are_unreadable(make, kind, known, unknown):
+    content = make(kind).replace(known, unknown)
+    with pytest.raises(ImageError, match="The pictures are encrypted, or of an unknown format"):
+        list(plan(io.BytesIO(content), Sampling()))
+
+
+def test_an_error_of_the_store_is_passed_on(make):
+    class Refusing(io.BytesIO):
+        def readinto(self, buffer):
+            if self.tell() > 2000:
+                raise OSError("the store refused the range")
+            return super().readinto(buffer)
+
+        def read(self, size=-1):
+            if self.tell() > 2000:
+                raise OSError("the store refused the range")
+            return super().read(size)
+
+    with pytest.raises(OSError, match="the store refused the range"):
+        list(plan(Refusing(make("Matroska")), Sampling()))
