@@ -29,6 +29,7 @@ from ray_jobs.config import TuneConfig
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import Advance, progress
 from ray_jobs.pipeline.resumable import run_resumable
+from ray_jobs.training import starts
 from ray_jobs.training.checkpoints import finished_files
 from ray_jobs.training.search import ranking_metric, search_settings
 from ray_jobs.training.settings import MAX_FAILURES, is_streamed
@@ -80,7 +81,11 @@ def _check(config: TuneConfig) -> _Inputs:
     data.check_split("val")
     if config.study == "votes" and not data.existing_columns("votes"):
         raise InputError(NO_VOTES)
-    if is_streamed(trial_config(config, {}), data):
+    trial = trial_config(config, {"start": "pretrained"} if config.pretrained else {})
+    starts.check_shape(trial, data)
+    if config.pretrained is not None:
+        starts.check_pretrained(trial, config.pretrained, data)
+    if is_streamed(trial, data):
         raise InputError(
             f"{config.dataset} is larger than a trial may hold in memory; study a part of it."
         )
@@ -209,6 +214,7 @@ def _finish(
         failed=len(results) - len(scored),
         num_val=sum(data.counts("val").values()),
         num_classes=len(data.class_names),
+        shape=data.shape,
     )
     result = {
         "output": config.output,

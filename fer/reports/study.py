@@ -62,7 +62,7 @@ def trial_table(study: Study) -> pd.DataFrame:
         known = {**best, **minutes}
         # Trials of earlier versions lack the scores without copies.
         metrics = {name: known[name] for name in METRICS if name in known}
-        rows.append({**trial.varied, **_costs(trial, study.num_classes), **metrics})
+        rows.append({**trial.varied, **_costs(trial, study), **metrics})
     return pd.DataFrame(rows).sort_values(study.metric, ascending=False, ignore_index=True)
 
 
@@ -91,11 +91,11 @@ def variant_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     return variants.reset_index().sort_values(ranking, ascending=False, ignore_index=True)
 
 
-def _costs(trial: Trial, num_classes: int) -> dict[str, int]:
+def _costs(trial: Trial, study: Study) -> dict[str, int]:
     """Return the parameters and multiply-adds of a trial's network if the study varies it."""
     if "model" not in trial.varied:
         return {}
-    model = build_model(trial.varied["model"], num_classes)
+    model = build_model(trial.varied["model"], study.num_classes, study.shape)
     return {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model)}
 
 

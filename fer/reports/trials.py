@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fer.vision.shape import FER2013_SHAPE, ImageShape
+
 SEED = "seed"
 """The varied flag that repeats the variants of a study."""
 
@@ -54,6 +56,7 @@ class Study:
         failed: Number of the other trials.
         num_val: Number of examples in val.
         num_classes: Number of classes of the dataset.
+        shape: Shape of its images.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Study:
     failed: int
     num_val: int
     num_classes: int
+    shape: ImageShape = FER2013_SHAPE
 
     @property
     def flags(self) -> list[str]:

@@ -14,7 +14,7 @@ from ray_jobs.config.checks import (
     require_poolable,
     require_seed,
 )
-from ray_jobs.config.types import Location, Model, OptionalInt, Study
+from ray_jobs.config.types import Location, Model, OptionalInt, OptionalLocation, Study
 from ray_jobs.flag_help import with_help
 
 
@@ -36,6 +36,9 @@ class TuneConfig:
     """Network to train in each trial. --study paper chooses its own networks and ignores this flag.
     --study depth takes only the family from it: the residual networks of its width, or else the
     plain networks."""
+    pretrained: OptionalLocation = None
+    """Published weights of --model that --study pretrained compares with random ones, as for
+    fer train: a file, or imagenet for those of efficientnet-lite0."""
     num_samples: int = 16
     """Number of trials of --study search and --study paper, at least 1. A comparison runs one trial
     for each variant and each of --seeds."""
@@ -74,6 +77,11 @@ class TuneConfig:
             raise InputError(
                 f"--seeds repeats the variants of a comparison, but --study {self.study} searches; "
                 "leave --seeds out, or choose a comparison such as --study recipe."
+            )
+        if (self.pretrained is not None) != (self.study == "pretrained"):
+            raise InputError(
+                "--study pretrained and --pretrained go together: the study compares those weights "
+                "with random ones; give both, or neither."
             )
         require_poolable(self.model, "--study pooling", self.study == "pooling")
         require_above_zero(self, "cpus_per_trial")

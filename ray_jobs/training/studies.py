@@ -29,9 +29,11 @@ VARIANTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "batch-norm": ("batch_norm", (True, False)),
     "activation": ("activation", ("relu", "leaky_relu", "elu", "gelu", "silu")),
     "loss": ("loss", ("cross_entropy", "squared_hinge")),
+    "pretrained": ("start", ("random", "pretrained")),
 }
-"""Studies that compare the values of one flag: the flag of ``train``, or ``change`` for a name in
-``CHANGES``, and its values. The other studies search."""
+"""Studies that compare the values of one flag, and its values. The flag is one of ``train``, or
+``change`` for a name in ``CHANGES``, or ``start`` for the weights that training starts from. The
+other studies search."""
 
 RESIDUAL_DEPTHS = range(4, 20, 2)
 """Layers with weights of residual networks of one to eight blocks."""
@@ -88,4 +90,6 @@ def trial_config(config: TuneConfig, varied: dict[str, Any]) -> TrainConfig:
     names = ("model", "num_epochs", "select_by", "seed")
     flags = {**{name: getattr(config, name) for name in names}, **varied}
     flags |= CHANGES[flags.pop("change", "none")]
+    if flags.pop("start", "random") == "pretrained":
+        flags["pretrained"] = config.pretrained
     return TrainConfig(dataset=config.dataset, output=config.output, **flags)

@@ -41,10 +41,13 @@ def train_trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:
     device = torch.device("cuda" if settings["gpus_per_trial"] > 0 else "cpu")
     torch.set_num_threads(max(1, int(settings["cpus_per_trial"])))
     data = open_dataset(config.dataset)
-    training = Run.create(build_recipe(config, device), build_architecture(config, data), device)
+    recipe, architecture = build_recipe(config, device), build_architecture(config, data)
+    training = Run.create(recipe, architecture, device, shape=data.shape)
     if newest := tune.get_checkpoint():
         with newest.as_directory() as folder:
             training.restore(folder)
+    elif config.pretrained is not None:
+        training.load_pretrained(config.pretrained)
     batches = InMemoryBatches.load(data, training.recipe, device)
     epochs = training.epochs(training.network, batches, advance=lambda _step, _details: None)
     # Ray Tune would take an exception for a lost node, and repeat a loss that explodes.
