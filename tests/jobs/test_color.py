@@ -1,4 +1,4 @@
-"""Datasets in color and of other sizes, from folders to labels, and networks that start elsewhere."""
+"""Datasets in color and of other sizes, and networks that start from published weights."""
 
 import json
 
