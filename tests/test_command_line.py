@@ -28,11 +28,11 @@ def test_one_flag_with_several_values_equals_repeated_flags():
         ("train --dataset a --output b --mixup -1", "--mixup must be at least 0, but is -1."),
         (
             "train --dataset a --output b --initial-size 32",
-            "--initial-size needs a residual network, but deep takes images of 48x48 pixels alone",
+            "--initial-size needs a network that takes images of any size, but deep takes",
         ),
         (
-            "train --dataset a --output b --model resnet10-w32 --initial-size 36",
-            "--initial-size must be 24, 32, 40 or 48",
+            "train --dataset a --output b --model resnet10-w32 --initial-size 20",
+            "--initial-size must be at least 24, but is 20",
         ),
         (
             "train --dataset a --output b --model resnet10-w32 --pooling fractional",
