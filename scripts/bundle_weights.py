@@ -2,13 +2,13 @@
 
 Run these four commands in order; the first stores the weights in half precision:
 
-    python scripts/bundle_weights.py weights runs/deep --dataset runs/voted
-    fer evaluate --dataset runs/voted --checkpoint bundled --split val --output runs/plain
-    fer evaluate --dataset runs/voted --checkpoint bundled --split val --tta --output runs/tta
-    python scripts/bundle_weights.py card --plain runs/plain --tta runs/tta
+    python scripts/bundle_weights.py bundled weights runs/residual --dataset runs/data
+    fer evaluate --dataset runs/data --checkpoint bundled --split val --output runs/plain
+    fer evaluate --dataset runs/data --checkpoint bundled --split val --tta --output runs/tta
+    python scripts/bundle_weights.py bundled card --plain runs/plain --tta runs/tta
 
 Both reports must evaluate the shipped weights on ``val``. The card says that the network was chosen
-on the same split.
+on the same split. What the network is, and how it was trained, stands in ``scripts/recipes``.
 """
 
 import argparse
@@ -25,21 +25,25 @@ from fer.models.checkpoint import (
     CONFIG,
     GRAPH,
     INT8_GRAPH,
+    WEIGHTS,
     CheckpointConfig,
     load_checkpoint,
     read_config,
 )
 from fer.models.engine import with_graphs
 from fer.models.networks import build_network, pack_checkpoint
+from fer.models.onnx_engine import OnnxEngine
 from fer.models.quantization import calibrate_int8
 from fer.models.shipped import SHIPPED
+from ray_jobs.config import TrainConfig
 
 EXCLUDED_FLAGS = frozenset(
     ("dataset", "output", "from_checkpoint", "teacher", "mlflow_uri", "resume", "overwrite")
 )
 """Flags that hold locations on the training machine, or that say how the run was started."""
 
-CARD_TEMPLATE = Path(__file__).with_name("model_card.md")
+FOLDER = Path(__file__).parent
+"""Holds the template of the model cards, and the recipe of each shipped network."""
 
 
 def pack_half_precision(location: str) -> dict[str, bytes]:
@@ -47,7 +51,8 @@ def pack_half_precision(location: str) -> dict[str, bytes]:
     (member,) = load_checkpoint(location).members
     config = member.config
     provenance = dataclasses.asdict(config)
-    for derived in ("id", "architecture", "parameters", "schema_version"):
+    derived_fields = ("id", "architecture", "image_size", "channels", "parameters")
+    for derived in (*derived_fields, "schema_version"):
         del provenance[derived]
     recipe = {name: value for name, value in config.training.items() if name not in EXCLUDED_FLAGS}
     provenance |= {"training": recipe, "data": {"fingerprint": config.data["fingerprint"]}}
@@ -55,7 +60,7 @@ def pack_half_precision(location: str) -> dict[str, bytes]:
 
 
 def read_report(folder: Path, config: CheckpointConfig, *, tta: bool) -> dict[str, Any]:
-    """Return the report of the bundled weights in a folder.
+    """Return the report of the shipped weights in a folder.
 
     Raises:
         SystemExit: The report is about another network, split or dataset, or differs in ``tta``.
@@ -69,37 +74,45 @@ def read_report(folder: Path, config: CheckpointConfig, *, tta: bool) -> dict[st
     return {**report, **scores}
 
 
-def write_weights(location: str, dataset: str) -> None:
-    """Write a checkpoint into the folder of the bundled one, in half precision."""
-    SHIPPED["bundled"].mkdir(exist_ok=True)
+def write_weights(shipped: str, location: str, dataset: str) -> None:
+    """Write a checkpoint into the folder of a shipped one, in half precision."""
+    SHIPPED[shipped].mkdir(exist_ok=True)
     for graph in (GRAPH, INT8_GRAPH):
-        (SHIPPED["bundled"] / graph).unlink(missing_ok=True)
-    files = pack_half_precision(location)
-    for name, content in files.items():
-        (SHIPPED["bundled"] / name).write_bytes(content)
-    write_graphs(dataset)
+        (SHIPPED[shipped] / graph).unlink(missing_ok=True)
+    for name, content in pack_half_precision(location).items():
+        (SHIPPED[shipped] / name).write_bytes(content)
+    write_graphs(shipped, dataset)
 
 
-def write_graphs(dataset: str) -> None:
-    """Write the graphs of the bundled weights, by which processors run them without torch.
+def write_graphs(shipped: str, dataset: str) -> None:
+    """Write the graphs of shipped weights, by which processors run them without torch.
 
     Args:
+        shipped: Name of the shipped checkpoint.
         dataset: The dataset that the network was trained on, which calibrates the int8 form.
     """
-    (member,) = with_graphs(load_checkpoint("bundled")).members
+    (member,) = with_graphs(load_checkpoint(shipped)).members
     assert member.graph is not None
-    (SHIPPED["bundled"] / GRAPH).write_bytes(member.graph)
-    (SHIPPED["bundled"] / INT8_GRAPH).write_bytes(calibrate_int8(member, open_dataset(dataset)))
+    (SHIPPED[shipped] / GRAPH).write_bytes(member.graph)
+    (SHIPPED[shipped] / INT8_GRAPH).write_bytes(calibrate_int8(member, open_dataset(dataset)))
 
 
-def write_card(plain: Path, tta: Path) -> None:
-    """Write the model card of the bundled weights from two reports, and their scores.
+def changed_flags(config: CheckpointConfig) -> dict[str, Any]:
+    """Return the flags that a network was trained with, but for those that had their defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    training = {name: value for name, value in config.training.items() if name in defaults}
+    return {name: value for name, value in training.items() if value != defaults[name]}
+
+
+def write_card(shipped: str, plain: Path, tta: Path) -> None:
+    """Write the model card of shipped weights from two reports, and their scores.
 
     Args:
+        shipped: Name of the shipped checkpoint.
         plain: Folder of the report without ``--tta``.
         tta: Folder of the report with ``--tta``.
     """
-    config = read_config("bundled")
+    config = read_config(shipped)
     reports = {
         "plain": read_report(plain, config, tta=False),
         "tta": read_report(tta, config, tta=True),
@@ -113,36 +126,44 @@ def write_card(plain: Path, tta: Path) -> None:
         "val_accuracy_without_copies": scored["without_copies"]["accuracy"]["value"],
         "val_macro_f1_without_copies": scored["without_copies"]["macro_f1"],
     }
-    (SHIPPED["bundled"] / CONFIG).write_text(dataclasses.replace(config, scores=scores).to_json())
+    (SHIPPED[shipped] / CONFIG).write_text(dataclasses.replace(config, scores=scores).to_json())
+    (member,) = load_checkpoint(shipped).members
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     )
-    card = jinja2.Template(CARD_TEMPLATE.read_text(), undefined=jinja2.StrictUndefined).render(
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), undefined=jinja2.StrictUndefined, autoescape=False
+    )
+    card = environment.get_template("model_card.md").render(
+        shipped=shipped,
         config=config,
-        megabytes=(SHIPPED["bundled"] / "model.safetensors").stat().st_size / 1e6,
+        flags=changed_flags(config),
+        int8=OnnxEngine(member, name="int8").int8_scores,
+        megabytes=(SHIPPED[shipped] / WEIGHTS).stat().st_size / 1e6,
         **reports,
         commit=commit.stdout.strip(),
     )
-    (SHIPPED["bundled"] / "README.md").write_text(card + "\n")
+    (SHIPPED[shipped] / "README.md").write_text(card + "\n")
 
 
 def main() -> None:
-    """Run one of the two steps that write ``fer/weights``."""
+    """Run one of the two steps that write a folder of ``fer/weights``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shipped", choices=[*SHIPPED], help="name of the shipped checkpoint")
     steps = parser.add_subparsers(dest="step", required=True)
     weights = steps.add_parser("weights", help="write the weights of a checkpoint")
     weights.add_argument("checkpoint", help="folder or URI of the checkpoint to ship")
     weights.add_argument("--dataset", required=True, help="folder of the dataset it learned from")
-    card = steps.add_parser("card", help="write the model card of the bundled weights")
+    card = steps.add_parser("card", help="write the model card of the shipped weights")
     card.add_argument(
         "--plain", type=Path, required=True, help="folder of the report without --tta"
     )
     card.add_argument("--tta", type=Path, required=True, help="folder of the report with --tta")
     arguments = parser.parse_args()
     if arguments.step == "weights":
-        write_weights(arguments.checkpoint, arguments.dataset)
+        write_weights(arguments.shipped, arguments.checkpoint, arguments.dataset)
     else:
-        write_card(arguments.plain, arguments.tta)
+        write_card(arguments.shipped, arguments.plain, arguments.tta)
 
 
 if __name__ == "__main__":
