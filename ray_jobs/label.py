@@ -21,7 +21,7 @@ import ray
 from fer import storage
 from fer.data.kinds import commonest, describe_ignored
 from fer.data.sources import check_readable, check_source
-from fer.errors import InputError, JobError
+from fer.errors import JobError
 from fer.labels import schema
 from fer.labels.export import ENCODERS
 from fer.labels.files import export_path
@@ -45,7 +45,7 @@ from ray_jobs.labeling.write import FACES
 from ray_jobs.pipeline import locations, stages
 from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
-from ray_jobs.pipeline.progress import progress
+from ray_jobs.pipeline.progress import progress, say
 from ray_jobs.pipeline.resumable import run_resumable
 
 OUTPUT = OutputSpec(
@@ -141,18 +141,36 @@ def _select_images(config: LabelConfig) -> Selection:
 
 
 def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[str, Any]:
-    if config.update and not output.is_complete:
-        raise InputError(
-            f"The labels in {config.output} are not complete; finish them with --resume first."
-        )
     # The report's plots take a second to import, and Ray is waited for anyway.
     Thread(target=import_module, args=["fer.reports.labels"], daemon=True).start()
     session.connect()
     gpus = [{"GPU": 1}] if config.use_gpu else []
     session.require_resources([{"CPU": 1}, *gpus], "Tasks and networks")
     output.begin()
-    if config.update:
-        _reopen(config.output)
+    if not config.update:
+        return _complete(config, inputs, output)
+    num_before = 0
+    if not output.is_complete:
+        say(f"{config.output} is not complete; it is finished first, then updated.")
+        num_before = _complete(config, inputs, output)["labeled"]
+    _reopen(config.output)
+    return _complete(config, inputs, output, num_before)
+
+
+def _complete(
+    config: LabelConfig, inputs: _Inputs, output: Reservation, num_before: int = 0
+) -> dict[str, Any]:
+    """List and label what has no labels yet, and complete the output.
+
+    Args:
+        config: The flags.
+        inputs: What labels are made from.
+        output: The labels.
+        num_before: Number of images that this run has labeled before.
+
+    Returns:
+        What the RESULT line says.
+    """
     labeled = write.read_labeled(config.output)
     done = labeled.images
     worklist.make(config.images, config.output, inputs.selection, done)
@@ -160,7 +178,7 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
     if not done and listed.is_empty:
         raise JobError(_no_image(config, listed.ignored))
     tally = _label_worklist(config, inputs, done)
-    num_labeled = tally.images
+    num_labeled = num_before + tally.images
     if update.drop_replaced(config.output, inputs.labeler.class_names, config.format):
         labeled = write.read_labeled(config.output, done)
     tally.add(labeled.tally)

@@ -101,7 +101,8 @@ def test_new_and_changed_images_are_labeled(label, folder, drawings, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_update_is_resumed(label, folder, drawings, tmp_path, monkeypatch):
+@pytest.mark.parametrize("flag", ["--resume", "--update"])
+def test_an_interrupted_update_is_completed(label, folder, drawings, tmp_path, monkeypatch, flag):
     label()
     before = rows_of(tmp_path)
     grow(folder, drawings)
@@ -109,9 +110,24 @@ def test_an_interrupted_update_is_resumed(label, folder, drawings, tmp_path, mon
         # New rows are written, and outdated ones are still there.
         patch.setattr(update, "drop_replaced", _fail)
         assert label("--update").code == 1
-    again = label("--update")
-    assert (again.code, "are not complete; finish them" in again.sentence) == (2, True)
-    assert counts_of(label("--resume")) == [45, 0, 44, 1]
+    again = label(flag)
+    assert counts_of(again) == [45, 0, 44, 1]
+    is_said = "labels is not complete; it is finished first, then updated." in again.errors
+    assert is_said == (flag == "--update")
+    check_grown(rows_of(tmp_path), before)
+
+
+@pytest.mark.slow
+def test_an_update_completes_labels_that_were_never_finished(
+    label, folder, drawings, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(update, "drop_replaced", _fail)
+        assert label().code == 1
+    before = rows_of(tmp_path)
+    assert len(before) == 50
+    grow(folder, drawings)
+    assert counts_of(label("--update")) == [45, 6, 44, 1]
     check_grown(rows_of(tmp_path), before)
 
 
