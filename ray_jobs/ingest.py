@@ -5,7 +5,6 @@
 3. Finish: draw the pictures, then write the summary that makes the dataset complete.
 """
 
-import dataclasses
 import itertools
 import sys
 import time
@@ -31,7 +30,7 @@ from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
 from ray_jobs.cluster import isolation, session
 from ray_jobs.config import IngestConfig
-from ray_jobs.pipeline import locations, stages
+from ray_jobs.pipeline import locations, outputs, stages
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import progress
 
@@ -263,7 +262,7 @@ def _finish(
         "copies_dropped": num_dropped,
         "official_fer2013": dataset.compare_with_official(counts),
         "fingerprint": tally.fingerprint(),
-        "config": dataclasses.asdict(config),
+        "config": outputs.flags_of(config),
         "seconds": round(output.elapsed_seconds, 2),
     }
     output.commit(summary, pictures)

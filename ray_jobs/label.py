@@ -11,7 +11,7 @@ A chunk that is lost on the way is labeled again, and its file replaces itself.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
 from typing import Any
@@ -42,7 +42,7 @@ from ray_jobs.labeling import chunks, tracks, update, worklist, write
 from ray_jobs.labeling.detect import detect_faces
 from ray_jobs.labeling.images import Detection
 from ray_jobs.labeling.write import FACES
-from ray_jobs.pipeline import locations, stages
+from ray_jobs.pipeline import locations, outputs, stages
 from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import progress, say
@@ -303,5 +303,5 @@ def _summary(
         "class_names": list(labeler.class_names),
         "model": labeler.model,
         "detector": labeler.detector,
-        "config": asdict(config),
+        "config": outputs.flags_of(config),
     }

@@ -167,9 +167,14 @@ def _keyboard_interrupts() -> Iterator[None]:
 
 def _trainable(config: TuneConfig) -> Callable[[dict[str, Any]], None]:
     resources = {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
-    bound = tune.with_parameters(train_trial, settings=dataclasses.asdict(config))
+    bound = tune.with_parameters(train_trial, settings=_settings(config))
     trainable: Callable[[dict[str, Any]], None] = tune.with_resources(bound, resources)
     return trainable
+
+
+def _settings(config: TuneConfig) -> dict[str, Any]:
+    """Return the flags that a trial needs: not where the end of the study is told."""
+    return dataclasses.asdict(dataclasses.replace(config, notify=None))
 
 
 def train_trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:
