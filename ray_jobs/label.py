@@ -12,6 +12,7 @@ A chunk that is lost on the way is labeled again, and its file replaces itself.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from threading import Thread
 from typing import Any
@@ -23,6 +24,7 @@ from fer.data.kinds import commonest, describe_ignored
 from fer.data.sources import check_readable, check_source
 from fer.errors import JobError
 from fer.labels import schema
+from fer.labels.catalog import CATALOG, CHANGES, Catalog, removed_in
 from fer.labels.export import ENCODERS
 from fer.labels.files import export_path
 from fer.labels.globs import Selection
@@ -56,6 +58,7 @@ OUTPUT = OutputSpec(
         worklist.FOLDER,
         worklist.COMPLETE,
         update.REPLACED,
+        *(CATALOG, CHANGES),
         "emotions.png",
         "report.html",
     ),
@@ -171,7 +174,7 @@ def _complete(
     Returns:
         What the RESULT line says.
     """
-    labeled = write.read_labeled(config.output)
+    catalog, labeled = Catalog.read(config.output), write.read_labeled(config.output)
     done = labeled.images
     worklist.make(config.images, config.output, inputs.selection, done)
     listed = worklist.read(config.output)
@@ -179,19 +182,15 @@ def _complete(
         raise JobError(_no_image(config, listed.ignored))
     tally = _label_worklist(config, inputs, done)
     num_labeled = num_before + tally.images
-    if update.drop_replaced(config.output, inputs.labeler.class_names, config.format):
+    generation, class_names = catalog.next_number, inputs.labeler.class_names
+    if update.drop_replaced(config.output, generation, class_names, config.format):
         labeled = write.read_labeled(config.output, done)
     tally.add(labeled.tally)
     tally.files |= set(map(write.file_of_chunk, done))
     if not tally.images:
         raise JobError(_no_image(config, tally.ignored))
-    timelines = tracks.number_tracks(
-        config.output,
-        tally.videos,
-        inputs.labeler.class_names,
-        config.format,
-    )
-    return _finish(config, inputs, output, tally, timelines, num_labeled)
+    timelines = tracks.number_tracks(config.output, tally.videos, class_names, config.format)
+    return _finish(config, inputs, output, tally, timelines, catalog, num_labeled)
 
 
 def _reopen(output: str) -> None:
@@ -259,9 +258,10 @@ def _finish(
     output: Reservation,
     tally: LabelTally,
     timelines: Sequence[Timeline],
+    catalog: Catalog,
     num_labeled: int,
 ) -> dict[str, Any]:
-    """Delete what lost workers left behind, write the report, then the summary."""
+    """Delete what lost workers left behind, write the report and the catalog, then the summary."""
     from fer.reports.labels import label_report  # noqa: PLC0415 - workers need no matplotlib
 
     copies = {export_path(file, kind) for file in tally.files for kind in config.format}
@@ -283,7 +283,9 @@ def _finish(
     summary = _summary(config, inputs.labeler, tally, result)
     with stages.explain_write_errors(config.output):
         report = label_report(tally, timelines, inputs.labeler.class_names, summary)
-        output.commit(summary, report)
+        removed = removed_in(config.output, catalog.next_number)
+        extended = catalog.extended(tally.files, removed, datetime.now(UTC))
+        output.commit(summary, {**report, CATALOG: extended.to_json()})
     return result
 
 
