@@ -28,7 +28,7 @@ from fer.data.tally import SAMPLES_PER_CLASS, DatasetTally
 from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.decode import IMAGE_SIZE
-from ray_jobs.cluster import isolation, session
+from ray_jobs.cluster import isolation, metrics, session
 from ray_jobs.config import IngestConfig
 from ray_jobs.pipeline import locations, outputs, stages
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
@@ -112,6 +112,8 @@ def _ingest(config: IngestConfig, rules: Rules, votes: Votes | None) -> DatasetT
     with progress("Ingesting", "examples") as advance:
         for file_tally in _ingest_files(config, rules, votes):
             tally.add(file_tally)
+            metrics.INGEST_EXAMPLES.add(file_tally.num_examples)
+            metrics.INGEST_REJECTS.add(file_tally.num_rejects)
             advance(tally.num_examples, rejects=tally.num_rejects)
     return tally
 

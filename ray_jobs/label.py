@@ -210,8 +210,9 @@ def _label_worklist(config: LabelConfig, inputs: _Inputs, done: Mapping[str, int
     """Label the chunks that have no file yet, and return their tally."""
     tally = LabelTally()
     with progress("Labeling", "images", _num_images_left(config.output, done)) as advance:
-        for chunk_tally in _label_chunks(config, inputs, done):
-            tally.add(chunk_tally)
+        for written in _label_chunks(config, inputs, done):
+            tally.add(written.tally)
+            written.record()
             advance(tally.images, faces=f"{tally.faces:,}", failed=tally.failed)
     return tally
 
@@ -227,8 +228,8 @@ def _num_images_left(output: str, done: Mapping[str, int]) -> int | None:
 
 def _label_chunks(
     config: LabelConfig, inputs: _Inputs, done: Collection[str]
-) -> Iterator[LabelTally]:
-    """Detect, classify and write as one stream; yield the tally of each chunk."""
+) -> Iterator[write.Written]:
+    """Detect, classify and write as one stream; yield what became of each chunk."""
     detect_cpus, classify_cpus = CPUS[config.detector]
     fps = 1.0 if config.fps is None else config.fps
     sampling = Sampling(None if fps == "all" else fps, config.start, config.end)
