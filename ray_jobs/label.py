@@ -5,7 +5,8 @@
 3. Classify: compute probabilities, in one process a CPU that keeps the network in memory.
 4. Write: write the rows of a chunk to the file that its name fixes, all or nothing.
 5. Track: number the faces of videos, so that a face keeps its number from frame to frame.
-6. Finish: drop outdated rows, write the report, then the summary that completes the labels.
+6. Finish: drop outdated rows, write the report and the catalog of changes, then the summary that
+   completes the labels.
 
 A chunk that is lost on the way is labeled again, and its file replaces itself.
 """
@@ -154,7 +155,7 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
         return _complete(config, inputs, output)
     num_before = 0
     if not output.is_complete:
-        say(f"{config.output} is not complete; it is finished first, then updated.")
+        say(f"The labels in {config.output} are not complete; they are finished first.")
         num_before = _complete(config, inputs, output)["labeled"]
     _reopen(config.output)
     return _complete(config, inputs, output, num_before)

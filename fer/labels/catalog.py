@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow.dataset as pads
 
 from fer import storage
 from fer.errors import InputError
@@ -207,10 +207,12 @@ def changes_since(labels: str, time: datetime | None = None) -> Changes:
 
 
 def _read(labels: str, names: Sequence[str], schema: pa.Schema) -> pa.Table:
-    """Read Parquet files in the folder of labels as one table."""
-    tables = [schema.empty_table()]
-    for name in names:
-        store, path = storage.filesystem(storage.join(labels, name))
-        with store.open_input_file(path) as file:
-            tables.append(pq.read_table(file).select(schema.names).cast(schema))
-    return pa.concat_tables(tables)
+    """Read Parquet files in the folder of labels as one table.
+
+    Columns that a file of an earlier version lacks are null.
+    """
+    if not names:
+        return schema.empty_table()
+    store, folder = storage.filesystem(labels)
+    files = [f"{folder}/{name}" for name in names]
+    return pads.dataset(files, schema=schema, format="parquet", filesystem=store).to_table()

@@ -148,6 +148,15 @@ def test_times_compare_as_texts(labels):
     assert len({len(time) for time in times}) == 1
 
 
+def test_files_of_an_earlier_version_are_read(labels):
+    labels.write("one", row("a"))
+    file = Path(labels.folder, "faces", "one.parquet")
+    pq.write_table(pq.read_table(file).drop_columns("engine"), file)
+    labels.write("two", row("b"))
+    labels.commit()
+    assert labels.changes() == ({("a", "1", "added"), ("b", "1", "added")}, ())
+
+
 def test_misuse_is_explained(labels, tmp_path):
     with pytest.raises(
         InputError, match="holds no catalog.json; expected the output of a finished"

@@ -142,7 +142,7 @@ def test_an_interrupted_update_is_completed(label, folder, drawings, tmp_path, m
         assert label("--update").code == 1
     again = label(flag)
     assert counts_of(again) == [45, 0, 44, 1]
-    is_said = "labels is not complete; it is finished first, then updated." in again.errors
+    is_said = "labels are not complete; they are finished first." in again.errors
     assert is_said == (flag == "--update")
     check_grown(rows_of(tmp_path), before)
     check_told(changes_of(tmp_path, first)[0], rows_of(tmp_path))
