@@ -46,13 +46,17 @@ def _run(arguments: Sequence[str]) -> int:
         with session.shutdown_on_exit(), locations.explain_refusals(config):
             result = jobs.run(config)
     except InputError as error:
-        return _print_error(error, MISUSED)
+        return _fail(config, MISUSED, str(error))
     except (JobError, OSError) as error:
-        return _print_error(error, FAILED)
+        return _fail(config, FAILED, str(error))
     except KeyboardInterrupt:
-        return _print_error(_interruption(config), FAILED)
+        return _fail(config, FAILED, _interruption(config))
+    except Exception as error:
+        _notify(config, FAILED, error=f"{type(error).__name__}: see the traceback in the log.")
+        raise
     if result is not None:
         print("RESULT", json.dumps(result), flush=True)
+        _notify(config, 0, result=result)
     return 0
 
 
@@ -94,9 +98,18 @@ def _interruption(config: Any) -> str:  # noqa: ANN401 - any job's
     return f"interrupted; the output is incomplete: run {command} to complete it."
 
 
-def _print_error(message: object, code: int) -> int:
+def _fail(config: Any, code: int, message: str) -> int:  # noqa: ANN401 - any job's, or None
+    _notify(config, code, error=message)
     print(f"fer: {message}", file=sys.stderr)
     return code
+
+
+def _notify(config: Any, code: int, **ending: object) -> None:  # noqa: ANN401 - any job's, or None
+    """Tell the URL of ``--notify``, if there is one, how the job ended."""
+    if url := getattr(config, "notify", None):
+        from ray_jobs import notification  # noqa: PLC0415 - imports requests, which few need
+
+        notification.send(url, {"job": jobs.MODULES[type(config)], "code": code, **ending})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 3. Finish: draw the pictures, then write the summary that makes the dataset complete.
 """
 
-import dataclasses
 import itertools
 import sys
 import time
@@ -31,9 +30,9 @@ from fer.errors import InputError, JobError
 from fer.storage import parquet
 from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
 from fer.vision.shape import ImageShape
-from ray_jobs.cluster import isolation, session
+from ray_jobs.cluster import isolation, metrics, session
 from ray_jobs.config import IngestConfig
-from ray_jobs.pipeline import locations, stages
+from ray_jobs.pipeline import locations, outputs, stages
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import progress
 
@@ -125,6 +124,8 @@ def _ingest(config: IngestConfig, rules: Rules, votes: Votes | None) -> DatasetT
     with progress("Ingesting", "examples") as advance:
         for file_tally in _ingest_files(config, rules, votes):
             tally.add(file_tally)
+            metrics.INGEST_EXAMPLES.add(file_tally.num_examples)
+            metrics.INGEST_REJECTS.add(file_tally.num_rejects)
             advance(tally.num_examples, rejects=tally.num_rejects)
     return tally
 
@@ -281,7 +282,7 @@ def _finish(
         "copies_dropped": num_dropped,
         "official_fer2013": dataset.compare_with_official(counts, framing.shape),
         "fingerprint": tally.fingerprint(),
-        "config": dataclasses.asdict(config),
+        "config": outputs.flags_of(config),
         "seconds": round(output.elapsed_seconds, 2),
     }
     output.commit(summary, pictures)

@@ -5,13 +5,15 @@
 3. Classify: compute probabilities, in one process a CPU that keeps the network in memory.
 4. Write: write the rows of a chunk to the file that its name fixes, all or nothing.
 5. Track: number the faces of videos, so that a face keeps its number from frame to frame.
-6. Finish: drop outdated rows, write the report, then the summary that completes the labels.
+6. Finish: drop outdated rows, write the report and the catalog of changes, then the summary that
+   completes the labels.
 
 A chunk that is lost on the way is labeled again, and its file replaces itself.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from threading import Thread
 from typing import Any
@@ -21,8 +23,9 @@ import ray
 from fer import storage
 from fer.data.kinds import commonest, describe_ignored
 from fer.data.sources import check_readable, check_source
-from fer.errors import InputError, JobError
+from fer.errors import JobError
 from fer.labels import schema
+from fer.labels.catalog import CATALOG, CHANGES, Catalog, removed_in
 from fer.labels.export import ENCODERS
 from fer.labels.files import export_path
 from fer.labels.globs import Selection
@@ -42,10 +45,10 @@ from ray_jobs.labeling import chunks, tracks, update, worklist, write
 from ray_jobs.labeling.detect import detect_faces
 from ray_jobs.labeling.images import Detection
 from ray_jobs.labeling.write import FACES
-from ray_jobs.pipeline import locations, stages
+from ray_jobs.pipeline import locations, outputs, stages
 from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
-from ray_jobs.pipeline.progress import progress
+from ray_jobs.pipeline.progress import progress, say
 from ray_jobs.pipeline.resumable import run_resumable
 
 OUTPUT = OutputSpec(
@@ -56,6 +59,7 @@ OUTPUT = OutputSpec(
         worklist.FOLDER,
         worklist.COMPLETE,
         update.REPLACED,
+        *(CATALOG, CHANGES),
         "emotions.png",
         "report.html",
     ),
@@ -141,39 +145,53 @@ def _select_images(config: LabelConfig) -> Selection:
 
 
 def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[str, Any]:
-    if config.update and not output.is_complete:
-        raise InputError(
-            f"The labels in {config.output} are not complete; finish them with --resume first."
-        )
     # The report's plots take a second to import, and Ray is waited for anyway.
     Thread(target=import_module, args=["fer.reports.labels"], daemon=True).start()
     session.connect()
     gpus = [{"GPU": 1}] if config.use_gpu else []
     session.require_resources([{"CPU": 1}, *gpus], "Tasks and networks")
     output.begin()
-    if config.update:
-        _reopen(config.output)
-    labeled = write.read_labeled(config.output)
+    if not config.update:
+        return _complete(config, inputs, output)
+    num_before = 0
+    if not output.is_complete:
+        say(f"The labels in {config.output} are not complete; they are finished first.")
+        num_before = _complete(config, inputs, output)["labeled"]
+    _reopen(config.output)
+    return _complete(config, inputs, output, num_before)
+
+
+def _complete(
+    config: LabelConfig, inputs: _Inputs, output: Reservation, num_before: int = 0
+) -> dict[str, Any]:
+    """List and label what has no labels yet, and complete the output.
+
+    Args:
+        config: The flags.
+        inputs: What labels are made from.
+        output: The labels.
+        num_before: Number of images that this run has labeled before.
+
+    Returns:
+        What the RESULT line says.
+    """
+    catalog, labeled = Catalog.read(config.output), write.read_labeled(config.output)
     done = labeled.images
     worklist.make(config.images, config.output, inputs.selection, done)
     listed = worklist.read(config.output)
     if not done and listed.is_empty:
         raise JobError(_no_image(config, listed.ignored))
     tally = _label_worklist(config, inputs, done)
-    num_labeled = tally.images
-    if update.drop_replaced(config.output, inputs.labeler.class_names, config.format):
+    num_labeled = num_before + tally.images
+    generation, class_names = catalog.next_number, inputs.labeler.class_names
+    if update.drop_replaced(config.output, generation, class_names, config.format):
         labeled = write.read_labeled(config.output, done)
     tally.add(labeled.tally)
     tally.files |= set(map(write.file_of_chunk, done))
     if not tally.images:
         raise JobError(_no_image(config, tally.ignored))
-    timelines = tracks.number_tracks(
-        config.output,
-        tally.videos,
-        inputs.labeler.class_names,
-        config.format,
-    )
-    return _finish(config, inputs, output, tally, timelines, num_labeled)
+    timelines = tracks.number_tracks(config.output, tally.videos, class_names, config.format)
+    return _finish(config, inputs, output, tally, timelines, catalog, num_labeled)
 
 
 def _reopen(output: str) -> None:
@@ -193,8 +211,9 @@ def _label_worklist(config: LabelConfig, inputs: _Inputs, done: Mapping[str, int
     """Label the chunks that have no file yet, and return their tally."""
     tally = LabelTally()
     with progress("Labeling", "images", _num_images_left(config.output, done)) as advance:
-        for chunk_tally in _label_chunks(config, inputs, done):
-            tally.add(chunk_tally)
+        for written in _label_chunks(config, inputs, done):
+            tally.add(written.tally)
+            written.record()
             advance(tally.images, faces=f"{tally.faces:,}", failed=tally.failed)
     return tally
 
@@ -210,8 +229,8 @@ def _num_images_left(output: str, done: Mapping[str, int]) -> int | None:
 
 def _label_chunks(
     config: LabelConfig, inputs: _Inputs, done: Collection[str]
-) -> Iterator[LabelTally]:
-    """Detect, classify and write as one stream; yield the tally of each chunk."""
+) -> Iterator[write.Written]:
+    """Detect, classify and write as one stream; yield what became of each chunk."""
     detect_cpus, classify_cpus = CPUS[config.detector]
     fps = 1.0 if config.fps is None else config.fps
     sampling = Sampling(None if fps == "all" else fps, config.start, config.end)
@@ -243,9 +262,10 @@ def _finish(
     output: Reservation,
     tally: LabelTally,
     timelines: Sequence[Timeline],
+    catalog: Catalog,
     num_labeled: int,
 ) -> dict[str, Any]:
-    """Delete what lost workers left behind, write the report, then the summary."""
+    """Delete what lost workers left behind, write the report and the catalog, then the summary."""
     from fer.reports.labels import label_report  # noqa: PLC0415 - workers need no matplotlib
 
     copies = {export_path(file, kind) for file in tally.files for kind in config.format}
@@ -267,7 +287,9 @@ def _finish(
     summary = _summary(config, inputs.labeler, tally, result)
     with stages.explain_write_errors(config.output):
         report = label_report(tally, timelines, inputs.labeler.class_names, summary)
-        output.commit(summary, report)
+        removed = removed_in(config.output, catalog.next_number)
+        extended = catalog.extended(tally.files, removed, datetime.now(UTC))
+        output.commit(summary, {**report, CATALOG: extended.to_json()})
     return result
 
 
@@ -287,5 +309,5 @@ def _summary(
         "class_names": list(labeler.class_names),
         "model": labeler.model,
         "detector": labeler.detector,
-        "config": asdict(config),
+        "config": outputs.flags_of(config),
     }

@@ -7,10 +7,8 @@
 ``fer serve`` does all three; ``serve run`` and ``serve deploy`` take ``ray_jobs.serve:app``.
 """
 
-import asyncio
 import ipaddress
 import logging
-import math
 import os
 import re
 import signal
@@ -20,25 +18,20 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pydantic
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
 from fer.errors import InputError, JobError, last_line
 from fer.models.checkpoint import load_checkpoint
-from fer.models.predictor import Predictor
-from fer.serving.app import build_api
-from fer.serving.inference import InferenceService
 from fer.serving.middleware import TOKEN_VARIABLE
-from fer.serving.uploads import Limits
 from fer.vision.detector import FaceDetector, load_detector_weights
 from ray_jobs.cluster import internals, session
 from ray_jobs.config import ServeConfig
 from ray_jobs.pipeline import locations
+from ray_jobs.serving.replica import Replica
 
 APPLICATION = "fer"
 
@@ -218,71 +211,6 @@ def _runtime_env() -> dict[str, Any]:
     inherited = dict(ray.get_runtime_context().runtime_env) if ray.is_initialized() else {}
     variables = {**inherited.get("env_vars", {}), **session.INFERENCE_MEMORY["env_vars"]}
     return {**inherited, "env_vars": variables}
-
-
-class Replica:
-    """A process that answers requests, and classifies faces of several requests in one batch."""
-
-    def __init__(self, config: dict[str, Any], weights: bytes | None, token: str | None) -> None:
-        self._config, self._token = ServeConfig(**config), token
-        predictor = Predictor.load(
-            self._config.checkpoint,
-            "cuda" if self._config.gpus_per_replica else "cpu",
-            self._config.engine,
-            num_threads=max(1, math.ceil(self._config.cpus_per_replica)),
-        )
-        self._batched = serve.batch(
-            max_batch_size=self._config.max_batch_size,
-            batch_wait_timeout_s=self._config.batch_wait_ms / 1000,
-            batch_size_fn=_num_crops,
-        )(self._classify_together)
-        self._network_is_free = asyncio.Event()
-        self._network_is_free.set()
-        self.service = InferenceService(
-            predictor,
-            weights,
-            classify=self._classify,
-            min_face_size=self._config.min_face_size,
-            any_orientation=self._config.any_orientation,
-            min_confidence=self._config.min_confidence,
-        )
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Return the API; Serve calls this once when it starts a replica."""
-        limits = Limits(
-            max_body_bytes=int(self._config.max_body_mib * 2**20),
-            max_images=self._config.max_images,
-            max_frames=self._config.max_frames,
-            timeout_seconds=self._config.timeout_seconds,
-        )
-        return build_api(self.service, limits, self._token)
-
-    async def check_health(self) -> None:
-        """Run the network once; Serve calls this regularly and replaces a replica that raises."""
-        await self.service.check_health()
-
-    async def _classify(self, crops: np.ndarray) -> np.ndarray:
-        """Classify one request's faces, uint8 (N, *shape), together with those of other requests.
-
-        Faces join a batch only once the network is free. Serve closes a batch ``batch_wait_ms``
-        after its first face, even while the network is busy, and it would then wait half empty.
-        """
-        await self._network_is_free.wait()
-        size = self._config.max_batch_size
-        slices = [crops[start : start + size] for start in range(0, len(crops), size)]
-        return np.concatenate(await asyncio.gather(*map(self._batched, slices)))
-
-    async def _classify_together(self, crops: list[np.ndarray]) -> list[np.ndarray]:
-        self._network_is_free.clear()
-        try:
-            probs = await self.service.classify(np.concatenate(crops))
-        finally:
-            self._network_is_free.set()
-        return np.split(probs, np.cumsum(list(map(len, crops)))[:-1])
-
-
-def _num_crops(crops: list[np.ndarray]) -> int:
-    return sum(map(len, crops))
 
 
 def _is_loopback(host: str) -> bool:

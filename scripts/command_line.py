@@ -55,8 +55,8 @@ def _flag(name: str, hint: Any) -> str:  # noqa: ANN401
 
 def _value(hint: Any) -> str:  # noqa: ANN401
     """Return how a flag's value is written: ``LOCATION``, ``INT``, ``{yunet,none}``."""
-    if hint in (config.Location, config.OptionalLocation):
-        return "LOCATION"
+    if hint in (config.Location, config.OptionalLocation, config.OptionalUrl):
+        return "URL" if hint == config.OptionalUrl else "LOCATION"
     if typing.get_origin(hint) is typing.Annotated:
         return _value(typing.get_args(hint)[0])
     if typing.get_origin(hint) is typing.Literal:

@@ -16,7 +16,14 @@ from ray_jobs.config.plan import PlanConfig
 from ray_jobs.config.serve import ServeConfig
 from ray_jobs.config.train import TrainConfig
 from ray_jobs.config.tune import TuneConfig
-from ray_jobs.config.types import BUNDLED, Location, Locations, Model, OptionalLocation
+from ray_jobs.config.types import (
+    BUNDLED,
+    Location,
+    Locations,
+    Model,
+    OptionalLocation,
+    OptionalUrl,
+)
 
 JobConfig = (
     Annotated[IngestConfig, tyro.conf.subcommand("ingest")]
@@ -42,6 +49,7 @@ __all__ = [
     "Locations",
     "Model",
     "OptionalLocation",
+    "OptionalUrl",
     "PlanConfig",
     "ServeConfig",
     "TrainConfig",

@@ -4,6 +4,7 @@ They take a job's configuration, and the names of its fields.
 """
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from fer.errors import InputError
 
@@ -66,6 +67,30 @@ def require_distinct(flag: str, values: tuple[int, ...]) -> None:
     """Refuse values of which some are the same."""
     listed = " ".join(map(str, values))
     require(len(set(values)) == len(values), flag, "different numbers", listed)
+
+
+def require_web_address(config: Any, name: str) -> None:  # noqa: ANN401 - any job's
+    """Refuse what is not an ``http://`` or ``https://`` URL; None counts as not given."""
+    if (url := getattr(config, name)) is not None and not origin_of(url):
+        raise InputError(
+            f"{flag(name)} must be an http:// or https:// URL with a host, such as "
+            "https://example.com/fer, but is none."
+        )
+
+
+def origin_of(url: str) -> str | None:
+    """Return the scheme, host and port of a web address: the parts that are never secret.
+
+    None stands for what is no ``http://`` or ``https://`` URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return None
+    is_web_address = parts.scheme in ("http", "https") and parts.hostname
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}{port}" if is_web_address else None
 
 
 def require_processors(engine: str, flag: str, uses_gpus: bool) -> None:

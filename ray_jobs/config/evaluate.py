@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fer.errors import InputError
-from ray_jobs.config.checks import require
-from ray_jobs.config.types import Location, Locations
+from ray_jobs.config.checks import require, require_web_address
+from ray_jobs.config.types import Location, Locations, OptionalUrl
 from ray_jobs.flag_help import with_help
 
 
@@ -36,10 +36,15 @@ class EvaluateConfig:
     fusion: Literal["average", "exponential"] = "average"
     """How --ensemble weighs its members: all the same (average), or by a power of each member's
     score on the val split (exponential)."""
+    notify: OptionalUrl = None
+    """http:// or https:// URL that gets a POST when the job ends: the RESULT line, or the error and
+    the exit code. With a secret in the environment variable FER_NOTIFY_SECRET it is signed. By
+    default nothing is sent."""
     overwrite: bool = False
     """Replace the report that --output already holds."""
 
     def __post_init__(self) -> None:
+        require_web_address(self, "notify")
         require(bool(self.checkpoint), "--checkpoint", "one or more locations", "missing")
         if self.fusion != "average" and not (self.ensemble and self.split == "val"):
             raise InputError(

@@ -12,8 +12,9 @@ from ray_jobs.config.checks import (
     require,
     require_fraction,
     require_fraction_below_one,
+    require_web_address,
 )
-from ray_jobs.config.types import Location, Locations, OptionalLocation
+from ray_jobs.config.types import Location, Locations, OptionalLocation, OptionalUrl
 from ray_jobs.flag_help import with_help
 
 
@@ -59,10 +60,15 @@ class IngestConfig:
     an image. Tables and archives still need their endings."""
     max_reject_fraction: float = 0.05
     """Largest fraction of rejected examples, from 0 to 1, with which the job still succeeds."""
+    notify: OptionalUrl = None
+    """http:// or https:// URL that gets a POST when the job ends: the RESULT line, or the error and
+    the exit code. With a secret in the environment variable FER_NOTIFY_SECRET it is signed. By
+    default nothing is sent."""
     overwrite: bool = False
     """Replace the dataset that --output already holds."""
 
     def __post_init__(self) -> None:
+        require_web_address(self, "notify")
         require(bool(self.source), "--source", "one or more locations", "missing")
         require_fraction(self, "max_reject_fraction")
         require_fraction_below_one(self, "val_fraction")

@@ -12,6 +12,7 @@ from ray_jobs.config.checks import (
     require_at_least,
     require_fraction,
     require_processors,
+    require_web_address,
 )
 from ray_jobs.config.types import (
     BUNDLED,
@@ -20,6 +21,7 @@ from ray_jobs.config.types import (
     OptionalFloat,
     OptionalInt,
     OptionalLocation,
+    OptionalUrl,
 )
 from ray_jobs.flag_help import with_help
 
@@ -85,16 +87,22 @@ class LabelConfig:
     """Also write the labels as CSV or JSON Lines, one file for each Parquet file. In CSV, a text
     that a spreadsheet would run as a formula begins with an apostrophe. By default only Parquet is
     written."""
+    notify: OptionalUrl = None
+    """http:// or https:// URL that gets a POST when the job ends: the RESULT line, or the error and
+    the exit code. With a secret in the environment variable FER_NOTIFY_SECRET it is signed. By
+    default nothing is sent."""
     resume: bool = False
     """Continue the unfinished labels that --output holds: label only the images that are missing.
     If there are none, begin."""
     update: bool = False
-    """List the images again and add to the finished labels that --output holds: label only the
-    images that are new or have changed."""
+    """List the images again and add to the labels that --output holds: label only the images that
+    are new or have changed. Labels that are not complete are finished first. If another job writes
+    --output, this one does nothing and says so."""
     overwrite: bool = False
     """Replace the labels that --output already holds."""
 
     def __post_init__(self) -> None:
+        require_web_address(self, "notify")
         require_fraction(self, "min_confidence")
         require_at_least(self, 0, "min_face_size")
         require_at_least(self, 1, "limit")

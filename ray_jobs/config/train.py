@@ -14,8 +14,16 @@ from ray_jobs.config.checks import (
     require_fraction_below_one,
     require_poolable,
     require_seed,
+    require_web_address,
 )
-from ray_jobs.config.types import Location, Model, OptionalInt, OptionalLocation, OptionalText
+from ray_jobs.config.types import (
+    Location,
+    Model,
+    OptionalInt,
+    OptionalLocation,
+    OptionalText,
+    OptionalUrl,
+)
 from ray_jobs.flag_help import with_help
 
 
@@ -156,12 +164,17 @@ class TrainConfig:
     mlflow_uri: OptionalText = None
     """URI of the MLflow tracking server that receives the flags and the metrics of every epoch. By
     default nothing is sent to MLflow."""
+    notify: OptionalUrl = None
+    """http:// or https:// URL that gets a POST when the job ends: the RESULT line, or the error and
+    the exit code. With a secret in the environment variable FER_NOTIFY_SECRET it is signed. By
+    default nothing is sent."""
     resume: bool = False
     """Continue the unfinished training run that --output holds, or begin one if there is none."""
     overwrite: bool = False
     """Replace the checkpoint or the training run that --output already holds."""
 
     def __post_init__(self) -> None:
+        require_web_address(self, "notify")
         require_at_least(self, 0, "memory_limit", "weight_decay", "gradient_clip", "mixup")
         require_at_least(self, 0, "freeze")
         require_at_least(self, 24, "initial_size")

@@ -13,8 +13,16 @@ from ray_jobs.config.checks import (
     require_distinct,
     require_poolable,
     require_seed,
+    require_web_address,
 )
-from ray_jobs.config.types import Location, Model, OptionalInt, OptionalLocation, Study
+from ray_jobs.config.types import (
+    Location,
+    Model,
+    OptionalInt,
+    OptionalLocation,
+    OptionalUrl,
+    Study,
+)
 from ray_jobs.flag_help import with_help
 
 
@@ -62,12 +70,17 @@ class TuneConfig:
     """Random seeds of a comparison, from 0 to 4294967295: each variant is trained once with each of
     them, and the report shows means and standard deviations. By default each variant is trained
     once, with --seed."""
+    notify: OptionalUrl = None
+    """http:// or https:// URL that gets a POST when the job ends: the RESULT line, or the error and
+    the exit code. With a secret in the environment variable FER_NOTIFY_SECRET it is signed. By
+    default nothing is sent."""
     resume: bool = False
     """Continue the unfinished study that --output holds, or begin one if there is none."""
     overwrite: bool = False
     """Replace the study that --output already holds."""
 
     def __post_init__(self) -> None:
+        require_web_address(self, "notify")
         require_at_least(self, 1, "num_samples", "num_epochs", "max_concurrent_trials")
         require_seed(self.seed)
         for seed in self.seeds:

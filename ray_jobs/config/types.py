@@ -16,6 +16,9 @@ OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 
 OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 
+OptionalUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
+"""An ``http://`` or ``https://`` URL that need not be given. It may hold a password."""
+
 Locations = Annotated[tuple[Location, ...], tyro.conf.UseAppendAction]
 """One or more locations. ``--source a b`` and ``--source a --source b`` mean the same."""
 

@@ -18,6 +18,7 @@ import ray.data
 
 from fer import storage
 from fer.data.items import containing_file, may_be_image
+from fer.labels.catalog import record_removed
 from fer.labels.files import read_rows, read_tally, write_labels
 from fer.labels.schema import FAILED_STATUSES
 from fer.storage import listing, parquet
@@ -140,11 +141,16 @@ def _is_unchanged(item: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
     return item["etag"] is None or {row["etag"] for row in labeled} == {item["etag"]}
 
 
-def drop_replaced(output: str, class_names: Sequence[str], formats: Collection[str]) -> bool:
+def drop_replaced(
+    output: str, generation: int, class_names: Sequence[str], formats: Collection[str]
+) -> bool:
     """Remove the outdated rows from the label files, and return whether there were any.
+
+    The images whose rows are removed are recorded first.
 
     Args:
         output: Folder of the labels.
+        generation: Number of the generation of labels that replaces the rows.
         class_names: Class of each probability.
         formats: Formats of the labels in addition to Parquet.
     """
@@ -159,7 +165,12 @@ def drop_replaced(output: str, class_names: Sequence[str], formats: Collection[s
         .repartition(len(names), keys=["labeled_in"])
         .map_batches(
             _rewrite,
-            fn_kwargs={"output": output, "class_names": class_names, "formats": formats},
+            fn_kwargs={
+                "output": output,
+                "generation": generation,
+                "class_names": class_names,
+                "formats": formats,
+            },
             batch_format="pyarrow",
             batch_size=None,
         )
@@ -173,15 +184,23 @@ def _read_records(names: pa.Table, output: str) -> pa.Table:
 
 
 def _rewrite(
-    replaced: pa.Table, output: str, class_names: Sequence[str], formats: Collection[str]
+    replaced: pa.Table,
+    output: str,
+    generation: int,
+    class_names: Sequence[str],
+    formats: Collection[str],
 ) -> Iterator[dict[str, Any]]:
     outdated = defaultdict(set)
     for row in replaced.to_pylist():
         outdated[row["labeled_in"]].add(row["file"])
     for name, files in outdated.items():
         location = storage.join(output, name)
-        rows = [row for row in read_rows(location) if containing_file(row["image"]) not in files]
-        tally = read_tally(location).recounted(rows)
-        with stages.explain_write_errors(output):
-            write_labels(output, name, rows, tally, class_names, formats)
+        rows = read_rows(location)
+        kept = [row for row in rows if containing_file(row["image"]) not in files]
+        removed = {row["image"] for row in rows} - {row["image"] for row in kept}
+        if removed:
+            tally = read_tally(location).recounted(kept)
+            with stages.explain_write_errors(output):
+                record_removed(output, generation, name, removed)
+                write_labels(output, name, kept, tally, class_names, formats)
         yield stages.tally_batch(name)

@@ -3,6 +3,7 @@
 It does not import torch or matplotlib, so that its processes start quickly.
 """
 
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -16,10 +17,10 @@ import ray.data
 from fer import storage
 from fer.data.kinds import ending
 from fer.labels.files import SUFFIX, read_tally, write_labels
-from fer.labels.schema import Labeler
+from fer.labels.schema import FAILED_STATUSES, Labeler
 from fer.labels.tally import LabelTally
 from fer.storage import listing
-from ray_jobs.cluster import session
+from ray_jobs.cluster import metrics, session
 from ray_jobs.labeling.images import IGNORED
 from ray_jobs.pipeline import stages
 
@@ -39,7 +40,7 @@ The samples of all chunks might not fit in memory.
 def write_chunks(
     classified: ray.data.Dataset, output: str, labeler: Labeler, formats: Collection[str]
 ) -> ray.data.Dataset:
-    """Write each chunk to the file of its name, completely or not at all, and return its tally.
+    """Write each chunk to the file of its name, completely or not at all; rows become ``Written``.
 
     Args:
         classified: Rows of ``chunk``, a name, and ``table``, a packed table of images.
@@ -61,12 +62,16 @@ def write_chunks(
 def write_chunk(
     chunk: pa.Table, output: str, labeler: Labeler, formats: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Write one classified chunk to its file, as rows of ``LABEL_SCHEMA``, and return its tally.
+    """Write one classified chunk to its file, as rows of ``LABEL_SCHEMA``; return a ``Written``.
 
     The file also holds the tally, for a run that resumes this one.
     """
     name, detected = chunk["chunk"][0].as_py(), stages.unpack(chunk["table"][0].as_py())
     found = detected.to_pylist()
+    seconds = {
+        "detect": sum(image["seconds"] for image in found),
+        "classify": sum(image.pop("classify_seconds") for image in found),
+    }
     images = [image for image in found if image["status"] != IGNORED]
     ignored = Counter(ending(file["image"]) for file in found if file["status"] == IGNORED)
     file = file_of_chunk(name)
@@ -74,10 +79,19 @@ def write_chunk(
     tally = LabelTally(len(images), ignored=ignored, files={file}, frames=num_frames)
     tally.videos |= {file} if num_frames else set()
     rows = [row for image in images for row in _rows(image, labeler, tally)]
-    tally = tally.limited()
+    tally, start = tally.limited(), time.perf_counter()
     with stages.explain_write_errors(output):
         write_labels(output, file, rows, tally, labeler.class_names, formats)
-    return stages.tally_batch(tally)
+    seconds["write"] = time.perf_counter() - start
+    size_bytes = sum(image["size_bytes"] or 0 for image in images)
+    return stages.tally_batch(Written(tally, seconds, size_bytes, _sample(rows, labeler)))
+
+
+def _sample(rows: list[dict[str, Any]], labeler: Labeler) -> list[tuple[str, float]]:
+    """Return the most probable emotion and its probability, for some of the faces."""
+    faces = [row["probabilities"] for row in rows if row.get("probabilities")]
+    sample = faces[:: metrics.stride(len(faces))]
+    return [(labeler.class_names[int(np.argmax(probs))], max(probs)) for probs in sample]
 
 
 def _rows(image: dict[str, Any], labeler: Labeler, tally: LabelTally) -> list[dict[str, Any]]:
@@ -88,6 +102,35 @@ def _rows(image: dict[str, Any], labeler: Labeler, tally: LabelTally) -> list[di
     for row, thumbnail in zip(rows, thumbnails, strict=True):
         tally.count(row, thumbnail)
     return rows
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a chunk, and what it took.
+
+    Attributes:
+        tally: Tally of its rows.
+        seconds: Seconds that each stage took.
+        size_bytes: Size of its image files.
+        sample: Emotion and confidence of some of its faces.
+    """
+
+    tally: LabelTally
+    seconds: dict[str, float]
+    size_bytes: int
+    sample: list[tuple[str, float]]
+
+    def record(self) -> None:
+        """Add the chunk to the job's metrics."""
+        metrics.LABEL_IMAGES.add(self.tally.images)
+        metrics.LABEL_FACES.add(self.tally.faces)
+        metrics.LABEL_BYTES.add(self.size_bytes)
+        metrics.LABEL_CHUNKS.observe(self.tally.images)
+        for status in FAILED_STATUSES:
+            metrics.LABEL_FAILURES.add(self.tally.statuses[status], status=status)
+        for stage, seconds in self.seconds.items():
+            metrics.LABEL_SECONDS.add(seconds, stage=stage)
+        metrics.observe_confidences(metrics.LABEL_CONFIDENCE, self.sample)
 
 
 @dataclass

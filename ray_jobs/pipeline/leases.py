@@ -48,6 +48,21 @@ MAX_ATTEMPTS = 10
 """How often a job claims an output that others claim at the same moment."""
 
 
+class HeldError(InputError):
+    """Another job holds the output.
+
+    Attributes:
+        output: Location of the folder.
+        reason: Who writes it, as a sentence without its full stop.
+    """
+
+    def __init__(self, output: str, holder: str) -> None:
+        self.output, self.reason = output, f"{output} is being written by {holder}"
+        super().__init__(
+            f"{self.reason}; wait until that job ends, stop it, or choose another --output."
+        )
+
+
 @dataclass(frozen=True)
 class Holder:
     """The process that a claim belongs to.
@@ -133,7 +148,8 @@ def hold(output: str, job: str) -> Iterator[None]:
         job: Name of the job, for the message that other jobs print.
 
     Raises:
-        InputError: Another job holds the output, or the output can't be written to.
+        HeldError: Another job holds the output.
+        InputError: The output can't be written to.
         JobError: Another job took the output over while this one could not renew its claim.
     """
     claim = _Claim(output, Holder.this_process(job))
@@ -182,7 +198,7 @@ class _Claim:
         """Claim the output, alone.
 
         Raises:
-            InputError: Another job holds the output.
+            HeldError: Another job holds the output.
         """
         for _ in range(MAX_ATTEMPTS):
             for name in self._others():
@@ -204,7 +220,7 @@ class _Claim:
         """Wait until another claim is withdrawn, or is known to be dead, and then delete it.
 
         Raises:
-            InputError: The other job holds the output.
+            HeldError: The other job holds the output.
         """
         first = content = self._read(name)
         if first is not None and _is_running(name, first) is None:
@@ -226,11 +242,8 @@ class _Claim:
             time.sleep(POLL_SECONDS)
             content = self._read(name)
 
-    def _refusal(self, content: bytes | None) -> InputError:
-        return InputError(
-            f"{self.output} is being written by {_describe(content)}; wait until that job ends, "
-            "stop it, or choose another --output."
-        )
+    def _refusal(self, content: bytes | None) -> HeldError:
+        return HeldError(self.output, _describe(content))
 
     @contextmanager
     def renewed(self) -> Iterator[None]:

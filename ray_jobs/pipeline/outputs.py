@@ -20,7 +20,7 @@ JOB = "job.json"
 FINGERPRINTS = "made_from"
 """Key in ``job.json`` of what the result is made from: the id or digest of each input."""
 
-_SECRET_FLAGS = ("mlflow_uri",)
+_SECRET_FLAGS = ("mlflow_uri", "notify")
 """Flags that may hold a password and are never written down."""
 
 

@@ -26,6 +26,11 @@ Advance = Callable[..., None]
 LOG_EVERY_SECONDS = 10.0
 
 
+def say(message: str) -> None:
+    """Print a line about the job, where its progress goes."""
+    print(message, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(
     activity: str, unit: str, total: float | None = None, initial: int = 0
@@ -89,7 +94,7 @@ def _log_lines(activity: str, unit: str, total: float | None, initial: int) -> A
             _join(details),
             _time_left(done, total, initial, now - start),
         ]
-        print(f"{activity}: {', '.join(filter(None, texts))}", file=sys.stderr, flush=True)
+        say(f"{activity}: {', '.join(filter(None, texts))}")
 
     return advance
 
@@ -149,7 +154,7 @@ def _relay(queue: Queue, advance: Advance, initial: int, finished: threading.Eve
         except RayError:
             return
         if isinstance(message, str):
-            print(message, file=sys.stderr, flush=True)
+            say(message)
             continue
         done, details = message
         last_done = last_done if done is None else done

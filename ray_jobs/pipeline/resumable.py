@@ -1,13 +1,13 @@
-"""What resumable jobs share: check, reserve, work, or report what is already complete."""
+"""What resumable jobs share: check, reserve, work, report what is complete, or step aside."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from ray_jobs.cluster import session
-from ray_jobs.pipeline import locations
+from ray_jobs.pipeline import leases, locations
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
+from ray_jobs.pipeline.progress import say
 
 
 class Inputs(Protocol):
@@ -34,6 +34,9 @@ def run_resumable(
     With ``--resume`` it continues the run in the output, or starts one if there is none. So a
     scheduler can send the same command again and again.
 
+    With ``--update``, a run that finds another job at work on the output leaves it alone: of runs
+    that a clock starts, a slow one may overlap the next.
+
     Nothing is deleted or written before all checks have passed: ``work`` begins the reservation
     once the cluster has room.
 
@@ -46,7 +49,8 @@ def run_resumable(
             completing file has under ``result``.
 
     Returns:
-        What the RESULT line says, and as ``resumed`` whether an earlier run was continued.
+        What the RESULT line says, and as ``resumed`` whether an earlier run was continued. If
+        another job was at work on the output, only ``output``, and as ``skipped`` who that was.
 
     Raises:
         InputError: An input or the output is not as the job needs it.
@@ -55,8 +59,14 @@ def run_resumable(
     started = time.monotonic()
     config = locations.resolve(config)
     inputs = check(config)
-    with output.reserve(config, inputs.fingerprints, started) as reservation:
-        result = _complete(config, inputs, reservation, work, report)
+    try:
+        with output.reserve(config, inputs.fingerprints, started) as reservation:
+            result = _complete(config, inputs, reservation, work, report)
+    except leases.HeldError as error:
+        if not getattr(config, "update", False):
+            raise
+        say(f"{error.reason}; this run steps aside, and the next update finds what it leaves.")
+        return {"output": error.output, "skipped": f"{error.reason}."}
     return {**result, "resumed": reservation.is_resumed}
 
 
@@ -71,10 +81,6 @@ def _complete(
     if reservation.is_resumed and reservation.is_complete:
         return report(reservation) if report else dict(reservation.read_completed()["result"])
     if getattr(config, "resume", False) and not reservation.is_resumed:
-        print(
-            f"{reservation.output} holds no run to resume; starting a new one.",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{reservation.output} holds no run to resume; starting a new one.")
     with session.unwrap_errors():
         return work(config, inputs, reservation)

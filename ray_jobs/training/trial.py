@@ -25,7 +25,9 @@ PERCENT_DONE = "percent_done"
 def trainable(config: TuneConfig) -> Callable[[dict[str, Any]], None]:
     """Return what Ray Tune runs as each trial of a study."""
     resources = {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
-    bound = tune.with_parameters(train_trial, settings=dataclasses.asdict(config))
+    # A trial needs to know nothing of where the end of the study is told.
+    settings = dataclasses.asdict(dataclasses.replace(config, notify=None))
+    bound = tune.with_parameters(train_trial, settings=settings)
     limited: Callable[[dict[str, Any]], None] = tune.with_resources(bound, resources)
     return limited
 

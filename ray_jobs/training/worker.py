@@ -17,6 +17,7 @@ from fer.models.pretrained import read_digest
 from fer.training.batches import BatchSource, InMemoryBatches
 from fer.training.history import tensorboard_events
 from fer.training.run import METRICS, Run
+from ray_jobs.cluster.metrics import record_epoch
 from ray_jobs.config import TrainConfig
 from ray_jobs.training.checkpoints import checkpoint_files
 from ray_jobs.training.settings import build_architecture, build_recipe, is_streamed
@@ -122,6 +123,7 @@ def _report(run: Run, config: TrainConfig, data: Dataset) -> None:
     if run.rank != 0:
         ray_train.report(metrics)
         return
+    record_epoch(storage.base_name(config.output), metrics)
     files = checkpoint_files(run, config, data)
     storage.write_bytes(storage.join(config.output, METRICS), files[METRICS])
     events = f"{TENSORBOARD}/events.out.tfevents.{metrics['epoch']:06d}.fer"

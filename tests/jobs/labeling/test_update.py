@@ -3,14 +3,15 @@
 import io
 import os
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pyarrow.parquet as pq
 import pytest
 
 from fer.data.items import containing_file
 from fer.data.synthetic import draw_faces
-from fer.errors import JobError
+from fer.errors import InputError, JobError
+from fer.labels.catalog import Catalog, changes_since
 from ray_jobs.labeling import update
 
 COUNTS = ("images", "labeled", "faces", "failed")
@@ -74,6 +75,29 @@ def grow(folder, drawings):
     (folder / "a" / "02 junk.png").write_bytes(b"junk")
 
 
+def changes_of(tmp_path, time=None):
+    """Return what is told of each image, by its path below the folder, and the time."""
+    changes = changes_since(str(tmp_path / "labels"), time)
+    prefix = f"{tmp_path}/photos/"
+    told = {row["image"].removeprefix(prefix): row for row in changes.rows.to_pylist()}
+    assert len(told) == len(changes.rows)
+    told |= {image.removeprefix(prefix): {"change": "gone"} for image in changes.gone}
+    return told, changes.until
+
+
+def check_told(told, rows):
+    """Check what is told of the update that ``grow`` asks for."""
+    by_change = defaultdict(set)
+    for image, row in told.items():
+        by_change[row.pop("change")].add(image)
+        assert row == ({} if image in by_change["gone"] else rows[image])
+    assert by_change == {
+        "added": {"new/70.png", "a/02 junk.png"},
+        "replaced": {"a/00.png", *(f"more.zip!/{number:02d}.png" for number in range(3))},
+        "gone": {f"more.zip!/{number:02d}.png" for number in range(3, 10)},
+    }
+
+
 def check_grown(rows, before):
     assert len(rows) == 40 + 2 + 3
     changed = {"a/00.png", *(f"more.zip!/{number:02d}.png" for number in range(3))}
@@ -89,30 +113,57 @@ def check_grown(rows, before):
 def test_new_and_changed_images_are_labeled(label, folder, drawings, tmp_path):
     assert counts_of(label()) == [50, 50, 50, 0]
     before = rows_of(tmp_path)
+    told, first = changes_of(tmp_path)
+    assert told == {image: {**row, "change": "added"} for image, row in before.items()}
     grow(folder, drawings)
     assert counts_of(label("--update")) == [45, 6, 44, 1]
     check_grown(rows_of(tmp_path), before)
+    told, second = changes_of(tmp_path, first)
+    check_told(told, rows_of(tmp_path))
+    assert changes_of(tmp_path, second) == ({}, second)
     assert not (tmp_path / "labels" / update.REPLACED).exists()
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "labels/faces").iterdir()}
     assert counts_of(label("--update")) == [45, 0, 44, 1]
     assert after == {
         file.name: file.stat().st_mtime_ns for file in (tmp_path / "labels/faces").iterdir()
     }
+    assert changes_of(tmp_path, second) == ({}, second)
 
 
 @pytest.mark.slow
-def test_an_interrupted_update_is_resumed(label, folder, drawings, tmp_path, monkeypatch):
+@pytest.mark.parametrize("flag", ["--resume", "--update"])
+def test_an_interrupted_update_is_completed(label, folder, drawings, tmp_path, monkeypatch, flag):
     label()
-    before = rows_of(tmp_path)
+    before, (_, first) = rows_of(tmp_path), changes_of(tmp_path)
     grow(folder, drawings)
     with monkeypatch.context() as patch:
         # New rows are written, and outdated ones are still there.
         patch.setattr(update, "drop_replaced", _fail)
         assert label("--update").code == 1
-    again = label("--update")
-    assert (again.code, "are not complete; finish them" in again.sentence) == (2, True)
-    assert counts_of(label("--resume")) == [45, 0, 44, 1]
+    again = label(flag)
+    assert counts_of(again) == [45, 0, 44, 1]
+    is_said = "labels are not complete; they are finished first." in again.errors
+    assert is_said == (flag == "--update")
     check_grown(rows_of(tmp_path), before)
+    check_told(changes_of(tmp_path, first)[0], rows_of(tmp_path))
+
+
+@pytest.mark.slow
+def test_an_update_completes_labels_that_were_never_finished(
+    label, folder, drawings, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(update, "drop_replaced", _fail)
+        assert label().code == 1
+    before = rows_of(tmp_path)
+    assert len(before) == 50
+    with pytest.raises(InputError, match="holds no catalog"):
+        changes_of(tmp_path)
+    grow(folder, drawings)
+    assert counts_of(label("--update")) == [45, 6, 44, 1]
+    check_grown(rows_of(tmp_path), before)
+    first, _ = Catalog.read(str(tmp_path / "labels")).generations
+    check_told(changes_of(tmp_path, first.committed_at)[0], rows_of(tmp_path))
 
 
 def _fail(*_):

@@ -5,11 +5,17 @@ import tracemalloc
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pytest
 
-from fer.labels.files import write_labels
+from fer.labels.files import read_tally, write_labels
+from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally, SampleFace
+from ray_jobs.cluster import metrics
 from ray_jobs.labeling import write
+from ray_jobs.labeling.detect import DETECTED_SCHEMA
 from ray_jobs.labeling.write import Labeled
+from ray_jobs.pipeline import stages
 
 NUM_CHUNKS = 250_000
 
@@ -57,3 +63,51 @@ def test_earlier_chunks_are_read_as_one_tally(cluster, tmp_path):
     some = write.read_labeled(str(tmp_path), {"chunk1"})
     assert (some.images, some.tally.images) == ({"chunk1": 4096}, 4096)
     assert write.read_labeled(str(tmp_path / "none")).images == {}
+
+
+def classified(*images):
+    """Return a chunk of images with their probabilities, as it comes from the network."""
+    fields = [field for field in DETECTED_SCHEMA if field.name != "crops"]
+    probs = pa.list_(pa.list_(pa.float32()))
+    added = [("probs_0", probs), ("engine", pa.string()), ("classify_seconds", pa.float64())]
+    table = pa.Table.from_pylist(list(images), pa.schema([*fields, *added]))
+    return pa.table({"chunk": ["c"], "table": pa.array([stages.pack(table)], pa.large_binary())})
+
+
+def test_a_written_chunk_says_what_it_took(tmp_path):
+    shared = {"seconds": 0.5, "engine": "int8", "classify_seconds": 0.25}
+    face = {"box": None, "detection_score": None, "thumbnail": None}
+    faces = {"faces": [face, face], "probs_0": [[0.25, 0.75], [0.625, 0.375]], "size_bytes": 100}
+    failed = {"status": "missing", "error": "It is gone.", "probs_0": []}
+    chunk = classified(
+        {"image": "a", **faces, **shared},
+        {"image": "b", **failed, **shared},
+        {"image": "c", "status": "ignored", "probs_0": [], **shared},
+    )
+    labeler = Labeler(("sad", "happy"), "m", "none", min_confidence=0.7)
+    (written,) = write.write_chunk(chunk, str(tmp_path), labeler)["tally"]
+    assert (written.tally.images, written.tally.faces, written.tally.failed) == (2, 2, 1)
+    assert written.size_bytes == 100
+    # Also of the face that is uncertain, and has no emotion.
+    assert written.sample == [("happy", 0.75), ("sad", 0.625)]
+    assert written.seconds.keys() == {"detect", "classify", "write"}
+    assert (written.seconds["detect"], written.seconds["classify"]) == (1.5, 0.75)
+    assert 0 < written.seconds["write"] < 5
+    assert read_tally(str(tmp_path / "faces" / "c.parquet")).to_json() == written.tally.to_json()
+
+
+def test_a_large_chunk_tells_some_of_its_faces(tmp_path):
+    face = {"box": None, "detection_score": None, "thumbnail": None}
+    image = {"faces": [face], "seconds": 0.0, "engine": "int8", "classify_seconds": 0.0}
+    probs = np.linspace(0.5, 1, 1000)
+    chunk = classified(
+        *(
+            {"image": str(number), "probs_0": [[1 - share, share]], **image}
+            for number, share in enumerate(probs.tolist())
+        )
+    )
+    labeler = Labeler(("sad", "happy"), "m", "none", min_confidence=0.0)
+    (written,) = write.write_chunk(chunk, str(tmp_path), labeler)["tally"]
+    confidences = [confidence for _, confidence in written.sample]
+    assert metrics.MAX_OBSERVED / 2 <= len(confidences) <= metrics.MAX_OBSERVED
+    assert np.median(confidences) == pytest.approx(0.75, abs=0.02)

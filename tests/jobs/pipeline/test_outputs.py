@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from ray_jobs.config import LabelConfig
 from ray_jobs.label import OUTPUT
+from ray_jobs.pipeline.leases import HeldError
 from ray_jobs.pipeline.resumable import run_resumable
 
 HOLD = """
@@ -20,16 +23,22 @@ with leases.hold(sys.argv[1], "label"):
 """
 
 
-@pytest.fixture
-def taken(tmp_path):
-    """An output that another process holds, and the number of this process."""
-    output = tmp_path / "taken"
+@contextmanager
+def held(output):
+    """Let another process hold an output, and yield the number of this process."""
     command = [sys.executable, "-c", HOLD, str(output)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
         assert process.stdout.readline() == "held\n"
-        yield output, process.pid
+        yield process.pid
         process.communicate()
+
+
+@pytest.fixture
+def taken(tmp_path):
+    """An output that another process holds, and the number of this process."""
+    with held(tmp_path / "taken") as process:
+        yield tmp_path / "taken", process
 
 
 @pytest.mark.parametrize(
@@ -93,3 +102,35 @@ def test_resume_begins_continues_and_reports(tmp_path, capsys):
 def test_what_began_without_resume_says_so(tmp_path):
     config = LabelConfig(images=str(tmp_path), output=str(tmp_path / "labels"))
     assert run_label(config) == {"images": 1, "resumed": False}
+
+
+def test_an_update_steps_aside_for_the_one_before(tmp_path, capsys):
+    config = LabelConfig(images=str(tmp_path), output=str(tmp_path / "labels"))
+    run_label(config)
+    update = replace(config, update=True)
+    with held(config.output) as process:
+        before = {path.name for path in (tmp_path / "labels").iterdir()}
+        skipped = run_label(update)
+        assert before == {path.name for path in (tmp_path / "labels").iterdir()}
+    reason = f"{config.output} is being written by fer label (process {process} on "
+    assert skipped.keys() == {"output", "skipped"}
+    assert skipped["output"] == config.output
+    assert skipped["skipped"].startswith(reason)
+    assert skipped["skipped"].endswith(" UTC).")
+    told = capsys.readouterr().err
+    assert told.startswith(reason)
+    assert told.endswith("; this run steps aside, and the next update finds what it leaves.\n")
+    assert run_label(update) == {"images": 1, "resumed": False}
+
+
+@pytest.mark.parametrize("flag", ["overwrite", None])
+def test_only_an_update_steps_aside(tmp_path, flag):
+    """Whoever awaits a result is told that there is none: --resume too must not end well."""
+    config = LabelConfig(images=str(tmp_path), output=str(tmp_path / "labels"))
+    flags = {flag: True} if flag else {}
+    with held(config.output), pytest.raises(HeldError, match="wait until that job ends"):
+        run_label(replace(config, **flags))
+    with pytest.raises(KeyboardInterrupt):
+        run_label(replace(config, resume=True), fail=True)
+    with held(config.output), pytest.raises(HeldError, match="wait until that job ends"):
+        run_label(replace(config, resume=True))

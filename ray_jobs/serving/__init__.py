@@ -1,0 +1,1 @@
+"""What serve runs on the nodes: replicas."""
