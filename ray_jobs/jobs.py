@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from fer import extras
 from ray_jobs import config
 
 MODULES: dict[type, str] = {
@@ -17,6 +18,9 @@ MODULES: dict[type, str] = {
     config.DemoConfig: "demo",
 }
 
+NEED_TORCH = frozenset(("train", "tune", "evaluate", "export", "demo"))
+"""Jobs that the extra ``train`` installs: on processors, the others never import torch."""
+
 
 def run(job_config: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any job's configuration
     """Run the job that a configuration belongs to.
@@ -25,7 +29,13 @@ def run(job_config: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any job's c
 
     Returns:
         What the job's RESULT line says; None for serve, which runs until it is stopped.
+
+    Raises:
+        InputError: The job needs torch, which is not installed.
     """
-    module = importlib.import_module(f"ray_jobs.{MODULES[type(job_config)]}")
+    job = MODULES[type(job_config)]
+    if job in NEED_TORCH:
+        extras.require_torch(f"fer {job}")
+    module = importlib.import_module(f"ray_jobs.{job}")
     result: dict[str, Any] | None = module.run(job_config)
     return result

@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 
-from fer import storage
+from fer import extras, storage
 from fer.data.kinds import commonest, describe_ignored
 from fer.data.sources import check_readable, check_source
 from fer.errors import JobError
@@ -115,7 +115,9 @@ def run(config: LabelConfig) -> dict[str, Any]:
 
 def _check(config: LabelConfig) -> _Inputs:
     network = load_checkpoint(config.checkpoint)
-    if not config.use_gpu:
+    if config.use_gpu:
+        extras.require_torch("--use-gpu")
+    else:
         network = with_graphs(network)
         # A graph that does not open is refused here, not by each process of the cluster.
         Predictor(network, engine=config.engine, num_threads=1)

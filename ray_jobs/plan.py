@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from fer import extras
 from fer.cost_model import ClusterShape, Coefficients, Plan, plan_label, plan_train
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.errors import InputError
@@ -147,6 +147,7 @@ def calibrate(config: PlanConfig) -> Coefficients:
     Operations run on every CPU at once, as in jobs, so that the contention of cores that share
     their memory is measured too.
     """
+    extras.require_torch("--calibrate")
     session.connect()
     session.require_resources([{"CPU": 1}], "Measurements")
     if len([node for node in ray.nodes() if node["Alive"]]) > 1:
@@ -168,6 +169,8 @@ def calibrate(config: PlanConfig) -> Coefficients:
         trained = _measure_train(folder, config.model, cpus)
         gpu = _measure_gpu(folder, config) if config.use_gpu else {}
     measured: dict[str, Any] = {**operations, **labeled, **trained, "gpu_train": gpu}
+    import torch  # noqa: PLC0415 - plans need none
+
     where = f"{cpus} x {platform.machine()} CPU, torch {torch.__version__}, {date.today()}"
     return Coefficients(measured=where, **measured)
 

@@ -24,6 +24,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
+from fer import extras
 from fer.errors import InputError, JobError, last_line
 from fer.models.checkpoint import load_checkpoint
 from fer.serving.middleware import TOKEN_VARIABLE
@@ -166,8 +167,10 @@ def load_weights(config: ServeConfig) -> bytes | None:
     """Return the detector's weights, after checking that they and the checkpoint load.
 
     Raises:
-        InputError: One of them does not load.
+        InputError: One of them does not load, or torch is missing for a GPU.
     """
+    if config.gpus_per_replica:
+        extras.require_torch("--gpus-per-replica")
     load_checkpoint(config.checkpoint)
     weights = load_detector_weights(config.detector_weights) if config.detector == "yunet" else None
     if weights is not None:

@@ -174,8 +174,8 @@ def crowd(request):
 
 @pytest.fixture(scope="session")
 def kuberay_schemas():
-    """KubeRay's schemas of its resources, which are not part of the project."""
-    folder = SHARED / "schemas"
+    """Schemas of KubeRay 1.7, which are not part of the project."""
+    folder = SHARED / "schemas" / "kuberay-1.7.0"
     if not folder.exists():
         pytest.skip("KubeRay's schemas are not next to the project")
     return folder

@@ -6,8 +6,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from fer import extras
 from fer.errors import InputError
-from fer.models.checkpoint import INT8_GRAPH, Checkpoint, Member
+from fer.models.checkpoint import GRAPH, INT8_GRAPH, Checkpoint, Member
 from fer.models.onnx_engine import MAX_DRIFT, OnnxEngine
 
 EngineName = Literal["auto", "float32", "int8"]
@@ -43,6 +44,7 @@ def with_graphs(checkpoint: Checkpoint) -> Checkpoint:
 def _with_graph(member: Member) -> Member:
     if member.graph is not None:
         return member
+    extras.require_torch(f"{member.config.id} has no {GRAPH}, and making one")
     # torch takes seconds to import, which processors otherwise never need.
     from fer.models.graph import make_graph  # noqa: PLC0415
 
@@ -69,6 +71,7 @@ def build_engine(
         return _build_onnx(member, name, num_threads)
     if name == "int8":
         raise InputError("GPUs have no int8 engine; choose auto or float32.")
+    extras.require_torch("A network on a GPU")
     import torch  # noqa: PLC0415
 
     from fer.models.networks import build_network  # noqa: PLC0415

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer import storage
+from fer import extras, storage
 from fer.errors import InputError
 from fer.models.checkpoint import Checkpoint, load_checkpoint
 from fer.models.engine import EngineName, build_engine
@@ -157,7 +157,7 @@ class Predictor:
 
 def default_device() -> str:
     """Return ``cuda`` if this machine has a GPU that torch can use, else ``cpu``."""
-    if not NVIDIA_DRIVER.exists():
+    if not NVIDIA_DRIVER.exists() or not extras.has_torch():
         return "cpu"
     import torch  # noqa: PLC0415 - slow, and machines without a GPU never need it
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 
 def to_json_lines(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Return the metrics as JSON lines, one line per epoch."""
@@ -26,6 +24,8 @@ def tensorboard_events(history: Sequence[Mapping[str, Any]]) -> bytes:
         history: One mapping per epoch, with its number as ``epoch``, the time at which it ended as
             ``finished`` (seconds since 1970), and its metrics. All values are numbers.
     """
+    from tensorboardX import SummaryWriter  # noqa: PLC0415 - of the extra train
+
     with tempfile.TemporaryDirectory(prefix="tensorboard-") as folder:
         with SummaryWriter(folder) as writer:
             for epoch in history:

@@ -1,0 +1,190 @@
+"""The overlays against KubeRay 1.7: its schemas, and what its controllers refuse beyond these.
+
+Checks that need KubeRay's schemas are skipped where the schemas are missing.
+"""
+
+import copy
+import re
+import tomllib
+
+import pytest
+import yaml
+from manifests import (
+    FOLDER,
+    PODS,
+    ROOT,
+    build,
+    cluster_of,
+    job_of,
+    overlay,
+    pod_templates,
+    resource,
+)
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+KINDS = {
+    "ingest": "RayJob",
+    "train": "RayJob",
+    "label": "RayJob",
+    "label-spot": "RayJob",
+    "nightly": "RayCronJob",
+    "standing": "RayCluster",
+    "serve": "RayService",
+    "serve-ha": "RayService",
+}
+JOBS = [name for name, kind in KINDS.items() if kind in ("RayJob", "RayCronJob")]
+
+
+def closed(schema):
+    """Make a schema reject unknown names, which Kubernetes would drop silently."""
+    if isinstance(schema, list):
+        return [closed(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: closed(value) for name, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and not schema.get(
+        "x-kubernetes-preserve-unknown-fields"
+    ):
+        schema.setdefault("additionalProperties", False)
+    return schema
+
+
+@pytest.fixture(scope="session")
+def check(kuberay_schemas):
+    """Validate a manifest with the schema of its kind and version."""
+    from jsonschema import Draft4Validator
+
+    validators = {}
+
+    def validate(manifest):
+        kind = manifest["kind"]
+        if kind not in validators:
+            file = kuberay_schemas / f"ray.io_{kind.lower()}s.yaml"
+            crd = yaml.load(file.read_text(), yaml.CSafeLoader)
+            (version,) = [entry for entry in crd["spec"]["versions"] if entry["name"] == "v1"]
+            schema = version["schema"]["openAPIV3Schema"]
+            names = {name: {"type": "string"} for name in ("name", "namespace")}
+            schema["properties"]["metadata"] = {
+                "properties": {**names, "labels": {}, "annotations": {}},
+                "required": ["name"],
+            }
+            validators[kind] = Draft4Validator(closed(schema))
+        validators[kind].validate(manifest)
+
+    return validate
+
+
+def test_every_overlay_has_one_resource_of_kuberay():
+    assert {path.name for path in (FOLDER / "overlays").iterdir()} == KINDS.keys()
+    assert {name: resource(name)["kind"] for name in PODS} == KINDS
+    assert {resource(name)["apiVersion"] for name in PODS} == {"ray.io/v1"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_overlay_has_its_pods(name):
+    assert pod_templates(name).keys() == set(PODS[name])
+
+
+@pytest.mark.parametrize("name", ["namespace", *(f"overlays/{name}" for name in KINDS)])
+def test_kubernetes_accepts_what_is_not_kuberays(name):
+    validator = pytest.importorskip("kubernetes_validate", reason="pip install -e '.[test]'")
+    for manifest in build(name):
+        if not manifest["apiVersion"].startswith("ray.io/"):
+            validator.validate(manifest, validator.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kuberay_accepts_it(name, check):
+    check(resource(name))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["spec", "entrypont"], "x"),
+        (["spec", "backoffLimit"], "none"),
+        (["spec", "rayClusterSpec", "headGroupSpec", "template", "spec", "toleration"], []),
+        (["spec", "rayClusterSpec", "authOptions", "mode"], "secret"),
+        (["spec", "submitterPodTemplate", "spec", "restart"], "x"),
+    ],
+)
+def test_the_schemas_reject_mistakes(path, value, check):
+    from jsonschema import ValidationError
+
+    manifest = copy.deepcopy(resource("label"))
+    place = manifest
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(ValidationError, match=path[-1] if value in ("x", []) else str(value)):
+        check(manifest)
+
+
+def test_templates_are_not_applied():
+    kinds = {manifest["kind"] for name in KINDS for manifest in overlay(name)}
+    assert "PodTemplate" not in kinds
+    applied = [name for name in KINDS for item in overlay(name) if item["kind"] == "RayCluster"]
+    assert applied == ["standing"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_everything_is_in_one_namespace(name):
+    assert {manifest["metadata"]["namespace"] for manifest in overlay(name)} == {"fer-on-ray"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_cluster_scales_and_its_head_runs_no_tasks(name):
+    spec = cluster_of(resource(name))
+    (pinned,) = [item for item in PROJECT["dependencies"] if item.startswith("ray[")]
+    assert pinned.endswith(f"=={spec['rayVersion']}")
+    assert spec["enableInTreeAutoscaling"] is True
+    assert spec["autoscalerOptions"]["version"] == "v2"
+    assert 0 < spec["autoscalerOptions"]["idleTimeoutSeconds"] <= 900
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for group in spec["workerGroupSpecs"]:
+        assert group["minReplicas"] == group["replicas"] < group["maxReplicas"]
+        assert group["minReplicas"] == (2 if name.startswith("serve") else 0)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_clusters_of_jobs_are_deleted_when_the_job_ends(name):
+    """By rules, which KubeRay refuses beside ``shutdownAfterJobFinishes`` and its TTL."""
+    job = job_of(resource(name))
+    assert not {"shutdownAfterJobFinishes", "ttlSecondsAfterFinished"} & job.keys()
+    delays = {}
+    for rule in job["deletionStrategy"]["deletionRules"]:
+        condition = dict(rule["condition"])
+        seconds = condition.pop("ttlSeconds")
+        delays[(*condition.values(), rule["policy"])] = seconds
+    assert delays["SUCCEEDED", "DeleteCluster"] == 0
+    # Failed covers a deadline that passed while the job ran, which a job's own status does not.
+    assert delays["Failed", "DeleteCluster"] <= 600
+    for state in ("SUCCEEDED", "Failed"):
+        assert delays[state, "DeleteSelf"] >= delays[state, "DeleteCluster"]
+    assert 0 < job["activeDeadlineSeconds"] <= 86400
+
+
+def test_the_nightly_run_has_a_schedule_and_a_time_zone():
+    spec = resource("nightly")["spec"]
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", spec["schedule"])
+    assert spec["timeZone"] == "Etc/UTC"
+    assert len(resource("nightly")["metadata"]["name"]) < 40
+
+
+def test_incremental_upgrades_have_all_that_kuberay_asks_for():
+    strategy = resource("serve-ha")["spec"]["upgradeStrategy"]
+    assert strategy["type"] == "NewClusterWithIncrementalUpgrade"
+    options = strategy["clusterUpgradeOptions"]
+    assert 0 < options["stepSizePercent"] <= options["maxSurgePercent"] <= 100
+    assert options["intervalSeconds"] > 0
+    assert options["gatewayClassName"]
+    assert resource("serve")["spec"]["upgradeStrategy"] == {"type": "NewCluster"}
+
+
+def test_fault_tolerance_keeps_the_state_of_services_in_redis():
+    options = cluster_of(resource("serve-ha"))["gcsFaultToleranceOptions"]
+    assert options["redisAddress"].startswith("rediss://")
+    assert "secretKeyRef" in options["redisPassword"]["valueFrom"]
+    others = KINDS.keys() - {"serve-ha"}
+    assert not [name for name in others if "gcsFaultToleranceOptions" in cluster_of(resource(name))]
