@@ -159,7 +159,7 @@ def plot_robustness(scores: Mapping[str, Sequence[ConditionScore]]) -> bytes:
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlim=(0, None), xlabel="accuracy")
-    axes.set_title("Faces as photographs spoil them; dashed: as they are", fontsize=10)
+    axes.set_title("Faces degraded as in photographs; dashed: as they are", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     style_axes(axes, "both")
     return to_png(figure)

@@ -27,7 +27,7 @@ class EvaluateConfig:
     """Average the probabilities of each image and its mirror image (test-time augmentation). It
     takes twice as long."""
     robustness: bool = False
-    """Also score the networks on the same faces as photographs spoil them: small, noisy, blurred,
+    """Also score the networks on the same faces, degraded as in photographs: small, noisy, blurred,
     compressed, turned, framed otherwise, badly lit or partly covered. It takes 24 times as
     long."""
     ensemble: bool = False
