@@ -8,12 +8,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from ray_jobs.cluster import session
 
-Measured = dict[str, float]
+Measured = dict[Any, float]
 """Rates or durations, by the name of what was measured."""
 
 Side = Callable[[], Measured]
@@ -34,7 +35,7 @@ def take_turns(
     return {name: summarize(values) for name, values in measured.items()}
 
 
-def timed(work: Mapping[str, Callable[[], object]]) -> list[Side]:
+def timed(work: Mapping[Any, Callable[[], object]]) -> list[Side]:
     """Return a side for each piece of work, which measures the seconds that the work takes."""
     return [lambda name=name, run=run: {name: seconds(run)} for name, run in work.items()]
 

@@ -129,7 +129,7 @@ def test_the_dashboard_is_not_public_and_tokens_are_required():
 
 
 def test_the_uploaded_working_folder_is_small(tmp_path):
-    """`ray job submit --working-dir .` uploads the code and the bundled weights."""
+    """`ray job submit --working-dir .` uploads the code and the shipped weights."""
     from zipfile import ZipFile
 
     from ray._private.runtime_env.packaging import _zip_files
@@ -138,7 +138,7 @@ def test_the_uploaded_working_folder_is_small(tmp_path):
     _zip_files(str(ROOT), [], str(package), include_gitignore=True)
     with ZipFile(package) as packed:
         names = set(packed.namelist())
-    assert package.stat().st_size < 20 * 2**20
+    assert package.stat().st_size < 24 * 2**20
     assert {
         "ray_jobs/__main__.py",
         "fer/weights/bundled/model.safetensors",
