@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer.data.rejects import RejectedError
 from fer.vision.decode import decode_image, decode_photo
-from fer.vision.detector import FaceDetector
 from fer.vision.shape import FER2013_SHAPE, ImageShape
+
+if TYPE_CHECKING:
+    from fer.vision.detector import FaceDetector
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ def frame_image(data: bytes, framing: Framing) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _detector(framing: Framing) -> FaceDetector:
+def _detector(framing: Framing) -> "FaceDetector":
+    # Slow to import, and rarely needed here.
+    from fer.vision.detector import FaceDetector  # noqa: PLC0415
+
     assert framing.detector_weights is not None
     return FaceDetector(framing.detector_weights, shape=framing.shape)
