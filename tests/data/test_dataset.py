@@ -129,3 +129,14 @@ def test_copies_of_train():
 def test_no_examples_have_no_duplicates():
     assert DatasetTally().duplicates()["images"] == 0
     assert np.sum(list(DatasetTally().counts()["train"].values())) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [({}, "48x48 gray"), ({"image_size": 112, "channels": 3}, "112x112 color")],
+)
+def test_images_are_gray_and_of_48_pixels_unless_the_summary_says_otherwise(
+    tmp_path, fields, shape
+):
+    (tmp_path / "summary.json").write_text(json.dumps(summary(**fields)))
+    assert str(open_dataset(str(tmp_path)).shape) == shape

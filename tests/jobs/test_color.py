@@ -12,7 +12,8 @@ from fer import Predictor
 from fer.data.dataset import open_dataset
 from fer.data.synthetic import draw_faces
 from fer.models.architectures import build_model
-from fer.models.checkpoint import load_checkpoint
+from fer.models.checkpoint import load_checkpoint, read_config
+from fer.models.networks import build_network
 from fer.models.transforms import PREPROCESSING
 from fer.vision.decode import decode_image, decode_photo
 from fer.vision.detector import FaceDetector
@@ -132,8 +133,6 @@ def test_training_starts_from_published_weights(fer, colors, weights, tmp_path, 
     (member,) = load_checkpoint(str(tmp_path / "frozen")).members
     assert member.config.preprocessing == "imagenet"
     assert member.config.shape == SHAPE
-    from fer.models.networks import build_network
-
     kept = build_network(member).state_dict()
     for name, tensor in published.items():
         assert name.startswith("fc.") or tensor.equal(kept[name]), name
@@ -154,6 +153,19 @@ def test_training_starts_from_published_weights(fer, colors, weights, tmp_path, 
         assert thawed.result["parameters"] == frozen.result["parameters"]
         (moved,) = load_checkpoint(str(tmp_path / "thawed")).members
         assert not build_network(moved).conv1.weight.equal(published["conv1.weight"])
+
+
+@pytest.mark.slow
+def test_color_is_streamed_as_gray_levels_are(fer, colors, tmp_path):
+    done = train(
+        fer,
+        colors,
+        tmp_path / "streamed",
+        *("--model", "resnet4-w32", "--num-epochs", 2, "--batch-size", 16, "--no-int8"),
+        *("--memory-limit", 0, "--erase-fraction", 0.5, "--degrade-fraction", 0.5),
+    )
+    assert read_config(str(tmp_path / "streamed")).shape == SHAPE
+    assert 0 <= done.result["val_accuracy"] <= 1
 
 
 @pytest.mark.slow
