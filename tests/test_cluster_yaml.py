@@ -141,7 +141,7 @@ def test_the_uploaded_working_folder_is_small(tmp_path):
     assert package.stat().st_size < 24 * 2**20
     assert {
         "ray_jobs/__main__.py",
-        "fer/weights/bundled/model.safetensors",
+        "fer/weights/paper-deep/model.safetensors",
         "pyproject.toml",
     } <= names
     unwanted = ("tests/", "docs/", ".git/", ".venv/", "runs/", "benchmarks/")

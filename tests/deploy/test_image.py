@@ -69,7 +69,7 @@ def test_only_the_package_is_copied_into_the_image():
         "fer/__pycache__/a.pyc",
     ):
         assert ignored.match_file(path), path
-    for path in ("fer/weights/bundled/config.json", "ray_jobs/train.py", "pyproject.toml"):
+    for path in ("fer/weights/paper-deep/config.json", "ray_jobs/train.py", "pyproject.toml"):
         assert not ignored.match_file(path), path
 
 
