@@ -8,5 +8,5 @@ IMAGENET = "imagenet"
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 
 SHIPPED = {"bundled": _WEIGHTS / "paper-deep", "paper-deep": _WEIGHTS / "paper-deep"}
-"""Folder of each shipped checkpoint by name. ``bundled`` is the best of them. The README in a folder
-is its model card."""
+"""Folder of each shipped checkpoint by name. ``bundled`` is the best of them. The README in a
+folder is its model card."""
