@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from manifests import ROOT
 
 from fer.errors import InputError
@@ -33,6 +34,17 @@ def test_there_is_a_slim_image_and_a_full_one_on_top_of_it():
     assert "-c constraints.txt . " in slim
     assert "-c constraints.txt" in full
     assert '".[train,tune,mlflow]"' in full
+
+
+def test_the_workflow_builds_both_images_and_labels_in_each():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    job = workflow["jobs"]["image"]
+    stages = [line.split()[-1] for line in instructions("FROM")]
+    assert job["strategy"]["matrix"]["target"] == stages
+    build, _, run = [step["run"] for step in job["steps"] if "run" in step]
+    assert "--target ${{ matrix.target }}" in build
+    assert "--read-only" in run
+    assert run.split()[-1] == "/scripts/smoke"
 
 
 def test_images_do_not_run_as_root():
