@@ -188,3 +188,61 @@ def test_fault_tolerance_keeps_the_state_of_services_in_redis():
     assert "secretKeyRef" in options["redisPassword"]["valueFrom"]
     others = KINDS.keys() - {"serve-ha"}
     assert not [name for name in others if "gcsFaultToleranceOptions" in cluster_of(resource(name))]
+
+
+# Names that a team replaces.
+
+
+def listed_names():
+    """Return the names in the table of docs/kubernetes.md with the folders that hold them."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    section = page[page.index("## Your names") : page.index("## Every night")]
+    rows = re.findall(r"^\| (`.*?) \| .*? \| (.*?) \|$", section, re.MULTILINE)
+    return {
+        name: re.findall("`(.*?)`", places)
+        for names, places in rows
+        for name in re.findall("`(.*?)`", names)
+    }
+
+
+def written_names():
+    """Return every name in the manifests that is a team's own, by what such names look like."""
+    patterns = (
+        r"[\w.-]+\.example\.com",
+        r"s3://[\w.-]+",
+        r"arn:aws:iam::\d+:role/[\w-]+",
+        r"kubernetes\.io/metadata\.name: ([\w-]+)",
+        r"gatewayClassName: (\w+)",
+        r"secretKeyRef: \{name: ([\w-]+)",
+        r"imagePullSecrets:\n\s+- name: ([\w-]+)",
+        r"^namespace: ([\w-]+)",
+        r"timeZone: (\S+)",
+    )
+    texts = [path.read_text() for path in FOLDER.rglob("*.yaml")]
+    return {
+        name for text in texts for each in patterns for name in re.findall(each, text, re.MULTILINE)
+    }
+
+
+def test_the_page_lists_every_name_that_a_team_replaces():
+    # Kubernetes' own namespace, and the secret that KubeRay makes.
+    assert written_names() - {"kube-system", "fer-standing"} == listed_names().keys()
+
+
+def test_names_are_where_the_page_says():
+    for name, places in listed_names().items():
+        for place in places:
+            if place == "kustomization.yaml":
+                continue
+            files = (
+                [FOLDER / place] if place.endswith(".yaml") else (FOLDER / place).rglob("*.yaml")
+            )
+            if place == "overlays":
+                files = (FOLDER / place).rglob("*job.yaml")
+            assert any(name in path.read_text() for path in files), (name, place)
+
+
+def test_the_page_installs_the_version_of_kuberay_that_was_checked():
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    assert "kuberay/kuberay-operator --version 1.7.0" in page
+    assert "featureGates[0].name=RayCronJob" in page

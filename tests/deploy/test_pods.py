@@ -140,6 +140,12 @@ def test_probes_ask_the_agent_of_the_node(name, group, pod):
         assert probe["failureThreshold"] * probe["periodSeconds"] >= 300
 
 
+def test_rays_agent_answers_the_probes_without_a_token():
+    from ray.dashboard.http_server_agent import PUBLIC_EXACT_PATHS
+
+    assert "/api/healthz" in PUBLIC_EXACT_PATHS
+
+
 @pods("head", "cpu", "gpu")
 def test_version_2_of_the_autoscaler_never_restarts_containers(name, group, pod):
     assert pod["restartPolicy"] == "Never"
