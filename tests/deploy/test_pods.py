@@ -110,7 +110,7 @@ def test_ray_sees_the_cpus_and_gpus_that_its_pod_requests():
         for group in cluster_of(resource(name))["workerGroupSpecs"]:
             requests = group["template"]["spec"]["containers"][0]["resources"]["requests"]
             assert group["rayStartParams"]["num-cpus"] == requests["cpu"]
-            # Measured: docs/kubernetes.md, "Sizes".
+            # What was measured is far less: docs/kubernetes.md, "Sizes".
             assert bytes_of(requests["memory"]) >= GIB * int(requests["cpu"])
 
 
