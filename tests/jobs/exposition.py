@@ -6,8 +6,8 @@ import urllib.request
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-REPORT_SECONDS = 40
-"""Longest time until what a process recorded is there: it reports every ten seconds."""
+REPORT_EVERY_SECONDS, WAIT_SECONDS = 10, 40
+"""How often processes report what they recorded, and how long to wait for it at most."""
 
 
 def read(name, **labels):
@@ -28,7 +28,7 @@ def read(name, **labels):
 
 def wait_for(expected, name, **labels):
     """Wait until a sum has a value, and return it; at last, whatever it is."""
-    deadline = time.monotonic() + REPORT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while (found := read(name, **labels)) != expected and time.monotonic() < deadline:
         time.sleep(1)
     return found

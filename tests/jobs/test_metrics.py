@@ -1,5 +1,7 @@
 """Metrics of jobs, as the Prometheus endpoint of a node has them."""
 
+import time
+
 import exposition
 import pytest
 
@@ -17,12 +19,18 @@ def photos(tmp_path, png):
     return folder
 
 
+@pytest.fixture
+def quiet(cluster):
+    """What earlier tests recorded has been reported."""
+    time.sleep(exposition.REPORT_EVERY_SECONDS + 2)
+
+
 def read(name, **labels):
     return exposition.read(name, **labels) or 0
 
 
 @pytest.mark.slow
-def test_a_labeling_is_counted_once(label, photos, tmp_path):
+def test_a_labeling_is_counted_once(label, photos, quiet, tmp_path):
     names = ("images_total", "faces_total", "read_bytes_total")
     before = {name: read(f"ray_fer_label_{name}") for name in names}
     failures = read("ray_fer_label_failures_total", status="unreadable")
@@ -43,7 +51,7 @@ def test_a_labeling_is_counted_once(label, photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_examples_and_rejects_are_counted(fer, sources, tmp_path):
+def test_examples_and_rejects_are_counted(fer, sources, quiet, tmp_path):
     before = read("ray_fer_ingest_examples_total")
     done = fer("ingest", "--source", sources / "fer2013.csv", "--output", tmp_path / "data")
     expected = before + done.result["examples"]

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import exposition
 import httpx2
 import numpy as np
 import pytest
@@ -110,6 +111,17 @@ def recording(address, checkpoint):
             await asyncio.gather(*waiting)
             return sizes
 
+        async def give_up(self, crops):
+            self.record(seconds=0)
+            self._network_is_free.clear()
+            request = asyncio.create_task(self._classify(crops[:3]))
+            await asyncio.sleep(0.05)
+            before = self._num_waiting
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+            self._network_is_free.set()
+            return before, self._num_waiting
+
     config = {"checkpoint": checkpoint, "detector": "none", "max_batch_size": 8}
     replica = serve.deployment(Recording, max_ongoing_requests=8).bind(config)
     yield serve.run(replica, name="recording", route_prefix=None)
@@ -128,6 +140,25 @@ def test_what_comes_while_the_network_works_is_its_next_batch(recording, faces):
     sizes = recording.trickle.remote(faces[0]).result()
     # Serve asks for its health meanwhile.
     assert 7 in sizes
+
+
+def test_faces_of_a_request_that_is_given_up_wait_no_longer(recording, faces):
+    assert recording.give_up.remote(faces[0]).result() == (3, 0)
+
+
+@pytest.mark.slow
+def test_answers_and_batches_are_counted(address, crops):
+    time.sleep(exposition.REPORT_EVERY_SECONDS + 2)
+    names = ("images_total", "faces_total", "request_seconds_count", "confidence_ratio_count")
+    before = {name: exposition.read(f"ray_fer_serve_{name}") or 0 for name in names}
+    unreadable = {"status": "unreadable"}
+    failed = exposition.read("ray_fer_serve_images_total", **unreadable) or 0
+    ask(address, [*crops[:5], b"junk"])
+    for name, number in zip(names, (6, 5, 1, 5), strict=True):
+        expected = before[name] + number
+        assert exposition.wait_for(expected, f"ray_fer_serve_{name}") == expected
+    assert exposition.read("ray_fer_serve_images_total", **unreadable) == failed + 1
+    assert exposition.read("ray_fer_serve_network_seconds_total") > 0
 
 
 @pytest.mark.parametrize(
