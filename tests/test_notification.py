@@ -190,7 +190,7 @@ def test_the_url_is_not_written_down(config):
 
 
 def test_trials_do_not_get_the_url():
-    from ray_jobs.tune import _settings
+    from ray_jobs.training.trial import trial_settings
 
     config = TuneConfig(dataset="a", output="b", notify="http://user:pass@host")
-    assert "pass" not in json.dumps(_settings(config))
+    assert "pass" not in json.dumps(trial_settings(config))

@@ -25,11 +25,14 @@ PERCENT_DONE = "percent_done"
 def trainable(config: TuneConfig) -> Callable[[dict[str, Any]], None]:
     """Return what Ray Tune runs as each trial of a study."""
     resources = {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
-    # A trial needs to know nothing of where the end of the study is told.
-    settings = dataclasses.asdict(dataclasses.replace(config, notify=None))
-    bound = tune.with_parameters(train_trial, settings=settings)
+    bound = tune.with_parameters(train_trial, settings=trial_settings(config))
     limited: Callable[[dict[str, Any]], None] = tune.with_resources(bound, resources)
     return limited
+
+
+def trial_settings(config: TuneConfig) -> dict[str, Any]:
+    """Return the flags that a trial needs: not where the end of the study is told."""
+    return dataclasses.asdict(dataclasses.replace(config, notify=None))
 
 
 def train_trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:

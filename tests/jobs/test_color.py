@@ -213,7 +213,8 @@ def test_the_study_of_pretrained_weights(fer, colors, weights, tmp_path):
 def test_what_does_not_fit_is_refused(fer, colors, weights, tmp_path, flags, sentence):
     names = {"file": weights[0], "data": colors}
     flags = [str(flag).format(**names) for flag in flags]
-    refused = fer("train", "--dataset", colors, "--output", tmp_path / "out", *flags)
+    flags = ("--output", tmp_path / "out", "--batch-size", 16, *flags)
+    refused = fer("train", "--dataset", colors, *flags)
     assert refused.code == 2
     assert refused.sentence == sentence.format(**names)
 

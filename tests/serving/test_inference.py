@@ -27,10 +27,10 @@ def face(faces, png):
 def test_a_request_with_many_images_does_not_delay_others(service, face, monkeypatch):
     decoded = []
 
-    def decode(data):
+    def decode(data, shape):
         name, _, content = data.partition(b":")
         decoded.append(name.decode())
-        return decode_image(content)
+        return decode_image(content, shape)
 
     monkeypatch.setattr(inference, "decode_image", decode)
 
@@ -50,10 +50,10 @@ def test_a_request_with_many_images_does_not_delay_others(service, face, monkeyp
 def test_an_image_that_blocks_the_service_fails_the_health_check(service, face, monkeypatch):
     is_decoding, may_end = threading.Event(), threading.Event()
 
-    def decode(data):
+    def decode(data, shape):
         is_decoding.set()
         assert may_end.wait(30)
-        return decode_image(data)
+        return decode_image(data, shape)
 
     monkeypatch.setattr(inference, "decode_image", decode)
 
@@ -76,13 +76,13 @@ def test_an_image_that_blocks_the_service_fails_the_health_check(service, face, 
 def test_a_video_does_not_delay_others(service, face, monkeypatch):
     found, content = [], make_video(num_frames=12, rate=1)
 
-    def decode(data):
+    def decode(data, shape):
         found.append("image")
-        return decode_image(data)
+        return decode_image(data, shape)
 
-    def crop(photo):
+    def crop(photo, shape):
         found.append("frame")
-        return crop_center(photo)
+        return crop_center(photo, shape)
 
     monkeypatch.setattr(inference, "decode_image", decode)
     monkeypatch.setattr(inference, "crop_center", crop)
