@@ -269,7 +269,7 @@ class Dataset:
 
     def read_images(self, digests: Sequence[str]) -> np.ndarray:
         """Return the images uint8 (N, *shape.array) with some SHA-256 digests, in their order."""
-        is_requested = pads.field("sha256").isin(list(digests))
+        is_requested = pads.field("sha256").isin(pa.array(list(digests), pa.string()))
         table = self._files().to_table(["image", "sha256"], filter=is_requested)
         images = images_from_table(table, self.shape)
         by_digest = dict(zip(table["sha256"].to_pylist(), images, strict=True))
