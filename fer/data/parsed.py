@@ -174,11 +174,12 @@ def _numbers_by_format(parsed: pa.Table) -> dict[str, set[int]]:
 def _choose_samples(
     examples: pa.Table, digests: np.ndarray, labels: np.ndarray
 ) -> dict[int, list[tuple[bytes, bytes]]]:
-    """Choose the examples of each label whose digests come first, however they were divided."""
+    """Choose the images of each label whose digests come first, however they were divided."""
     samples = {}
     for label in np.unique(labels).tolist():
         rows = np.flatnonzero(labels == label)
-        chosen = examples.take(rows[np.argsort(digests[rows])][:SAMPLES_PER_CLASS])
+        _, first = np.unique(digests[rows], return_index=True)
+        chosen = examples.take(rows[first[:SAMPLES_PER_CLASS]])
         columns = (chosen[name].to_pylist() for name in ("sha256", "pixels"))
         samples[label] = list(zip(*columns, strict=True))
     return samples
