@@ -54,7 +54,9 @@ def build_model(
             f"{name} takes images of {smallest}x{smallest} to {MAX_SIZE}x{MAX_SIZE} pixels, but "
             f"these are {shape}; ingest them with a larger --image-size, or choose another --model."
         )
-    return NETWORKS[name](num_classes, shape, Layers(**layers))
+    network = NETWORKS[name](num_classes, shape, Layers(**layers))
+    network.name = name
+    return network
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -16,10 +16,12 @@ class Network(nn.Module):
 
     Attributes:
         output_name: Name of its last layer, whose size is the number of classes.
+        name: Its name among ``fer.models.architectures.MODELS``.
         shape: Shape of the faces.
     """
 
     output_name: ClassVar[str] = "output"
+    name: str = "network"
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()

@@ -160,8 +160,8 @@ def fit_weights(weights: Mapping[str, Tensor], network: Network, source: str) ->
         name = sorted(missing or unknown or misfits)[0]
         problem = "lack" if missing else "have" if unknown else "have another shape of"
         raise InputError(
-            f"The weights of {source} do not fit {type(network).__name__} for {network.shape} "
-            f"faces: they {problem} {name}; give the weights of the network that --model names."
+            f"The weights of {source} do not fit {network.name} for {network.shape} faces: they "
+            f"{problem} {name}; give the weights of the network that --model names."
         )
     return fitted
 

@@ -195,7 +195,7 @@ def test_the_study_of_pretrained_weights(fer, colors, weights, tmp_path):
         ),
         (
             ("--model", "vgg11", "--pretrained", "{file}"),
-            "The weights of {file} do not fit FeatureNetwork for 32x32 color faces: they lack "
+            "The weights of {file} do not fit vgg11 for 32x32 color faces: they lack "
             "classifier.0.bias; give the weights of the network that --model names.",
         ),
         (

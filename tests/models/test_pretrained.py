@@ -130,7 +130,7 @@ def test_weights_of_another_network(weights, problem):
     with pytest.raises(InputError) as caught:
         fit_weights(weights, network, "w.pth")
     assert str(caught.value) == (
-        f"The weights of w.pth do not fit ResNet18 for 48x48 color faces: they {problem}; give the "
+        f"The weights of w.pth do not fit resnet18 for 48x48 color faces: they {problem}; give the "
         "weights of the network that --model names."
     )
 
