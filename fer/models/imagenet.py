@@ -55,6 +55,7 @@ class FeatureNetwork(Network):
         self,
         features: Callable[[int], list[nn.Module]],
         pooled: int,
+        drops_first: bool,
         name: str,
         num_classes: int,
         shape: ImageShape,
@@ -66,10 +67,13 @@ class FeatureNetwork(Network):
         *_, last = (layer for layer in self.features if isinstance(layer, nn.Conv2d))
         self.avgpool = nn.AdaptiveAvgPool2d(pooled)
         hidden = [nn.Linear(last.out_channels * pooled**2, HIDDEN), nn.Linear(HIDDEN, HIDDEN)]
-        blocks = [[layer, nn.ReLU(), Dropout(dropout)] for layer in hidden]
-        if name == "alexnet":
-            # Its dropout comes before each layer, not after it.
-            blocks = [[Dropout(dropout), layer, nn.ReLU()] for layer in hidden]
+        # AlexNet drops the input of a layer, VGG its output.
+        blocks = [
+            [Dropout(dropout), layer, nn.ReLU()]
+            if drops_first
+            else [layer, nn.ReLU(), Dropout(dropout)]
+            for layer in hidden
+        ]
         self.classifier = nn.Sequential(
             *(layer for block in blocks for layer in block), nn.Linear(HIDDEN, num_classes)
         )
@@ -161,9 +165,13 @@ class BasicBlock(nn.Module):
 
 
 IMAGENET_NETWORKS: dict[str, Callable[[int, ImageShape, Layers], Network]] = {
-    "alexnet": partial(FeatureNetwork, _alexnet_features, 6, "alexnet"),
-    "vgg11": partial(FeatureNetwork, partial(_vgg_features, repeats=(1, 1, 2, 2, 2)), 7, "vgg11"),
-    "vgg16": partial(FeatureNetwork, partial(_vgg_features, repeats=(2, 2, 3, 3, 3)), 7, "vgg16"),
+    "alexnet": partial(FeatureNetwork, _alexnet_features, 6, True, "alexnet"),
+    "vgg11": partial(
+        FeatureNetwork, partial(_vgg_features, repeats=(1, 1, 2, 2, 2)), 7, False, "vgg11"
+    ),
+    "vgg16": partial(
+        FeatureNetwork, partial(_vgg_features, repeats=(2, 2, 3, 3, 3)), 7, False, "vgg16"
+    ),
     "resnet18": ResNet18,
 }
 """What builds each of the networks, by its name."""
