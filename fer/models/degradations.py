@@ -57,6 +57,46 @@ LUMINANCE_QUANTIZATION = np.array(
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Random numbers for each pixel of a batch, drawn where they are used.
+
+    A million normal numbers a batch take a GPU no time, but a CPU longer than the GPU takes for the
+    whole step. The device draws those of the global batch, of which a worker uses its rows.
+
+    Attributes:
+        deviations: float32 (B,), standard deviation of each image's noise in gray levels.
+        rows: int64 (B,), place of each image in the global batch.
+        global_size: Number of images in the global batch.
+        seed: Seed of the global batch's noise.
+    """
+
+    deviations: Tensor
+    rows: Tensor
+    global_size: int
+    seed: int
+
+    @classmethod
+    def draw(cls, deviations: Tensor, generator: torch.Generator) -> "Noise":
+        """Draw the seed of a global batch's noise, whose deviations are given."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return cls(deviations, torch.arange(len(deviations)), len(deviations), seed)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice) -> "Noise":
+        """Return the noise of a slice of the batch."""
+        return Noise(self.deviations[index], self.rows[index], self.global_size, self.seed)
+
+    def levels(self, size: int, device: torch.device) -> Tensor:
+        """Return what is added to the levels of all channels, float32 (B, 1, S, S)."""
+        generator = torch.Generator(device).manual_seed(self.seed)
+        shape = (self.global_size, 1, size, size)
+        drawn = torch.randn(shape, generator=generator, device=device)[self.rows.to(device)]
+        return drawn * self.deviations.to(device).reshape(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
 class Degradations:
     """Random damage to each image of a batch.
 
@@ -64,13 +104,12 @@ class Degradations:
 
     Attributes:
         is_degraded: bool (B,), whether the image is changed at all.
-        filters: float32 (B, S, S), a linear filter of columns and rows alike: a loss of
-            resolution, a blur, or the identity.
+        filters: int64 (B,), index in ``filter_bank`` of what is done to columns and rows alike.
         slopes: float32 (B, 2), change of brightness from the middle to the right and to the lower
             edge, as a fraction.
         cover_tops: int64 (B,), first row of the covered part; S for none.
         cover_levels: float32 (B,), level of the cover.
-        noise: float32 (B, S, S), added to the levels of all channels.
+        noise: What the sensor adds.
         qualities: int64 (B,), quality from 1 to 100 of the JPEG file that the image was; 0 if it
             was none.
     """
@@ -80,7 +119,7 @@ class Degradations:
     slopes: Tensor
     cover_tops: Tensor
     cover_levels: Tensor
-    noise: Tensor
+    noise: Noise
     qualities: Tensor
 
     @classmethod
@@ -111,16 +150,17 @@ class Degradations:
         slopes = torch.stack(
             [between(-MAX_SLOPE, MAX_SLOPE), between(-MAX_SLOPE, MAX_SLOPE)], dim=1
         )
-        deviations = between(*NOISE) * chosen(NOISY_FRACTION)
-        noise = torch.randn(batch_size, size, size, generator=generator)
+        noise = Noise.draw(between(*NOISE) * chosen(NOISY_FRACTION), generator)
+        is_degraded = chosen(fraction)
+        is_compressed = chosen(COMPRESSED_FRACTION) & is_degraded
         return cls(
-            is_degraded=chosen(fraction),
-            filters=_draw_filters(between, size),
+            is_degraded=is_degraded,
+            filters=_draw_filters(between),
             slopes=slopes * is_uneven.unsqueeze(1),
             cover_tops=(between(*COVER_TOPS) * scale).long().where(is_covered, torch.tensor(size)),
             cover_levels=between(0, 255),
-            noise=noise * deviations.reshape(-1, 1, 1),
-            qualities=chosen(COMPRESSED_FRACTION) * between(*QUALITIES).round().long(),
+            noise=noise,
+            qualities=is_compressed * between(*QUALITIES).round().long(),
         )
 
     def __getitem__(self, index: slice) -> "Degradations":
@@ -145,28 +185,44 @@ class Degradations:
         device = images.device
         levels = _cover(images.float(), self.cover_tops.to(device), self.cover_levels.to(device))
         levels = _light(levels, self.slopes.to(device))
-        filters = self.filters.to(device).unsqueeze(1)
-        levels = filters @ levels @ filters.mT + self.noise.to(device).unsqueeze(1)
+        size = images.shape[-1]
+        filters = filter_bank(size, device)[self.filters.to(device)]
+        levels = filters @ levels @ filters.mT + self.noise.levels(size, device)
         levels = _round(_compress(_round(levels), self.qualities))
         is_degraded = self.is_degraded.to(device).reshape(-1, 1, 1, 1)
         return levels.to(torch.uint8).where(is_degraded, images)
 
 
-def _draw_filters(between: Callable[[float, float], Tensor], size: int) -> Tensor:
-    """Draw a loss of resolution, a blur or nothing for each image: float32 (B, S, S)."""
-    scale = size / IMAGE_SIZE
-    kinds, widths, blurs = between(0, 1), between(*FACE_SIZES), between(0.3, MAX_BLUR)
-    filters = np.broadcast_to(np.eye(size, dtype=np.float32), (len(kinds), size, size)).copy()
-    for index, (kind, width, blur) in enumerate(zip(kinds, widths, blurs, strict=True)):
-        if kind < SMALL_FRACTION:
-            filters[index] = resolution_filter(round(width.item() * scale), size)
-        elif kind < SMALL_FRACTION + BLURRED_FRACTION:
-            # A tenth of a pixel is fine enough, and few filters have to be made.
-            filters[index] = blur_filter(round(blur.item() * scale, 1), size)
-    return torch.from_numpy(filters)
+WIDTHS = range(FACE_SIZES[0], FACE_SIZES[1] + 1)
+"""Widths in pixels of the small faces in ``filter_bank``."""
+
+BLURS = range(3, round(10 * MAX_BLUR) + 1)
+"""Standard deviations of the blurs in ``filter_bank``, in tenths of a pixel: fine enough."""
+
+
+def _draw_filters(between: Callable[[float, float], Tensor]) -> Tensor:
+    """Draw a loss of resolution, a blur or nothing for each image: int64 (B,)."""
+    kinds = between(0, 1)
+    widths = between(WIDTHS[0], WIDTHS[-1]).round().long() - WIDTHS[0]
+    blurs = between(BLURS[0], BLURS[-1]).round().long() - BLURS[0]
+    is_small, is_sharp = kinds < SMALL_FRACTION, kinds >= SMALL_FRACTION + BLURRED_FRACTION
+    return (1 + len(WIDTHS) + blurs).where(~is_small, 1 + widths).where(~is_sharp, 0)
 
 
 @cache
+def filter_bank(size: int, device: torch.device) -> Tensor:
+    """Return all filters that degrade, float32 (1 + len(WIDTHS) + len(BLURS), 1, S, S).
+
+    The first one changes nothing. Those of ``resolution_filter`` for ``WIDTHS`` follow, then those
+    of ``blur_filter`` for ``BLURS``, both scaled to images of S pixels.
+    """
+    scale = size / IMAGE_SIZE
+    filters = [np.eye(size, dtype=np.float32)]
+    filters += [resolution_filter(round(width * scale), size) for width in WIDTHS]
+    filters += [blur_filter(tenths / 10 * scale, size) for tenths in BLURS]
+    return torch.from_numpy(np.stack(filters)).unsqueeze(1).to(device)
+
+
 def resolution_filter(width: int, size: int) -> np.ndarray:
     """Return the filter float32 (S, S) that shrinks S pixels to ``width``, then enlarges them.
 
@@ -178,14 +234,12 @@ def resolution_filter(width: int, size: int) -> np.ndarray:
     return cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-@cache
 def blur_filter(deviation: float, size: int) -> np.ndarray:
     """Return the filter float32 (S, S) of a Gaussian blur, in pixels; the border is mirrored."""
     identity = np.eye(size, dtype=np.float32)
     return cv2.GaussianBlur(identity, (1, 0), sigmaX=1, sigmaY=deviation)
 
 
-@cache
 def quantization_steps(quality: int) -> np.ndarray:
     """Return the steps of JPEG's coefficients, float32 (8, 8), at a quality from 1 to 100.
 
@@ -197,10 +251,17 @@ def quantization_steps(quality: int) -> np.ndarray:
 
 
 @cache
-def _block_cosines(size: int) -> np.ndarray:
+def _quantization_tables(device: torch.device) -> Tensor:
+    """Return the steps at each quality, float32 (101, 1, 8, 8); row 0 is not used."""
+    steps = [quantization_steps(max(1, quality)) for quality in range(101)]
+    return torch.from_numpy(np.stack(steps)).unsqueeze(1).to(device)
+
+
+@cache
+def _block_cosines(size: int, device: torch.device) -> Tensor:
     """Return the cosine transform of a row of blocks of 8 pixels, float32 (size, size)."""
     cosines = cv2.dct(np.eye(8), flags=cv2.DCT_ROWS).T
-    return np.kron(np.eye(size // 8), cosines).astype(np.float32)
+    return torch.from_numpy(np.kron(np.eye(size // 8), cosines).astype(np.float32)).to(device)
 
 
 def _compress(levels: Tensor, qualities: Tensor) -> Tensor:
@@ -212,18 +273,20 @@ def _compress(levels: Tensor, qualities: Tensor) -> Tensor:
         levels: float32 (B, C, S, S).
         qualities: int64 (B,), from 1 to 100; 0 leaves an image as it is.
     """
+    # Read on the CPU, where they were drawn: a GPU would have to be waited for.
     compressed, size = qualities.nonzero().flatten(), levels.shape[-1]
     if not len(compressed):
         return levels
-    steps = np.stack([quantization_steps(quality) for quality in qualities[compressed].tolist()])
-    filled = F.pad(levels[compressed], [0, -size % 8, 0, -size % 8], mode="replicate")
+    rows = compressed.to(levels.device)
+    filled = F.pad(levels[rows], [0, -size % 8, 0, -size % 8], mode="replicate")
     num_blocks = filled.shape[-1] // 8
-    tiled = torch.from_numpy(steps).to(levels.device).tile(1, num_blocks, num_blocks).unsqueeze(1)
-    cosines = torch.from_numpy(_block_cosines(filled.shape[-1])).to(levels.device)
+    steps = _quantization_tables(levels.device)[qualities[compressed].to(levels.device)]
+    tiled = steps.tile(1, 1, num_blocks, num_blocks)
+    cosines = _block_cosines(filled.shape[-1], levels.device)
     coefficients = cosines @ (filled - 128) @ cosines.T
     decoded = 128 + cosines.T @ ((coefficients / tiled).round() * tiled) @ cosines
     result = levels.clone()
-    result[compressed] = decoded[..., :size, :size]
+    result[rows] = decoded[..., :size, :size]
     return result
 
 
