@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from fer.models.devices import send
 from fer.vision.shape import IMAGE_SIZE
 
 FACE_SIZES = (12, 40)
@@ -123,9 +124,13 @@ class Degradations:
             qualities=chosen(COMPRESSED_FRACTION) * between(*QUALITIES).round().long(),
         )
 
-    def __getitem__(self, index: slice) -> "Degradations":
-        """Return what happens to a slice of the batch."""
+    def __getitem__(self, index: slice | Tensor) -> "Degradations":
+        """Return what happens to the images at a slice or at a tensor of indices."""
         return Degradations(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def to(self, device: torch.device) -> "Degradations":
+        """Return them in the memory of a device."""
+        return Degradations(*(send(getattr(self, field.name), device) for field in fields(self)))
 
     def apply(self, images: Tensor) -> Tensor:
         """Degrade images in the order in which it happens: covers, light, optics, sensor, file.
@@ -136,34 +141,36 @@ class Degradations:
         Returns:
             uint8 of the same shape; images that are not degraded are unchanged.
         """
+        # The processor knows these rows; it would have to wait for the GPU to know them from there.
+        rows = self.is_degraded.nonzero().flatten()
+        if not len(rows):
+            return images
+        damage, rows = self[rows].to(images.device), send(rows, images.device)
         planes = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        degraded = self._apply_to_planes(planes)
+        degraded = planes.index_copy(0, rows, damage._apply_to_planes(planes[rows]))
         return degraded.squeeze(1) if images.ndim == 3 else degraded.permute(0, 2, 3, 1)
 
     def _apply_to_planes(self, images: Tensor) -> Tensor:
-        """Degrade images uint8 (B, C, S, S)."""
-        device = images.device
-        levels = _cover(images.float(), self.cover_tops.to(device), self.cover_levels.to(device))
-        levels = _light(levels, self.slopes.to(device))
-        filters = self.filters.to(device).unsqueeze(1)
-        levels = filters @ levels @ filters.mT + self.noise.to(device).unsqueeze(1)
-        levels = _round(_compress(_round(levels), self.qualities))
-        is_degraded = self.is_degraded.to(device).reshape(-1, 1, 1, 1)
-        return levels.to(torch.uint8).where(is_degraded, images)
+        """Degrade all of the images uint8 (B, C, S, S), which are on the same device."""
+        levels = _light(_cover(images.float(), self.cover_tops, self.cover_levels), self.slopes)
+        filters = self.filters.unsqueeze(1)
+        levels = filters @ levels @ filters.mT + self.noise.unsqueeze(1)
+        return _round(_compress(_round(levels), self.qualities)).to(torch.uint8)
 
 
 def _draw_filters(between: Callable[[float, float], Tensor], size: int) -> Tensor:
     """Draw a loss of resolution, a blur or nothing for each image: float32 (B, S, S)."""
     scale = size / IMAGE_SIZE
     kinds, widths, blurs = between(0, 1), between(*FACE_SIZES), between(0.3, MAX_BLUR)
-    filters = np.broadcast_to(np.eye(size, dtype=np.float32), (len(kinds), size, size)).copy()
-    for index, (kind, width, blur) in enumerate(zip(kinds, widths, blurs, strict=True)):
+    filters = [np.eye(size, dtype=np.float32)] * len(kinds)
+    drawn = zip(kinds.tolist(), widths.tolist(), blurs.tolist(), strict=True)
+    for index, (kind, width, blur) in enumerate(drawn):
         if kind < SMALL_FRACTION:
-            filters[index] = resolution_filter(round(width.item() * scale), size)
+            filters[index] = resolution_filter(round(width * scale), size)
         elif kind < SMALL_FRACTION + BLURRED_FRACTION:
             # A tenth of a pixel is fine enough, and few filters have to be made.
-            filters[index] = blur_filter(round(blur.item() * scale, 1), size)
-    return torch.from_numpy(filters)
+            filters[index] = blur_filter(round(blur * scale, 1), size)
+    return torch.from_numpy(np.stack(filters))
 
 
 @cache
@@ -197,10 +204,17 @@ def quantization_steps(quality: int) -> np.ndarray:
 
 
 @cache
-def _block_cosines(size: int) -> np.ndarray:
+def _all_quantization_steps(device: torch.device) -> Tensor:
+    """Return the steps at each quality, float32 (101, 8, 8), on a device; ones for quality 0."""
+    steps = [np.ones((8, 8), np.float32), *map(quantization_steps, range(1, 101))]
+    return torch.from_numpy(np.stack(steps)).to(device)
+
+
+@cache
+def _block_cosines(size: int, device: torch.device) -> Tensor:
     """Return the cosine transform of a row of blocks of 8 pixels, float32 (size, size)."""
     cosines = cv2.dct(np.eye(8), flags=cv2.DCT_ROWS).T
-    return np.kron(np.eye(size // 8), cosines).astype(np.float32)
+    return torch.from_numpy(np.kron(np.eye(size // 8), cosines).astype(np.float32)).to(device)
 
 
 def _compress(levels: Tensor, qualities: Tensor) -> Tensor:
@@ -212,19 +226,16 @@ def _compress(levels: Tensor, qualities: Tensor) -> Tensor:
         levels: float32 (B, C, S, S).
         qualities: int64 (B,), from 1 to 100; 0 leaves an image as it is.
     """
-    compressed, size = qualities.nonzero().flatten(), levels.shape[-1]
-    if not len(compressed):
-        return levels
-    steps = np.stack([quantization_steps(quality) for quality in qualities[compressed].tolist()])
-    filled = F.pad(levels[compressed], [0, -size % 8, 0, -size % 8], mode="replicate")
+    size, device = levels.shape[-1], levels.device
+    filled = F.pad(levels, [0, -size % 8, 0, -size % 8], mode="replicate")
     num_blocks = filled.shape[-1] // 8
-    tiled = torch.from_numpy(steps).to(levels.device).tile(1, num_blocks, num_blocks).unsqueeze(1)
-    cosines = torch.from_numpy(_block_cosines(filled.shape[-1])).to(levels.device)
+    steps = _all_quantization_steps(device)[qualities].unsqueeze(1)
+    tiled = steps.tile(1, 1, num_blocks, num_blocks)
+    cosines = _block_cosines(filled.shape[-1], device)
     coefficients = cosines @ (filled - 128) @ cosines.T
     decoded = 128 + cosines.T @ ((coefficients / tiled).round() * tiled) @ cosines
-    result = levels.clone()
-    result[compressed] = decoded[..., :size, :size]
-    return result
+    # All are compressed, because looking for those that are would wait for the GPU.
+    return decoded[..., :size, :size].where(qualities.reshape(-1, 1, 1, 1) > 0, levels)
 
 
 def _cover(levels: Tensor, tops: Tensor, covers: Tensor) -> Tensor:
