@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from fer.models.devices import send
 from fer.vision.shape import IMAGE_SIZE
 
 FACE_SIZES = (12, 40)
@@ -84,16 +85,17 @@ class Noise:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: slice) -> "Noise":
-        """Return the noise of a slice of the batch."""
+    def __getitem__(self, index: slice | Tensor) -> "Noise":
+        """Return the noise of the images at a slice or at a tensor of indices."""
         return Noise(self.deviations[index], self.rows[index], self.global_size, self.seed)
 
     def levels(self, size: int, device: torch.device) -> Tensor:
         """Return what is added to the levels of all channels, float32 (B, 1, S, S)."""
         generator = torch.Generator(device).manual_seed(self.seed)
         shape = (self.global_size, 1, size, size)
-        drawn = torch.randn(shape, generator=generator, device=device)[self.rows.to(device)]
-        return drawn * self.deviations.to(device).reshape(-1, 1, 1, 1)
+        drawn = torch.randn(shape, generator=generator, device=device)
+        deviations = send(self.deviations, device).reshape(-1, 1, 1, 1)
+        return drawn[send(self.rows, device)] * deviations
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,8 @@ class Degradations:
             qualities=is_compressed * between(*QUALITIES).round().long(),
         )
 
-    def __getitem__(self, index: slice) -> "Degradations":
-        """Return what happens to a slice of the batch."""
+    def __getitem__(self, index: slice | Tensor) -> "Degradations":
+        """Return what happens to the images at a slice or at a tensor of indices."""
         return Degradations(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def apply(self, images: Tensor) -> Tensor:
@@ -176,21 +178,23 @@ class Degradations:
         Returns:
             uint8 of the same shape; images that are not degraded are unchanged.
         """
+        # The processor knows these rows; it would have to wait for the GPU to know them from there.
+        rows = self.is_degraded.nonzero().flatten()
+        if not len(rows):
+            return images
         planes = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        degraded = self._apply_to_planes(planes)
+        sent = send(rows, images.device)
+        degraded = planes.index_copy(0, sent, self[rows]._apply_to_planes(planes[sent]))
         return degraded.squeeze(1) if images.ndim == 3 else degraded.permute(0, 2, 3, 1)
 
     def _apply_to_planes(self, images: Tensor) -> Tensor:
-        """Degrade images uint8 (B, C, S, S)."""
-        device = images.device
-        levels = _cover(images.float(), self.cover_tops.to(device), self.cover_levels.to(device))
-        levels = _light(levels, self.slopes.to(device))
-        size = images.shape[-1]
-        filters = filter_bank(size, device)[self.filters.to(device)]
+        """Degrade all of the images uint8 (B, C, S, S)."""
+        device, size = images.device, images.shape[-1]
+        tops, covers = send(self.cover_tops, device), send(self.cover_levels, device)
+        levels = _light(_cover(images.float(), tops, covers), send(self.slopes, device))
+        filters = filter_bank(size, device)[send(self.filters, device)]
         levels = filters @ levels @ filters.mT + self.noise.levels(size, device)
-        levels = _round(_compress(_round(levels), self.qualities))
-        is_degraded = self.is_degraded.to(device).reshape(-1, 1, 1, 1)
-        return levels.to(torch.uint8).where(is_degraded, images)
+        return _round(_compress(_round(levels), send(self.qualities, device))).to(torch.uint8)
 
 
 WIDTHS = range(FACE_SIZES[0], FACE_SIZES[1] + 1)
@@ -273,21 +277,15 @@ def _compress(levels: Tensor, qualities: Tensor) -> Tensor:
         levels: float32 (B, C, S, S).
         qualities: int64 (B,), from 1 to 100; 0 leaves an image as it is.
     """
-    # Read on the CPU, where they were drawn: a GPU would have to be waited for.
-    compressed, size = qualities.nonzero().flatten(), levels.shape[-1]
-    if not len(compressed):
-        return levels
-    rows = compressed.to(levels.device)
-    filled = F.pad(levels[rows], [0, -size % 8, 0, -size % 8], mode="replicate")
+    size, device = levels.shape[-1], levels.device
+    filled = F.pad(levels, [0, -size % 8, 0, -size % 8], mode="replicate")
     num_blocks = filled.shape[-1] // 8
-    steps = _quantization_tables(levels.device)[qualities[compressed].to(levels.device)]
-    tiled = steps.tile(1, 1, num_blocks, num_blocks)
-    cosines = _block_cosines(filled.shape[-1], levels.device)
+    tiled = _quantization_tables(device)[qualities].tile(1, 1, num_blocks, num_blocks)
+    cosines = _block_cosines(filled.shape[-1], device)
     coefficients = cosines @ (filled - 128) @ cosines.T
     decoded = 128 + cosines.T @ ((coefficients / tiled).round() * tiled) @ cosines
-    result = levels.clone()
-    result[rows] = decoded[..., :size, :size]
-    return result
+    # All are compressed, because looking for those that are would wait for the GPU.
+    return decoded[..., :size, :size].where(qualities.reshape(-1, 1, 1, 1) > 0, levels)
 
 
 def _cover(levels: Tensor, tops: Tensor, covers: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ class TorchEngine:
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Map images uint8 (B, *shape) to logits float32 (B, C)."""
-        batch = torch.from_numpy(images).to(self._device)
+        # A copy, because torch warns of arrays that are read-only, as those from Ray are.
+        batch = torch.tensor(images).to(self._device)
         logits: np.ndarray = self.run(self.preprocess(batch)).cpu().numpy()
         return logits
 

@@ -6,6 +6,7 @@ Shapes: B images per batch of S x S pixels; C is 1 for gray levels, 3 for color.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from fer.models.degradations import Degradations
+from fer.models.devices import send
 from fer.vision.shape import IMAGE_SIZE
 
 ERASED_SIDES = (6, 20)
@@ -38,8 +40,7 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
         return images
     if channels == 3:
         return images.unsqueeze(3).expand(-1, -1, -1, 3)
-    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
-    grays: Tensor = images.float() @ weights
+    grays: Tensor = images.float() @ _gray_weights(images.device)
     return grays.round_().to(torch.uint8)
 
 
@@ -91,11 +92,21 @@ def scale_as_imagenet(images: Tensor) -> Tensor:
         float32 (B, C, S, S).
     """
     planes = to_planes(images)
-    constants = torch.tensor([IMAGENET_MEAN, IMAGENET_DEVIATION], device=planes.device) * 255
+    constants = _imagenet_constants(planes.device) * 255
     if planes.shape[1] == 1:
         constants = constants.mean(dim=1, keepdim=True)
     mean, deviation = constants.reshape(2, 1, -1, 1, 1).unbind()
     return (planes - mean) / deviation
+
+
+@cache
+def _imagenet_constants(device: torch.device) -> Tensor:
+    return torch.tensor([IMAGENET_MEAN, IMAGENET_DEVIATION], device=device)
+
+
+@cache
+def _gray_weights(device: torch.device) -> Tensor:
+    return torch.tensor([0.299, 0.587, 0.114], device=device)
 
 
 Preprocess = Callable[[Tensor], Tensor]
@@ -203,16 +214,15 @@ class Augmentation:
         """
         if partners is not None:
             images = images.lerp(partners, self.shares_on(images.device).reshape(-1, 1, 1, 1))
-        grid = F.affine_grid(
-            self.matrices.to(images.device), list(images.shape), align_corners=False
-        )
+        matrices = send(self.matrices, images.device)
+        grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
         moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        return moved if self.boxes is None else _erase(moved, self.boxes.to(images.device))
+        return moved if self.boxes is None else _erase(moved, send(self.boxes, images.device))
 
     def shares_on(self, device: torch.device) -> Tensor:
         """Return the partners' shares, float32 (B,), on a device."""
         assert self.partner_shares is not None
-        return self.partner_shares.to(device)
+        return send(self.partner_shares, device)
 
 
 def _draw_matrices(

@@ -4,21 +4,27 @@ A recipe fixes the global batches. The same seed gives the same examples in the 
 augmented in the same way, whatever the number of workers.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from fer.data.dataset import Dataset, Examples
+from fer.models.devices import send
 from fer.models.transforms import Augmentation, Preprocess
 from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.training.targets import TargetBuilder, smoothed_targets
 from fer.vision.shape import ImageShape
 
 VAL_BATCH_SIZE = 256
+
+NUM_DRAWN_AHEAD = 8
+"""Batches whose augmentation is drawn while a GPU trains on those before them."""
 
 TEACHER_BATCH_SIZE = 1024
 """Images that a worker passes to the teacher at a time."""
@@ -218,28 +224,41 @@ class InMemoryBatches:
 
         Examples at the end that do not fill a global batch are dropped from this epoch.
         """
+        drawn = self._draw(epoch)
+        if self._device.type == "cuda":
+            # On a processor, it would only compete with the training.
+            drawn = _ahead(drawn, NUM_DRAWN_AHEAD)
+        first_step = epoch * steps_per_epoch(len(self.train_examples), self.recipe.batch_size)
+        for step, (indices, augmentation) in enumerate(drawn, start=first_step):
+            yield self._batch(indices, augmentation, step)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.train_examples.images.device
+
+    def _draw(self, epoch: int) -> Iterator[tuple[Tensor, Augmentation | None]]:
+        """Yield the examples' indices and the augmentation of each global batch of an epoch.
+
+        They are drawn for the global batch so that they do not depend on the number of workers.
+        """
         recipe, examples = self.recipe, self.train_examples
         generator = torch.Generator().manual_seed(seed_of_epoch(recipe.seed, epoch))
         order = torch.randperm(len(examples), generator=generator)
-        num_steps = steps_per_epoch(len(examples), recipe.batch_size)
         size = examples.images.shape[1]
-        for index in range(num_steps):
+        for index in range(steps_per_epoch(len(examples), recipe.batch_size)):
             indices = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
-            # Drawn for the global batch so that it does not depend on the number of workers.
-            augmentation = (
-                Augmentation.draw(len(indices), generator, recipe.augmentation, size)
-                if recipe.augmentation
-                else None
-            )
-            yield self._batch(indices, augmentation, epoch * num_steps + index)
+            augmentation = None
+            if recipe.augmentation:
+                augmentation = Augmentation.draw(len(indices), generator, recipe.augmentation, size)
+            yield indices, augmentation
 
     def _batch(self, indices: Tensor, augmentation: Augmentation | None, step: int) -> Batch:
         """Return this worker's share of the global batch of the examples at some indices."""
-        share, device = slice(self.rank, None, self.world_size), self.train_examples.images.device
-        own = self.train_examples[indices[share].to(device)]
+        share = slice(self.rank, None, self.world_size)
+        own = self.train_examples[send(indices[share], self._device)]
         augmentation, partners = augmentation[share] if augmentation else None, None
         if augmentation and augmentation.partners is not None:
-            partners = self.train_examples[indices[augmentation.partners].to(device)]
+            partners = self.train_examples[send(indices[augmentation.partners], self._device)]
         return Batch(
             own.images, own.labels, own.targets, augmentation, partners, len(indices), step
         )
@@ -249,6 +268,19 @@ class InMemoryBatches:
         share = self.val_examples[self.rank :: self.world_size]
         for start in range(0, len(share), VAL_BATCH_SIZE):
             yield share[start : start + VAL_BATCH_SIZE]
+
+
+Item = TypeVar("Item")
+
+
+def _ahead(items: Iterator[Item], number: int) -> Iterator[Item]:
+    """Yield the items of an iterator, which a thread prepares some items ahead."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, items, end) for _ in range(number))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(thread.submit(next, items, end))
+            yield item  # type: ignore[misc]
 
 
 def _build_targets(

@@ -10,7 +10,7 @@ from fer.models.layers import Network
 from fer.models.precision import autocast
 from fer.models.transforms import PREPROCESSING, resize
 from fer.training.batches import Batch, DeviceExamples
-from fer.training.losses import LOSSES, cross_entropy_sum
+from fer.training.losses import LOSSES
 from fer.training.recipe import Recipe, image_size, learning_rate
 from fer.training.targets import taught_targets
 from fer.training.teacher import Teacher
@@ -51,14 +51,17 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     if not recipe.ema_decay:
         return None
 
-    def update(averaged: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
+    def update(averaged: Tensors, current: Tensors, _num_averaged: Tensor | int) -> None:
         if not averaged[0].is_floating_point():
             torch._foreach_copy_(averaged, current)
             return
+        # The number that is passed is on the device, which reading it would wait for.
+        num_averaged = average.n_averaged
         decay = min(recipe.ema_decay, float((1 + num_averaged) / (10 + num_averaged)))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    return average
 
 
 def train_epoch(
@@ -84,7 +87,8 @@ def train_epoch(
         teacher: Network whose probabilities for each augmented image are learned, or None.
 
     Yields:
-        float64 (3,): the summed loss, the number of correct predictions, the number of examples.
+        float64 (3,): the summed loss, the number of correct predictions, the number of examples; on
+            the device, which has not computed them yet.
     """
     preprocess = PREPROCESSING[recipe.preprocessing]
     model.train()
@@ -109,7 +113,7 @@ def train_epoch(
         if average is not None:
             average.update_parameters(model)
         correct = (logits.argmax(dim=1) == batch.labels).sum()
-        num_examples = correct.new_tensor(len(batch.labels))
+        num_examples = torch.full_like(correct, len(batch.labels))
         yield torch.stack([loss.detach().double(), correct.double(), num_examples.double()])
 
 
@@ -145,8 +149,8 @@ def _groups(batch: DeviceExamples) -> Sequence[slice | Tensor]:
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    losses = [cross_entropy_sum(logits / temperature, targets) for temperature in TEMPERATURES]
-    return torch.stack(losses).cpu()
+    scaled = logits / TEMPERATURES.to(logits.device).reshape(-1, 1, 1)
+    return -(scaled.log_softmax(dim=2) * targets).sum(dim=(1, 2)).cpu()
 
 
 def _confusion(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -204,7 +204,9 @@ class Run:
         self.network.freeze_trunk(epoch < self.recipe.num_frozen_epochs)
         per_epoch = steps_per_epoch(batches.num_train, self.recipe.batch_size)
         status = {"epoch": f"{epoch + 1}/{self.recipe.num_epochs}", **self._last_scores()}
-        totals, last_report = torch.zeros(3, dtype=torch.float64), time.monotonic()
+        device, last_report = next(self.network.parameters()).device, time.monotonic()
+        # On the device, because the processor must not wait for each step.
+        totals = torch.zeros(3, dtype=torch.float64, device=device)
         steps = train_epoch(
             model,
             batches.train_batches(epoch),
@@ -216,7 +218,7 @@ class Run:
             self.teacher,
         )
         for step, step_totals in enumerate(steps, start=epoch * per_epoch + 1):
-            totals += step_totals.cpu()
+            totals += step_totals
             if self.rank == 0 and time.monotonic() - last_report > PROGRESS_INTERVAL_SECONDS:
                 last_report = time.monotonic()
                 advance(step, {**status, "loss": f"{totals[0] / totals[2]:.3f}"})

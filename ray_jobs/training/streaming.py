@@ -10,6 +10,7 @@ from ray import train as ray_train
 from ray.data import DataIterator, ExecutionOptions, RandomSeedConfig
 
 from fer.data.dataset import Dataset, Examples, examples_from_table
+from fer.models.devices import send
 from fer.models.transforms import Augmentation
 from fer.training.batches import VAL_BATCH_SIZE, Batch, DeviceExamples
 from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
@@ -117,16 +118,16 @@ class StreamedBatches:
 
     def _batch(self, examples: Examples, step: int, generator: torch.Generator) -> Batch:
         own = DeviceExamples(
-            torch.tensor(examples.images).to(self.device),
-            torch.tensor(examples.labels).to(self.device),
-            self.target_builder.build(examples).to(self.device),
+            send(torch.tensor(examples.images), self.device),
+            send(torch.tensor(examples.labels), self.device),
+            send(self.target_builder.build(examples), self.device),
         )
         augmentation, partners = None, None
         if self.recipe.augmentation:
             size = self.data.shape.size
             augmentation = Augmentation.draw(len(own), generator, self.recipe.augmentation, size)
             if augmentation.partners is not None:
-                partners = own[augmentation.partners.to(self.device)]
+                partners = own[send(augmentation.partners, self.device)]
         batch_size = self.recipe.batch_size
         return Batch(own.images, own.labels, own.targets, augmentation, partners, batch_size, step)
 
