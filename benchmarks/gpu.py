@@ -58,6 +58,9 @@ from ray_jobs.training.settings import build_architecture, build_recipe
 SECONDS = {"prepare": 60, "resume": 150, "train": 90, "label": 80, "serve": 70, "tests": 80}
 """How long each part may take."""
 
+WAIT_SECONDS = 60
+"""How long the part `train` waits until the part `resume` no longer uses the GPU."""
+
 BATCH_SIZE, NUM_EPOCHS = 256, 3
 NUM_CROPS, NUM_CLIENTS, NUM_REQUESTS = 2000, 16, 400
 KILLED = "killed"
@@ -111,7 +114,7 @@ class Part:
 def prepare(part: Part) -> None:
     """Draw faces, write some as files, and ingest the others."""
     number = part.options.faces
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
         share = -(-number // (4 * (os.cpu_count() or 1)))
         drawn = list(pool.map(draw_faces, [share] * -(-number // share), range(number)))
     images, labels = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
@@ -138,7 +141,7 @@ def write_crops(images: np.ndarray, folder: Path) -> None:
 
 def resume(part: Part) -> None:
     """Compare a training that was killed and resumed with an undisturbed one."""
-    flags = ["--model", part.options.models[0], "--num-epochs", "8", "--no-int8"]
+    flags = ["--model", part.options.models[0], "--num-epochs", "6", "--no-int8"]
     flags += ["--batch-size", str(part.options.batch_size), "--dataset", part.dataset]
     flags += ["--use-gpu"] if part.uses_gpu else []
 
@@ -183,8 +186,12 @@ def train_networks(part: Part) -> None:
     data = open_dataset(part.dataset)
     for model in part.options.models:
         config = part.training(f"train-{model}", model=model, num_epochs=NUM_EPOCHS)
-        with part.attempt(f"{model}, bare loop"):
-            part.record(f"{model}, bare loop, images/s", round(bare_loop(part, config, data)))
+        for is_tuned in (False, True):
+            torch.backends.cudnn.benchmark = is_tuned
+            name = f"{model}, bare loop{', cuDNN tuned' if is_tuned else ''}"
+            with part.attempt(name):
+                part.record(f"{name}, images/s", round(bare_loop(part, config, data)))
+        torch.backends.cudnn.benchmark = False
         with part.attempt(f"{model}, fer train"):
             train.run(config)
             rates = [epoch["images_per_second"] for epoch in history(Path(config.output))]
@@ -290,10 +297,21 @@ def same_share(rows: dict[Any, Any], others: dict[Any, Any]) -> dict[str, float]
     }
 
 
+def serve_and_explain(part: Part) -> None:
+    """Ask a server, and record what it wrote if it failed."""
+    try:
+        serve_crops(part)
+    except (Exception, SystemExit):
+        part.record("server's log", (part.folder / "server.log").read_text()[-1500:])
+        raise
+
+
 def serve_crops(part: Part) -> None:
     """Ask a server about crops, one after the other and from many clients at once."""
     flags = ["--detector", "none", "--gpus-per-replica", "0.25" if part.uses_gpu else "0"]
-    server = Server("fer serve", (sys.executable, "-m", "ray_jobs", "serve", *flags))
+    # Its standard error would be lost otherwise.
+    logged = ("bash", "-c", f'exec "$0" "$@" 2> {part.folder}/server.log')
+    server = Server("fer serve", (*logged, sys.executable, "-m", "ray_jobs", "serve", *flags))
     crops = [file.read_bytes() for file in sorted((part.folder / "crops").iterdir())[:200]]
     with running(server) as (address, _):
         part.record("ready", True)
@@ -348,7 +366,7 @@ PARTS: dict[str, Callable[[Part], None]] = {
     "resume": resume,
     "train": train_networks,
     "label": label_images,
-    "serve": serve_crops,
+    "serve": serve_and_explain,
     "tests": run_tests,
 }
 
@@ -356,12 +374,14 @@ PARTS: dict[str, Callable[[Part], None]] = {
 # Their processes.
 
 
-def start_part(name: str, folder: str) -> tuple[str, subprocess.Popen[bytes], float]:
+def start_part(
+    name: str, folder: str, patience: float
+) -> tuple[str, subprocess.Popen[bytes], float]:
     """Start a part in a process of its own, and return it with the time at which it must end."""
     command = [sys.executable, __file__, *sys.argv[1:], "--part", name, "--folder", folder]
     with (Path(folder) / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stderr=log, start_new_session=True)
-    return name, process, time.monotonic() + SECONDS[name] * float(os.environ.get("PATIENCE", "1"))
+    return name, process, time.monotonic() + SECONDS[name] * patience
 
 
 def finish_part(name: str, process: subprocess.Popen[bytes], deadline: float, work: Path) -> None:
@@ -384,23 +404,26 @@ def write_results(work: Path, output: Path) -> None:
     output.write_text(json.dumps(results, indent=1))
 
 
-def run_parts(names: list[str], work: Path, output: Path) -> None:
+def run_parts(options: argparse.Namespace, work: Path) -> None:
     """Run the parts in their order: the first ones alone, the last ones side by side."""
-    started = []
-    for name in ("prepare", *(name for name in PARTS if name in names)):
-        started.append(start_part(name, str(work)))
+    started, output = [], Path(options.output)
+    for name in PARTS:
+        if name not in (*options.parts, "prepare"):
+            continue
+        started.append(start_part(name, str(work), options.patience))
         if name in ("prepare", "train"):
             finish_part(*started.pop(), work)
         elif name == "resume":
-            wait_until_killed(started[-1][1], work)
+            wait_until_killed(started[-1][1], work, WAIT_SECONDS * options.patience)
         write_results(work, output)
     for part in started:
         finish_part(*part, work)
         write_results(work, output)
 
 
-def wait_until_killed(process: subprocess.Popen[bytes], work: Path) -> None:
-    while not (work / KILLED).exists() and process.poll() is None:
+def wait_until_killed(process: subprocess.Popen[bytes], work: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not (work / KILLED).exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
 
 
@@ -413,9 +436,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["resnet10-w48", "deep"])
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--faces", type=int, default=4000, help="number of faces to draw")
-    parser.add_argument("--times", type=int, default=6, help="brightnesses of each drawn face")
+    parser.add_argument("--times", type=int, default=5, help="brightnesses of each drawn face")
     parser.add_argument("--photographs", help="folder of photographs to label too")
     parser.add_argument("--detector-weights", help="YuNet's ONNX file, for the photographs")
+    parser.add_argument("--patience", type=float, default=1.0, help="factor of all timeouts")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -429,10 +453,9 @@ def main() -> None:
             PARTS[options.part](part)
         ray.shutdown()
         return
-    with TemporaryDirectory() as work:
-        run_parts(
-            [name for name in options.parts if name != "prepare"], Path(work), Path(options.output)
-        )
+    # Processes that outlive a part may still write there.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as work:
+        run_parts(options, Path(work))
 
 
 if __name__ == "__main__":
