@@ -119,6 +119,13 @@ def save_network():
     return save
 
 
+@pytest.fixture(scope="session")
+def gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no NVIDIA GPU")
+    return torch.device("cuda")
+
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 

@@ -18,8 +18,6 @@ from fer.training.teacher import Teacher
 TEMPERATURES = 2.0 ** torch.linspace(-2, 2, 81)
 """Candidate temperatures, from 1/4 to 4 in steps of 3.5 %; the one in the middle is 1."""
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
 
 def build_optimizer(model: Network, recipe: Recipe) -> torch.optim.SGD:
     """Return stochastic gradient descent with a Nesterov momentum of 0.9.
@@ -39,6 +37,38 @@ def build_optimizer(model: Network, recipe: Recipe) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
 
 
+class MovingAverage(AveragedModel):
+    """An exponential moving average of a network's parameters and buffers.
+
+    Its update does what torch's own does, which in each step waits for the GPU.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards a network's parameters; the first update copies them."""
+        num_averaged = self.n_averaged  # on the processor
+        decay = min(self._decay, float((1 + num_averaged) / (10 + num_averaged)))
+        if num_averaged == 0:
+            decay = 0.0
+        averaged, counters = _split(self.module)
+        current, current_counters = _split(model)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+        if counters:
+            torch._foreach_copy_(counters, current_counters)
+        self.n_averaged += 1
+
+
+def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Return a network's parameters and buffers: those of floats, and those that count."""
+    tensors = [*model.parameters(), *model.buffers()]
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    return floats, [tensor for tensor in tensors if not tensor.is_floating_point()]
+
+
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """Return an exponential moving average of a network's weights and statistics.
 
@@ -50,18 +80,7 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """
     if not recipe.ema_decay:
         return None
-
-    def update(averaged: Tensors, current: Tensors, _num_averaged: Tensor | int) -> None:
-        if not averaged[0].is_floating_point():
-            torch._foreach_copy_(averaged, current)
-            return
-        # The number that is passed is on the device, which reading it would wait for.
-        num_averaged = average.n_averaged
-        decay = min(recipe.ema_decay, float((1 + num_averaged) / (10 + num_averaged)))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-
-    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    return average
+    return MovingAverage(model, recipe.ema_decay)
 
 
 def train_epoch(

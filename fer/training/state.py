@@ -31,3 +31,8 @@ def unpack_training(network: nn.Module, optimizer: torch.optim.Optimizer, conten
     network.load_state_dict(weights)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if value.shape == parameter.shape:
+                # In the weights' memory layout, in which a GPU updates all of them at once.
+                values[key] = torch.empty_like(parameter).copy_(value)
