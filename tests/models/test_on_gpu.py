@@ -1,5 +1,7 @@
 """Networks, degradations and augmentation on a GPU do what they do on a processor."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,8 @@ def test_preprocessing_is_the_same(gpu, images, name, channels):
 def test_degradations_are_the_same(gpu, images, fraction):
     images = torch.tensor(images)
     drawn = Degradations.draw(len(images), torch.Generator().manual_seed(1), fraction)
+    # Each kind of device has random numbers of its own.
+    drawn = replace(drawn, noise=replace(drawn.noise, deviations=torch.zeros(len(images))))
     differences = (drawn.apply(images.to(gpu)).cpu().float() - drawn.apply(images).float()).abs()
     # A coefficient of a JPEG file that lies between two steps may fall to either.
     assert (differences > 1).float().mean() < 0.01
