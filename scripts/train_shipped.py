@@ -2,13 +2,12 @@
 
     python scripts/train_shipped.py pack runs/fer2013 faces.xz
     python scripts/train_shipped.py train faces.xz runs/shipped
-    python scripts/bundle_weights.py bundled weights runs/shipped/bundled --dataset runs/fer2013
 
 The first command writes a dataset into one small file, which is easily taken to a machine with a
 GPU. There the second one needs neither Ray nor the dataset. It trains the teachers, makes them an
-ensemble, and trains the students on its answers. The networks of a stage train side by side, each in
-a process of its own, because one alone leaves most of a GPU idle. Each measures its own speed first,
-and takes as many epochs as end in time.
+ensemble, and trains the students on its answers. The networks of a stage train side by side, each
+in a process of its own, because one alone leaves most of a GPU idle. Each measures its own speed
+first, and takes as many epochs as end in time.
 
 What the flags in ``STAGES`` mean stands in docs/train.md: they are those of ``fer train``.
 """
@@ -21,7 +20,7 @@ import lzma
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,8 +74,8 @@ STAGES: dict[str, dict[str, dict[str, Any]]] = {
         "plain": {"model": "deep", "seed": 4, **PLAIN},
     },
     "students": {
-        "bundled": {"model": "resnet10-w48", "seed": 5, "degrade_fraction": 0.3, **TAUGHT},
-        "bundled-2": {
+        "student": {"model": "resnet10-w48", "seed": 5, "degrade_fraction": 0.3, **TAUGHT},
+        "student-2": {
             "model": "resnet10-w48",
             "seed": 6,
             **TAUGHT,
@@ -104,6 +103,9 @@ STAGES: dict[str, dict[str, dict[str, Any]]] = {
 
 A training without ``num_epochs`` takes as many as end in time.
 """
+
+SECONDS = {"teachers": 600, "students": 1200, "pretrained": 120}
+"""How long each stage takes."""
 
 COLOR_SHAPE = ImageShape(112, 3)
 """What the ImageNet networks get: faces of FER2013, enlarged."""
@@ -137,7 +139,11 @@ class Faces:
 def pack(dataset: str, file: Path) -> None:
     """Write the images and labels of a dataset into one small file."""
     data = open_dataset(dataset)
-    train, val, copies = data.read_split("train"), data.read_split("val"), data.copies_of_train("val")
+    train, val, copies = (
+        data.read_split("train"),
+        data.read_split("val"),
+        data.copies_of_train("val"),
+    )
     assert val.digests is not None
     description = {"class_names": data.class_names, "fingerprint": data.summary["fingerprint"]}
     arrays = {
@@ -262,7 +268,10 @@ def train_one(file: Path, folder: Path, stage: str, name: str, deadline: float) 
         score = metrics["val_accuracy_without_copies"]
         if score > best and 2 * metrics["epoch"] > config.num_epochs:
             best = score
-            write(folder / name, {**training.checkpoint(), METRICS: to_json_lines(training.run.history)})
+            write(
+                folder / name,
+                {**training.checkpoint(), METRICS: to_json_lines(training.run.history)},
+            )
         print(_line(metrics, config), flush=True)
     write(folder / name, {METRICS: to_json_lines(training.run.history)})
 
@@ -279,10 +288,12 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
         storage.write_bytes(str(folder / name), content)
 
 
-def train_stage(file: Path, folder: Path, stage: str, seconds: float) -> None:
-    """Train the networks of a stage side by side."""
+def train_stage(
+    file: Path, folder: Path, stage: str, names: Collection[str], seconds: float
+) -> None:
+    """Train networks of a stage side by side."""
     deadline, running = time.time() + seconds, {}
-    for name in STAGES[stage]:
+    for name in names:
         command = [sys.executable, __file__, "one", file, folder, stage, name, deadline]
         with (folder / f"{name}.log").open("w") as log:
             running[name] = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
@@ -300,37 +311,52 @@ def write_ensemble(folder: Path) -> None:
         storage.write_bytes(str(folder / "ensemble" / name), content)
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """Return the command and its arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="write a dataset into one small file")
     packing.add_argument("dataset")
     packing.add_argument("file", type=Path)
-    training = commands.add_parser("train", help="train all stages")
+    training = commands.add_parser("train", help="train the networks of all stages")
     training.add_argument("file", type=Path)
     training.add_argument("folder", type=Path)
-    for stage, seconds in (("teachers", 210), ("students", 280), ("pretrained", 90)):
-        help_ = "seconds that the stage takes; 0 leaves it out"
+    for stage, seconds in SECONDS.items():
+        help_ = f"seconds that the stage takes, {seconds} by default; 0 leaves it out"
         training.add_argument(f"--{stage}", type=float, default=seconds, help=help_)
+    names = [name for stage in STAGES.values() for name in stage]
+    help_ = f"networks to train, by default all of {', '.join(names)}"
+    training.add_argument(
+        "--networks", nargs="+", default=names, choices=names, metavar="NAME", help=help_
+    )
     one = commands.add_parser("one", help="train one network of a stage")
-    one.add_argument("file", type=Path)
-    one.add_argument("folder", type=Path)
-    one.add_argument("stage")
-    one.add_argument("name")
+    for argument, kind in (("file", Path), ("folder", Path), ("stage", str), ("name", str)):
+        one.add_argument(argument, type=kind)
     one.add_argument("deadline", type=float)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def train_stages(arguments: argparse.Namespace) -> None:
+    """Train the networks that were asked for, stage by stage."""
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for stage, networks in STAGES.items():
+        names = [name for name in networks if name in arguments.networks]
+        if seconds := getattr(arguments, stage):
+            train_stage(arguments.file, arguments.folder, stage, names, seconds)
+        if stage == "teachers":
+            write_ensemble(arguments.folder)
+
+
+def main() -> None:
+    """Do what the command says."""
+    arguments = parse()
     if arguments.command == "pack":
         pack(arguments.dataset, arguments.file)
-    elif arguments.command == "one":
+    elif arguments.command == "train":
+        train_stages(arguments)
+    else:
         paths = (arguments.file, arguments.folder)
         train_one(*paths, arguments.stage, arguments.name, arguments.deadline)
-    else:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        for stage in STAGES:
-            if seconds := getattr(arguments, stage):
-                train_stage(arguments.file, arguments.folder, stage, seconds)
-            if stage == "teachers":
-                write_ensemble(arguments.folder)
 
 
 if __name__ == "__main__":
