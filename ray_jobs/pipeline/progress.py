@@ -64,51 +64,73 @@ def progress(
     ]
     # Chunks take half a minute and more, so a rate needs a long period.
     with Progress(*columns, console=console, speed_estimate_period=600) as bars:
-        start = time.monotonic()
+        pace = _Pace(initial)
         bar = bars.add_task(
             activity, total=total, completed=initial, unit=unit, rate="", details=""
         )
 
         def advance(done: float, **details: object) -> None:
-            rate = _rate(done - initial, time.monotonic() - start)
+            rate = _rate(pace.rate(done))
             bars.update(bar, completed=done, rate=rate, details=_join(details))
 
         yield advance
 
 
 def _log_lines(activity: str, unit: str, total: float | None, initial: int) -> Advance:
-    start = last = time.monotonic()
+    pace, last = _Pace(initial), time.monotonic()
     last_names: set[str] = set()
 
     def advance(done: float, **details: object) -> None:
         nonlocal last, last_names
         # A detail with a new name, such as a lost worker, is logged at once.
         now, is_new = time.monotonic(), bool(details.keys() - last_names)
+        rate = pace.rate(done)
         if now - last < LOG_EVERY_SECONDS and done != total and not is_new:
             return
         last, last_names = now, set(details)
         of_total = f" of {total:,.0f}" if total else ""
         texts = [
             f"{done:,.0f}{of_total} {unit}",
-            _rate(done - initial, now - start),
+            _rate(rate),
             _join(details),
-            _time_left(done, total, initial, now - start),
+            _time_left(done, total, rate),
         ]
         say(f"{activity}: {', '.join(filter(None, texts))}")
 
     return advance
 
 
-def _rate(done: float, seconds: float) -> str:
-    rate = done / max(seconds, 1e-9)
+class _Pace:
+    """How fast work goes on.
+
+    It is measured from the first units on, once there are more: before them, processes started.
+    """
+
+    def __init__(self, initial: float) -> None:
+        """Begin to measure, with a number of units that are already done."""
+        self._start = (initial, time.monotonic())
+        self._first: tuple[float, float] | None = None
+
+    def rate(self, done: float) -> float:
+        """Return the units a second, when so many are done."""
+        now = time.monotonic()
+        if self._first is None and done > self._start[0]:
+            self._first = (done, now)
+        first = self._first if self._first and done > self._first[0] else self._start
+        return (done - first[0]) / max(now - first[1], 1e-9)
+
+
+def _rate(rate: float) -> str:
+    if rate <= 0:
+        return ""
     return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
 
 
-def _time_left(done: float, total: float | None, initial: int, seconds: float) -> str:
-    """Return the time that the rest takes at the rate so far, or "" if that is unknown."""
-    if not total or not initial < done < total:
+def _time_left(done: float, total: float | None, rate: float) -> str:
+    """Return the time that the rest takes at a rate, or "" if that is unknown."""
+    if not total or done >= total or rate <= 0:
         return ""
-    return f"{timedelta(seconds=round(seconds * (total - done) / (done - initial)))} left"
+    return f"{timedelta(seconds=round((total - done) / rate))} left"
 
 
 def _join(details: dict[str, object]) -> str:

@@ -16,7 +16,7 @@ def test_log_lines_show_rate_and_time_left(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == [
         "Labeling: 1,000 of 12,000 images, 200/s, faces 9, failed 2, 0:00:55 left",
         "Labeling: 4,000 of 12,000 images, 200/s, faces 1,234, failed 2, 0:00:40 left",
-        "Labeling: 12,000 of 12,000 images, 133/s, faces 5,000, failed 2",
+        "Labeling: 12,000 of 12,000 images, 129/s, faces 5,000, failed 2",
     ]
 
 
@@ -40,6 +40,20 @@ def test_units_of_an_earlier_run_do_not_count_for_the_rate(capsys, monkeypatch):
         now[0] = 10.0
         advance(4500)
     assert capsys.readouterr().err == ("Training: 4,500 of 6,720 steps, 2/s, 0:18:30 left\n")
+
+
+def test_a_slow_start_does_not_count_once_there_is_more(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress("Training", "steps", 120) as advance:
+        for seconds, done in ((20, 0), (32, 1), (36, 1), (38, 13), (43, 23)):
+            now[0] = float(seconds)
+            advance(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "Training: 0 of 120 steps",
+        "Training: 1 of 120 steps, 0.031/s, 1:03:28 left",
+        "Training: 23 of 120 steps, 2/s, 0:00:48 left",
+    ]
 
 
 def test_without_a_total_no_time_left_is_shown(capsys, monkeypatch):
