@@ -97,9 +97,10 @@ class ChunkClassifier(Classifier):
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
         """Classify all faces of a table of chunks."""
-        return stages.on_packed_tables(self._classify_timed)(chunks)
+        return stages.on_packed_tables(self.classify_timed)(chunks)
 
-    def _classify_timed(self, images: pa.Table) -> pa.Table:
+    def classify_timed(self, images: pa.Table) -> pa.Table:
+        """Classify all faces of a table of images, and add ``classify_seconds``."""
         start = time.perf_counter()
         classified = super().__call__(images)
         seconds = (time.perf_counter() - start) / max(1, len(images))
