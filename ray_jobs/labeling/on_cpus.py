@@ -38,7 +38,7 @@ def label_chunks(
         "tta": inference.tta,
     }
     return opened.map_batches(
-        _label,
+        _label_chunks,
         fn_kwargs={"labeling": labeling, "classifier": classifier},
         batch_format="pyarrow",
         batch_size=None,
@@ -47,7 +47,7 @@ def label_chunks(
     )
 
 
-def _label(
+def _label_chunks(
     opened: pa.Table, labeling: Labeling, classifier: dict[str, Any]
 ) -> Iterator[dict[str, np.ndarray]]:
     classify = _classifier(**classifier)
