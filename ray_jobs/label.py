@@ -149,6 +149,8 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
     session.connect(session.INFERENCE_MEMORY)
     gpus = [{"GPU": 1}] if config.use_gpu else []
     session.require_resources([{"CPU": 1}, *gpus], "Tasks and networks")
+    if not config.use_gpu:
+        on_cpus.start_process()
     output.begin()
     if not config.update:
         return _complete(config, inputs, output)

@@ -21,6 +21,15 @@ from ray_jobs.pipeline import stages
 from ray_jobs.pipeline.classify import ChunkClassifier, Inference
 
 
+def start_process() -> None:
+    """Let a process of the cluster start and import this module, while the driver lists images."""
+    ray.remote(num_cpus=1, runtime_env=session.INFERENCE_MEMORY)(_do_nothing).remote()
+
+
+def _do_nothing() -> None:
+    pass
+
+
 def label_chunks(
     opened: ray.data.Dataset, labeling: Labeling, inference: Inference
 ) -> ray.data.Dataset:
