@@ -24,26 +24,22 @@ def fetch_ahead(items: Iterable[SourceItem]) -> Iterator[SourceItem]:
     Raises:
         StoreError: The store refuses access to the whole bucket.
     """
-    ahead: deque[Future[SourceItem]] = deque()
+    ahead: deque[SourceItem | Future[SourceItem]] = deque()
     with ThreadPoolExecutor(NUM_FETCHED_AHEAD) as threads:
         for item in items:
-            ahead.append(_future(item, threads))
+            ahead.append(threads.submit(_fetch, item) if _is_worth_it(item) else item)
             if len(ahead) > NUM_FETCHED_AHEAD:
-                yield ahead.popleft().result()
+                yield _wait(ahead.popleft())
         while ahead:
-            yield ahead.popleft().result()
+            yield _wait(ahead.popleft())
 
 
-def _future(item: SourceItem, threads: ThreadPoolExecutor) -> Future[SourceItem]:
-    if _is_worth_it(item):
-        return threads.submit(_fetch, item)
-    # A local disk keeps nobody waiting.
-    present: Future[SourceItem] = Future()
-    present.set_result(item)
-    return present
+def _wait(item: SourceItem | Future[SourceItem]) -> SourceItem:
+    return item.result() if isinstance(item, Future) else item
 
 
 def _is_worth_it(item: SourceItem) -> bool:
+    # A local disk keeps nobody waiting.
     is_small = item.size_bytes is not None and item.size_bytes <= MAX_AHEAD_BYTES
     return item.kind == "image" and item.data is None and is_small and storage.is_uri(item.source)
 
