@@ -20,6 +20,8 @@ from turns import working_folder
 from fer import storage
 from fer.data.synthetic import draw_faces
 from fer.models.architectures import build_model
+from fer.models.checkpoint import GRAPH, load_checkpoint
+from fer.models.graph import make_graph
 from fer.models.networks import pack_checkpoint
 from ray_jobs.cluster import session
 
@@ -51,7 +53,7 @@ def label_drawn(size: int, stub: bool, checkpoint: str) -> dict[str, Any]:
             checkpoint = write_stub(folder / "stub")
         flags = {"images": str(folder / "faces"), "checkpoint": checkpoint, "detector": "none"}
         with measured_peaks() as peaks:
-            session.connect()
+            session.connect(session.INFERENCE_MEMORY)
             rates = label("label", folder, **flags)
     return {
         "faces": size,
@@ -81,6 +83,9 @@ def write_stub(folder: Path) -> str:
     network, architecture = build_model("conv1"), {"name": "conv1", "arguments": {}}
     for name, content in pack_checkpoint(network, architecture).items():
         storage.write_bytes(storage.join(str(folder), name), content)
+    (member,) = load_checkpoint(str(folder)).members
+    # Otherwise each job would load torch to make it.
+    storage.write_bytes(storage.join(str(folder), GRAPH), make_graph(member))
     return str(folder)
 
 

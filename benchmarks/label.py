@@ -1,6 +1,7 @@
 """Speed of label compared with its stages run alone.
 
     python benchmarks/label.py crops fer2013_images.zip
+    python benchmarks/label.py stub
     python benchmarks/label.py photos photos/ --times 20
     python benchmarks/label.py s3 photos/ s3://bucket/benchmark --times 5
 
@@ -14,6 +15,7 @@ only decode, detect and classify: no listing, tables, files, thumbnails or repor
 import contextlib
 import shutil
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -24,6 +26,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 import tyro
+from growth import link_faces, write_stub
 from labeling import DEFAULTS, CommonOptions, label, report
 from processes import STAGES, Bare, Processes, num_cpus
 from turns import Measured, take_turns, working_folder
@@ -35,6 +38,7 @@ from fer.models.networks import load_networks
 from fer.storage import listing
 from fer.vision.decode import decode_image
 from fer.vision.detector import load_detector_weights
+from ray_jobs.cluster import session
 from ray_jobs.labeling.write import FACES
 
 Source = tyro.conf.Positional[str]
@@ -51,7 +55,7 @@ def crops(images: Source, options: CommonOptions = DEFAULTS, *, limit: int | Non
         options: Options of all comparisons.
         limit: Number of images to stop after.
     """
-    with working_folder() as folder:
+    with working_folder(runtime_env=session.INFERENCE_MEMORY) as folder:
         files = copy_images(images, folder / "faces", limit=limit)
         pixels = np.stack([decode_image(file.read_bytes()).pixels for file in files])
         bare = Processes(options.checkpoint, options.engine)
@@ -69,6 +73,31 @@ def crops(images: Source, options: CommonOptions = DEFAULTS, *, limit: int | Non
         report("crops", len(files), options, take_turns((job, network, plain), options.repeats))
 
 
+def stub(options: CommonOptions = DEFAULTS, *, number: int = 12_000) -> None:
+    """Compare label with the sum of decoding and classifying by a network of one convolution.
+
+    The network takes so little time that what surrounds it shows. The faces are drawn, and lie in
+    folders of a thousand.
+
+    Args:
+        options: Options of all comparisons.
+        number: Number of faces.
+    """
+    with working_folder(runtime_env=session.INFERENCE_MEMORY) as folder:
+        link_faces(folder / "faces", number)
+        files = sorted((folder / "faces").rglob("*.png"))
+        network = {**options.flags, "checkpoint": write_stub(folder / "stub")}
+        bare = Processes(network["checkpoint"], options.engine)
+
+        def job() -> Measured:
+            return label("label", folder, images=str(folder / "faces"), detector="none", **network)
+
+        def stages() -> Measured:
+            return bare_stages(bare, files)
+
+        report("stub", len(files), options, take_turns((job, stages), options.repeats))
+
+
 def photos(images: Source, options: CommonOptions = DEFAULTS, *, times: int = 20) -> None:
     """Compare label on photographs with the sum of decoding, detecting and classifying.
 
@@ -77,7 +106,7 @@ def photos(images: Source, options: CommonOptions = DEFAULTS, *, times: int = 20
         options: Options of all comparisons.
         times: Number of copies of each photograph, under different names.
     """
-    with working_folder() as folder:
+    with working_folder(runtime_env=session.INFERENCE_MEMORY) as folder:
         files = copy_images(images, folder / "photos", times=times)
         bare = Processes(
             options.checkpoint, options.engine, load_detector_weights(options.detector_weights)
@@ -87,9 +116,7 @@ def photos(images: Source, options: CommonOptions = DEFAULTS, *, times: int = 20
             return label("label", folder, images=str(folder / "photos"), **options.flags)
 
         def stages() -> Measured:
-            seconds = np.mean(bare.run(Bare.label, files), axis=0)
-            by_stage = dict(zip(STAGES, len(files) / seconds, strict=True))
-            return {"bare stages": len(files) / seconds.sum(), **by_stage}
+            return bare_stages(bare, files)
 
         report("photos", len(files), options, take_turns((job, stages), options.repeats))
 
@@ -116,7 +143,10 @@ def s3(
     store, path = storage.filesystem(location)
     if not listing.is_empty(location):
         raise SystemExit(f"{location} is not empty; name an empty prefix.")
-    with working_folder() as folder, contextlib.ExitStack() as cleanup:
+    with (
+        working_folder(runtime_env=session.INFERENCE_MEMORY) as folder,
+        contextlib.ExitStack() as cleanup,
+    ):
         files = copy_images(images, folder / "images", times=times, limit=limit)
         cleanup.callback(storage.delete, location)
         pafs.copy_files(str(folder), path, destination_filesystem=store)
@@ -132,6 +162,14 @@ def s3(
         same = emotions(location).items() & emotions(str(folder)).items()
         print(f"the same emotion in {len(same)} of {len(emotions(location))} rows")
     report("s3", len(files), options, rates)
+
+
+def bare_stages(bare: Processes, files: Sequence[Path]) -> Measured:
+    """Return the rates of plain processes that share out images: in all, and of each stage."""
+    seconds = np.mean(bare.run(Bare.label, list(files)), axis=0)
+    with np.errstate(divide="ignore"):
+        by_stage = dict(zip(STAGES, len(files) / seconds, strict=True))
+    return {"bare stages": len(files) / seconds.sum(), **by_stage}
 
 
 # A simple pipeline, as the documentation of Ray Data suggests it.
@@ -207,5 +245,5 @@ def emotions(place: str) -> dict[tuple[str, int], str]:
 
 
 if __name__ == "__main__":
-    measures = {"crops": crops, "photos": photos, "s3": s3}
+    measures = {"crops": crops, "stub": stub, "photos": photos, "s3": s3}
     tyro.extras.subcommand_cli_from_dict(measures, description=__doc__)

@@ -14,7 +14,7 @@ import ray
 
 from fer.models.engine import EngineName
 from fer.models.predictor import Predictor
-from fer.vision.decode import ImageError, decode_photo
+from fer.vision.decode import ImageError, decode_image, decode_photo
 from fer.vision.detector import FaceDetector
 
 STAGES = ("decode", "detect", "classify")
@@ -33,17 +33,21 @@ class Bare:
         self.predictor.predict_probs(crops)
         return time.perf_counter() - start
 
-    def label(self, photographs: Sequence[Path]) -> np.ndarray:
-        """Label photographs, and return the seconds of each of the ``STAGES``, (3,)."""
+    def label(self, files: Sequence[Path]) -> np.ndarray:
+        """Label images, and return the seconds of each of the ``STAGES``, (3,)."""
         seconds, crops = np.zeros(3), []
-        for photograph in photographs:
+        decode = decode_photo if self.detector else decode_image
+        for file in files:
             start = time.perf_counter()
             try:
-                photo = decode_photo(photograph.read_bytes())
+                image = decode(file.read_bytes())
             except ImageError:
                 continue
             decoded = time.perf_counter()
-            crops += [face.crop for face in self.detector.detect(photo)]
+            if self.detector:
+                crops += [face.crop for face in self.detector.detect(image)]
+            else:
+                crops.append(image.pixels)
             seconds[:2] += decoded - start, time.perf_counter() - decoded
         seconds[2] = self.classify(np.stack(crops))
         return seconds

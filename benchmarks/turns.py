@@ -48,11 +48,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @contextlib.contextmanager
-def working_folder(*, with_ray: bool = True) -> Iterator[Path]:
+def working_folder(
+    *, with_ray: bool = True, runtime_env: dict[str, Any] | None = None
+) -> Iterator[Path]:
     """Yield a temporary folder, with Ray started unless the caller starts it later."""
     with tempfile.TemporaryDirectory() as folder:
         if with_ray:
-            session.connect()
+            session.connect(runtime_env)
         try:
             yield Path(folder)
         finally:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from fer import storage
+from fer.data.fetching import NUM_FETCHED_AHEAD
 from fer.errors import InputError
 from fer.labels import chunks
 from fer.storage import listing
@@ -172,8 +173,8 @@ def plan_label(
     """
     detect = _detection_seconds(megapixels, costs)
     compute = detect + faces_per_image * costs.classify + costs.pipeline
-    # Detection waits for the store. Classification runs in another process and continues meanwhile.
-    per_image = max(compute, detect + REQUESTS_PER_IMAGE * request_seconds)
+    # A process computes while it waits for the next images, of which it fetches several at a time.
+    per_image = max(compute, REQUESTS_PER_IMAGE * request_seconds / NUM_FETCHED_AHEAD)
     cpus = shape.num_nodes * shape.cpus
     largest, num_chunks = chunk_sizes(num_images)
     # One task works on the last chunk. On average the other CPUs wait for half of its time.

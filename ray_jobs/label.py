@@ -41,12 +41,12 @@ from fer.vision.detector import FaceDetector, detector_id, load_detector_weights
 from fer.vision.sampling import Sampling
 from ray_jobs.cluster import session
 from ray_jobs.config import LabelConfig
-from ray_jobs.labeling import chunks, tracks, update, worklist, write
-from ray_jobs.labeling.detect import detect_faces
+from ray_jobs.labeling import chunks, on_cpus, on_gpus, tracks, update, worklist, write
 from ray_jobs.labeling.images import Detection
+from ray_jobs.labeling.labeling import Labeling
 from ray_jobs.labeling.write import FACES
 from ray_jobs.pipeline import locations, outputs, stages
-from ray_jobs.pipeline.classify import ChunkClassifier, Inference, classify
+from ray_jobs.pipeline.classify import Inference
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
 from ray_jobs.pipeline.progress import progress, say
 from ray_jobs.pipeline.resumable import run_resumable
@@ -72,10 +72,6 @@ OUTPUT = OutputSpec(
         )
     ),
 )
-
-CPUS = {"none": (0.25, 0.75), "yunet": (0.5, 0.5)}
-"""CPUs that a task of detection and one of classification reserve, by detector: roughly in
-proportion to the time that each takes."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +145,12 @@ def _select_images(config: LabelConfig) -> Selection:
 def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[str, Any]:
     # The report's plots take a second to import, and Ray is waited for anyway.
     Thread(target=import_module, args=["fer.reports.labels"], daemon=True).start()
-    session.connect()
+    # Processes that list are the ones that label, if both have the same environment.
+    session.connect(session.INFERENCE_MEMORY)
     gpus = [{"GPU": 1}] if config.use_gpu else []
     session.require_resources([{"CPU": 1}, *gpus], "Tasks and networks")
+    if not config.use_gpu:
+        on_cpus.start_process()
     output.begin()
     if not config.update:
         return _complete(config, inputs, output)
@@ -233,7 +232,6 @@ def _label_chunks(
     config: LabelConfig, inputs: _Inputs, done: Collection[str]
 ) -> Iterator[write.Written]:
     """Detect, classify and write as one stream; yield what became of each chunk."""
-    detect_cpus, classify_cpus = CPUS[config.detector]
     fps = 1.0 if config.fps is None else config.fps
     sampling = Sampling(None if fps == "all" else fps, config.start, config.end)
     opened = chunks.open_chunks(config.output, done, inputs.selection, sampling)
@@ -245,17 +243,12 @@ def _label_chunks(
         animations=config.fps is not None,
         shape=inputs.network.shape,
     )
-    detected = detect_faces(opened, detection, detect_cpus)
+    labeling = Labeling(config.output, detection, inputs.labeler, config.format)
     inference = Inference(
-        (inputs.network,),
-        inputs.network.shape,
-        engine=config.engine,
-        num_cpus=classify_cpus,
-        use_gpu=config.use_gpu,
+        (inputs.network,), inputs.network.shape, engine=config.engine, use_gpu=config.use_gpu
     )
-    classified = classify(detected, inference, ChunkClassifier)
-    written = write.write_chunks(classified, config.output, inputs.labeler, config.format)
-    yield from stages.tallies(written)
+    label_chunks = on_gpus.label_chunks if config.use_gpu else on_cpus.label_chunks
+    yield from stages.tallies(label_chunks(opened, labeling, inference))
 
 
 def _finish(

@@ -14,6 +14,7 @@ from fer.cost_model import (
     plan_label,
     plan_train,
 )
+from fer.data.fetching import NUM_FETCHED_AHEAD
 from fer.data.items import SourceItem
 from fer.labels import chunks
 from ray_jobs.__main__ import main
@@ -74,15 +75,15 @@ def test_many_cores_share_the_images_and_wait_for_the_last_chunk():
     assert seconds_by_stage["start"] == 70
 
 
-def test_a_slow_store_delays_detection_but_not_classification():
+def test_a_slow_store_delays_only_who_waits_longer_than_he_computes():
     def seconds(request):
         return plan_label(
             1000, ONE, COSTS, megapixels=1.0, request_seconds=request
         ).seconds_by_stage["images"]
 
-    detect, classify = 0.01 + 0.786432 * 0.02, 0.005 + 0.001
-    assert seconds(0.0) == seconds(0.002) == pytest.approx(1000 * (detect + classify))
-    assert seconds(0.1) == pytest.approx(1000 * (detect + 2 * 0.1))
+    compute = 0.01 + 0.786432 * 0.02 + 0.005 + 0.001
+    assert seconds(0.0) == seconds(0.1) == pytest.approx(1000 * compute)
+    assert seconds(0.3) == pytest.approx(1000 * 2 * 0.3 / NUM_FETCHED_AHEAD)
 
 
 @pytest.mark.parametrize("number", [1, 31, 32, 500, 4000, 70_000])

@@ -21,6 +21,8 @@ from fer.storage import local, s3
 READ_AHEAD_BYTES = 4 * 2**20
 """Bytes that a buffered reader requests at once: enough to hide an object store's latency."""
 
+_LOCAL = pafs.LocalFileSystem()
+
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 _ANSWER = re.compile(
@@ -83,7 +85,7 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
         InputError: The scheme is unknown, or the bucket cannot be listed.
     """
     if not (match := _SCHEME.match(location)):
-        return local.READER if local.has_escapes(location) else pafs.LocalFileSystem(), location
+        return local.READER if local.has_escapes(location) else _LOCAL, location
     authority, _, path = location[match.end() :].partition("/")
     opened, root = _open_store(match[1].lower(), authority)
     # The key is used verbatim: a URI parser would cut it at '#' and decode its '%'.

@@ -164,6 +164,8 @@ def crop_center(photo: Photo, shape: ImageShape = FER2013_SHAPE) -> np.ndarray:
 
 
 def _fit(image: Image.Image, shape: ImageShape) -> np.ndarray:
+    if image.size == (shape.size, shape.size):
+        return np.asarray(image)
     return np.asarray(ImageOps.fit(image, (shape.size, shape.size), Image.Resampling.BICUBIC))
 
 

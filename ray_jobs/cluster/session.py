@@ -235,11 +235,16 @@ def _num_placed(bundles: Sequence[Bundle]) -> int:
     return placed
 
 
+def num_cpus() -> int:
+    """Return the number of CPUs that the cluster has now."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
 def num_reader_tasks() -> int:
     """Return how many reader tasks, which reserve no CPU, may run at the same time."""
     if autoscaling.is_autoscaled():
         return NUM_READER_TASKS_AUTOSCALED
-    return max(4, int(ray.cluster_resources().get("CPU", 1)) // 2)
+    return max(4, num_cpus() // 2)
 
 
 def avoid_head() -> dict[str, Any]:

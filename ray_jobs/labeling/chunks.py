@@ -1,9 +1,8 @@
 """The stage that opens the worklist: it yields chunks, and cuts archives and videos into such."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
@@ -19,11 +18,22 @@ from ray_jobs.cluster import isolation, session
 from ray_jobs.labeling import videos, worklist
 from ray_jobs.pipeline import stages
 
+LONG = (worklist.ARCHIVE_PREFIX, videos.VIDEO_PREFIX)
+"""Prefixes of the worklist's files that name an archive or a video, of which chunks are made."""
+
+OPENED_SCHEMA = pa.schema([("chunk", pa.string()), ("table", pa.large_binary())])
+"""Chunks: their names, and their packed items; null for those that the worklist holds."""
+
+
+MAX_TOGETHER, TASKS_PER_CPU = 512, 8
+"""A task takes several small chunks, of about as many images in all. But each CPU gets at least as
+many tasks, so that none waits long for the last one."""
+
 
 def open_chunks(
     output: str, done: Collection[str], selection: Selection, sampling: Sampling
 ) -> ray.data.Dataset:
-    """Return the chunks of a worklist as rows of ``chunk``, a name, and ``table``, its items.
+    """Return the chunks of a worklist as rows of ``OPENED_SCHEMA``.
 
     Args:
         output: Folder of the labels.
@@ -33,16 +43,10 @@ def open_chunks(
     """
     listed = worklist.read(output)
     # Archives and videos come first, because each is read by one task from beginning to end.
-    long = (worklist.ARCHIVE_PREFIX, videos.VIDEO_PREFIX)
-    names = sorted({*listed.files} - {*done}, key=lambda name: (not name.startswith(long), name))
-    # One block for each file from the start: tasks that split a block would reserve a whole CPU,
-    # and a cluster with one CPU never has that free while the network holds a share of it.
-    blocks = [pa.table({"file": [name]}) for name in names]
-    blocks = blocks or [pa.table({"file": pa.array([], pa.string())})]
-    files = ray.data.from_arrow(blocks)
-    # Each chunk becomes its own block: otherwise one task would take all chunks of an archive.
-    files.context.target_max_block_size = 1
-    return files.map_batches(
+    names = sorted({*listed.files} - {*done}, key=lambda name: (not name.startswith(LONG), name))
+    if not any(name.startswith(LONG) for name in names):
+        return _in_blocks(names, _num_together(listed, len(names)))
+    return _in_blocks(names, 1).map_batches(
         _read_chunks,
         fn_kwargs={
             "output": output,
@@ -51,33 +55,74 @@ def open_chunks(
             "sampling": sampling,
             "salt": listed.salt,
         },
-        batch_format="numpy",
+        batch_format="pyarrow",
         batch_size=1,
         # Reading mostly waits. A reservation that differs from that of the next stage also keeps
         # Ray Data from fusing the two.
         num_cpus=0,
         # Without a limit, Ray would start a task and a process for each chunk at once.
-        compute=ray.data.TaskPoolStrategy(min(len(blocks), session.num_reader_tasks())),
+        compute=ray.data.TaskPoolStrategy(min(len(names), session.num_reader_tasks())),
         **session.avoid_head(),
     )
 
 
+def _in_blocks(names: Sequence[str], size: int) -> ray.data.Dataset:
+    """Return names as rows of ``OPENED_SCHEMA``, in blocks of ``size``, each for one task.
+
+    The blocks are made here: tasks that split a block would reserve a whole CPU.
+    """
+    starts = range(0, max(1, len(names)), size)
+    chunks = ray.data.from_arrow([_unread(names[start : start + size]) for start in starts])
+    # Each chunk leaves a task in its own block: otherwise the next task would take all chunks of an
+    # archive, and a chunk that is written would count only with the last one of its task.
+    chunks.context.target_max_block_size = 1
+    return chunks
+
+
+def _num_together(listed: worklist.Worklist, num_chunks: int) -> int:
+    """Return how many chunks a task takes: several if they are small, but each CPU gets tasks."""
+    if listed.kinds["video"]:
+        # A clip takes as long as hundreds of images.
+        return 1
+    enough = MAX_TOGETHER * len(listed.files) // max(1, listed.kinds.total())
+    return max(1, min(enough, num_chunks // (TASKS_PER_CPU * session.num_cpus())))
+
+
+def _unread(names: Sequence[str]) -> pa.Table:
+    return pa.table({"chunk": names, "table": [None] * len(names)}, OPENED_SCHEMA)
+
+
+def items_of(opened: Mapping[str, Any], output: str) -> pa.Table:
+    """Return the items of a chunk, a table of ``stages.ITEM_SCHEMA``.
+
+    Args:
+        opened: A row of ``OPENED_SCHEMA``.
+        output: Folder of the labels, which has the worklist.
+    """
+    if opened["table"] is not None:
+        return stages.unpack(opened["table"])
+    return _read_file(opened["chunk"], output)
+
+
+def _read_file(name: str, output: str) -> pa.Table:
+    store, path = storage.filesystem(storage.join(output, worklist.FOLDER, name + worklist.SUFFIX))
+    return pq.read_table(path, filesystem=store)
+
+
 def _read_chunks(
-    file: dict[str, np.ndarray],
+    unread: pa.Table,
     output: str,
     done: frozenset[str],
     selection: Selection,
     sampling: Sampling,
     salt: str,
-) -> Iterator[dict[str, list[Any]]]:
-    """Yield the chunk in a file of the worklist, or those of the archive or video that it names."""
-    name = str(file["file"][0])
-    store, path = storage.filesystem(storage.join(output, worklist.FOLDER, name + worklist.SUFFIX))
-    table = pq.read_table(path, filesystem=store)
-    if not name.startswith((worklist.ARCHIVE_PREFIX, videos.VIDEO_PREFIX)):
-        yield {"chunk": [name], "table": [stages.pack(table)]}
+) -> Iterator[pa.Table]:
+    """Yield the chunks of the archive or video that the worklist names; others stay unread."""
+    name = unread["chunk"][0].as_py()
+    if not name.startswith(LONG):
+        yield unread
         return
-    item = SourceItem(**table.to_pylist()[0])
+    item = SourceItem(**_read_file(name, output).to_pylist()[0])
     if item.kind == "archive":
         found = _split_archive(item, selection, salt)
     elif isolation.is_poison_suspect():
@@ -87,7 +132,8 @@ def _read_chunks(
         found = videos.cut(item, sampling, name)
     for chunk in found:
         if chunk.name not in done:
-            yield {"chunk": [chunk.name], "table": [stages.pack(stages.to_table(chunk.items))]}
+            packed = stages.pack(stages.to_table(chunk.items))
+            yield pa.table({"chunk": [chunk.name], "table": [packed]}, OPENED_SCHEMA)
 
 
 def _split_archive(archive: SourceItem, selection: Selection, salt: str) -> Iterator[Chunk]:

@@ -8,11 +8,14 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
+from fer.data.fetching import fetch_ahead
 from fer.data.items import SourceItem
 from fer.labels.schema import LABEL_SCHEMA
 from fer.vision.animation import ANIMATED_SUFFIXES
 from ray_jobs.cluster import isolation
+from ray_jobs.labeling import chunks
 from ray_jobs.labeling.images import IGNORED, Detection, detect_in_image, not_fetched
+from ray_jobs.labeling.labeling import Labeling
 from ray_jobs.labeling.videos import detect_in_animation, detect_in_video
 from ray_jobs.pipeline import stages
 
@@ -47,22 +50,32 @@ image could not be read. ``error`` says why, or what an image that was used lack
 """
 
 
-def detect_faces(
-    chunks: ray.data.Dataset, detection: Detection, num_cpus: float
-) -> ray.data.Dataset:
-    """Replace the items in each chunk by images with their faces, rows of ``DETECTED_SCHEMA``.
+DETECT_CPUS = {"none": 0.25, "yunet": 0.5}
+"""CPUs that a task of detection reserves, by detector. More tasks than CPUs read while others
+compute."""
+
+
+def detect_faces(opened: ray.data.Dataset, labeling: Labeling) -> ray.data.Dataset:
+    """Replace the items of each chunk by images with their faces, rows of ``DETECTED_SCHEMA``.
 
     Args:
-        chunks: Rows of ``chunk``, a name, and ``table``, a packed table of items.
-        detection: How faces are detected.
-        num_cpus: CPUs that each task reserves.
+        opened: The chunks, as ``chunks.open_chunks`` returns them.
+        labeling: How faces are detected, and where the worklist is.
     """
-    return chunks.map_batches(
-        stages.on_packed_tables(partial(detect_in_items, detection=detection)),
+    return opened.map_batches(
+        partial(_detect_in_chunks, labeling=labeling),
         batch_format="pyarrow",
         batch_size=1,
-        num_cpus=num_cpus,
+        num_cpus=DETECT_CPUS["yunet" if labeling.detection.weights else "none"],
     )
+
+
+def _detect_in_chunks(opened: pa.Table, labeling: Labeling) -> pa.Table:
+    detected = [
+        stages.pack(detect_in_items(chunks.items_of(row, labeling.output), labeling.detection))
+        for row in opened.to_pylist()
+    ]
+    return pa.table({"chunk": opened["chunk"], "table": pa.array(detected, pa.large_binary())})
 
 
 def detect_in_items(items: pa.Table, detection: Detection) -> pa.Table:
@@ -72,14 +85,18 @@ def detect_in_items(items: pa.Table, detection: Detection) -> pa.Table:
         items: The images, and items that are not images.
         detection: How faces are detected.
     """
-    detect = _detect_isolated if isolation.is_poison_suspect() else _detect
     rows, sample_every = [], max(1, len(items) // NUM_SAMPLE_IMAGES)
-    for number, item in enumerate(SourceItem(**row) for row in items.to_pylist()):
-        start = time.perf_counter()
+    listed = (SourceItem(**row) for row in items.to_pylist())
+    is_suspect = isolation.is_poison_suspect()
+    detect = _detect_isolated if is_suspect else _detect
+    start = time.perf_counter()
+    for number, item in enumerate(listed if is_suspect else fetch_ahead(listed)):
         found = detect(detection, number % sample_every == 0, item)
         shared = {"image": storage.strip_access_mode(item.source), "etag": item.etag}
-        seconds = (time.perf_counter() - start) / max(1, len(found))
+        end = time.perf_counter()
+        seconds = (end - start) / max(1, len(found))
         rows += [{**shared, **columns, "seconds": seconds} for columns in found]
+        start = end
     return pa.Table.from_pylist(rows, DETECTED_SCHEMA)
 
 

@@ -103,10 +103,13 @@ def _take_as_face(data: bytes, shape: ImageShape, with_thumbnails: bool) -> dict
 
 
 def _one_face(pixels: np.ndarray, with_thumbnails: bool) -> dict[str, Any]:
-    # OpenCV wants blue before green and red.
-    face = {"thumbnail": encode_jpeg(pixels if pixels.ndim == 2 else pixels[..., ::-1])}
-    face = face if with_thumbnails else {}
+    face = {"thumbnail": _encode_crop(pixels)} if with_thumbnails else {}
     return {"faces": [face], "crops": [pixels.tobytes()]}
+
+
+def _encode_crop(pixels: np.ndarray) -> bytes:
+    # OpenCV wants blue before green and red.
+    return encode_jpeg(pixels if pixels.ndim == 2 else pixels[..., ::-1])
 
 
 def _detect_in_photo(data: bytes, detector: FaceDetector, with_thumbnails: bool) -> dict[str, Any]:

@@ -62,12 +62,19 @@ def write_chunks(
 def write_chunk(
     chunk: pa.Table, output: str, labeler: Labeler, formats: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Write one classified chunk to its file, as rows of ``LABEL_SCHEMA``; return a ``Written``.
+    """Write one classified chunk to its file and return a ``Written``, as one stage of several."""
+    name, classified = chunk["chunk"][0].as_py(), stages.unpack(chunk["table"][0].as_py())
+    return stages.tally_batch(write_images(name, classified, output, labeler, formats))
+
+
+def write_images(
+    name: str, classified: pa.Table, output: str, labeler: Labeler, formats: Collection[str] = ()
+) -> "Written":
+    """Write the classified images of a chunk to its file, as rows of ``LABEL_SCHEMA``.
 
     The file also holds the tally, for a run that resumes this one.
     """
-    name, detected = chunk["chunk"][0].as_py(), stages.unpack(chunk["table"][0].as_py())
-    found = detected.to_pylist()
+    found = classified.to_pylist()
     seconds = {
         "detect": sum(image["seconds"] for image in found),
         "classify": sum(image.pop("classify_seconds") for image in found),
@@ -84,7 +91,7 @@ def write_chunk(
         write_labels(output, file, rows, tally, labeler.class_names, formats)
     seconds["write"] = time.perf_counter() - start
     size_bytes = sum(image["size_bytes"] or 0 for image in images)
-    return stages.tally_batch(Written(tally, seconds, size_bytes, _sample(rows, labeler)))
+    return Written(tally, seconds, size_bytes, _sample(rows, labeler))
 
 
 def _sample(rows: list[dict[str, Any]], labeler: Labeler) -> list[tuple[str, float]]:

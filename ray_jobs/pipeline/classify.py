@@ -97,9 +97,10 @@ class ChunkClassifier(Classifier):
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
         """Classify all faces of a table of chunks."""
-        return stages.on_packed_tables(self._classify_timed)(chunks)
+        return stages.on_packed_tables(self.classify_timed)(chunks)
 
-    def _classify_timed(self, images: pa.Table) -> pa.Table:
+    def classify_timed(self, images: pa.Table) -> pa.Table:
+        """Classify all faces of a table of images, and add ``classify_seconds``."""
         start = time.perf_counter()
         classified = super().__call__(images)
         seconds = (time.perf_counter() - start) / max(1, len(images))
@@ -129,7 +130,6 @@ class Inference:
         shape: Shape of the faces that they get.
         engine: How each process runs its networks.
         tta: Whether to average over each face and its mirror image (test-time augmentation).
-        num_cpus: CPUs that each process reserves when it runs on CPUs.
         use_gpu: Whether each process reserves a GPU instead, and leaves the CPUs to other stages.
     """
 
@@ -137,12 +137,11 @@ class Inference:
     shape: ImageShape
     engine: EngineName = "auto"
     tta: bool = False
-    num_cpus: float = CLASSIFY_CPUS
     use_gpu: bool = False
 
     def resources(self) -> dict[str, float]:
         """Return what each process reserves, as arguments of Ray Data."""
-        return {"num_gpus": 1, "num_cpus": 0} if self.use_gpu else {"num_cpus": self.num_cpus}
+        return {"num_gpus": 1, "num_cpus": 0} if self.use_gpu else {"num_cpus": CLASSIFY_CPUS}
 
     def max_processes(self) -> int | None:
         """Return the most processes to start: one a CPU, or one a GPU; None for no limit."""

@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 
 from ray_jobs.__main__ import main
 
-WORKERS = {"train": "RayTrainWorker", "label": "ChunkClassifier"}
+WORKERS = {"train": "RayTrainWorker", "label": "MapBatches(_label_chunks)"}
 
 
 def num_done(job, output):
