@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fer.labels.schema import FAILED_STATUSES
+from fer.labels.schema import FAILED_STATUSES, is_of_video
 
 MAX_SAMPLES, MAX_SAMPLES_PER_CHUNK = 16, 4
 """Most sample faces of each emotion, in a report and in the tally of one chunk."""
@@ -58,7 +58,7 @@ class LabelTally:
         failures: Images that could not be used, each with its error.
         slowest: Images that took the longest, each as (seconds, location).
         frames: Number of frames of videos among the images.
-        videos: Names of the label files that hold frames.
+        videos: Names of the label files that hold rows of videos.
     """
 
     images: int = 0
@@ -140,7 +140,7 @@ class LabelTally:
             frames=num_frames,
             ignored=self.ignored.copy(),
             files=set(self.files),
-            videos=set(self.files) if num_frames else set(),
+            videos=set(self.files) if any(map(is_of_video, rows)) else set(),
         )
         for row in rows:
             tally.count(row, None)

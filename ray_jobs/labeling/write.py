@@ -17,7 +17,7 @@ import ray.data
 from fer import storage
 from fer.data.kinds import ending
 from fer.labels.files import SUFFIX, read_tally, write_labels
-from fer.labels.schema import FAILED_STATUSES, Labeler
+from fer.labels.schema import FAILED_STATUSES, Labeler, is_of_video
 from fer.labels.tally import LabelTally
 from fer.storage import listing
 from ray_jobs.cluster import metrics, session
@@ -77,7 +77,7 @@ def write_chunk(
     file = file_of_chunk(name)
     num_frames = sum(image["frame"] is not None for image in images)
     tally = LabelTally(len(images), ignored=ignored, files={file}, frames=num_frames)
-    tally.videos |= {file} if num_frames else set()
+    tally.videos |= {file} if any(map(is_of_video, images)) else set()
     rows = [row for image in images for row in _rows(image, labeler, tally)]
     tally, start = tally.limited(), time.perf_counter()
     with stages.explain_write_errors(output):
