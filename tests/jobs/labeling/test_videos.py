@@ -6,12 +6,14 @@ import shutil
 import tarfile
 import zipfile
 from collections import defaultdict
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 from PIL import Image
 from videos import draw_frame, make_video
 
+from fer import storage
 from fer.data.items import SourceItem
 from fer.labels.files import write_labels
 from fer.labels.tally import LabelTally
@@ -214,6 +216,47 @@ def test_a_large_video_in_an_archive_is_rejected_aloud(tmp_path, monkeypatch):
     packed = SourceItem("archive", str(tmp_path / "a.zip"))
     (row,) = detect(opening._members(packed, all_files=False))
     assert row["error"] == "clip.mp4 is a video of more than 2 MiB: unpack the archive first."
+
+
+# Names that do not say that a file is a video.
+
+
+def test_videos_are_found_by_their_content_where_all_files_are_opened(tmp_path, clip, png, faces):
+    contents = {"8f3c": clip, "a.upload": clip, "photo": png(faces[0][0]), "notes.txt": b"none"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "8f3d").write_bytes(clip + bytes(videos.CLIP_BYTES))
+    names = [*contents, "8f3d", "gone"]
+    items = [SourceItem("unknown", str(tmp_path / name), size_bytes=1) for name in names]
+    items[-2] = replace(items[-2], size_bytes=videos.CLIP_BYTES + 1)
+    share = Worklist()
+    chunks = list(worklist._split(stages.to_table(items), share, 1))
+    kinds = {storage.base_name(item.source): item.kind for chunk in chunks for item in chunk.items}
+    assert kinds == {
+        **dict.fromkeys(("8f3c", "a.upload", "8f3d"), "video"),
+        "photo": "image",
+        "notes.txt": "ignored",
+        "gone": "unknown",
+    }
+    assert share.kinds == {"video": 3, "image": 1, "ignored": 1, "unknown": 1}
+    assert [chunk.name.startswith("video-") for chunk in chunks] == [False, False, True]
+    rows = detect([SourceItem("video", str(tmp_path / "8f3c"))])
+    assert [row["frame"] for row in rows] == list(range(60))
+
+
+def test_videos_in_archives_are_found_by_their_content(tmp_path, clip, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("8f3c", "a.upload"):
+            archive.writestr(name, clip)
+        archive.writestr("large", clip + bytes(3 * 2**20))
+        archive.writestr("notes", "none")
+    packed = SourceItem("archive", str(tmp_path / "a.zip"))
+    assert {item.kind for item in opening._members(packed, all_files=False)} == {"ignored"}
+    monkeypatch.setattr("fer.data.readers.MAX_IMAGE_BYTES", 2 * 2**20)
+    found = [*opening._members(packed, all_files=True)]
+    assert [item.kind for item in found] == ["video", "video", "rejected", "ignored"]
+    assert found[2].reason == "is a video of more than 2 MiB: unpack the archive first"
+    assert [row["frame"] for row in detect(found[:1])] == list(range(60))
 
 
 # Animated images.
