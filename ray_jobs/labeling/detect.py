@@ -13,7 +13,7 @@ from fer.labels.schema import LABEL_SCHEMA
 from fer.vision.animation import ANIMATED_SUFFIXES
 from ray_jobs.cluster import isolation
 from ray_jobs.labeling.images import IGNORED, Detection, detect_in_image, not_fetched
-from ray_jobs.labeling.videos import detect_in_animation, detect_in_video
+from ray_jobs.labeling.videos import detect_in_animation, detect_in_video, undecodable
 from ray_jobs.pipeline import stages
 
 NUM_SAMPLE_IMAGES = 64
@@ -103,6 +103,8 @@ def _detect_isolated(
     try:
         return list(isolation.run_isolated(_detect, detection, with_thumbnails, item))
     except ChildProcessError as error:
+        if item.frames:
+            return undecodable(item, error)
         return [not_fetched(item, "unreadable", f"The file can't be read: {error}.")]
 
 
