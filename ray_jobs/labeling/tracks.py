@@ -18,9 +18,10 @@ import ray.data
 
 from fer import storage
 from fer.labels.files import read_rows, read_tally, write_labels
-from fer.labels.schema import BOX_FIELDS, is_of_video
+from fer.labels.schema import is_of_video
 from fer.labels.tally import LabelTally, SampleFace
 from fer.labels.timeline import Timeline, TimelineBuilder
+from fer.labels.tracks import number_faces
 from fer.labels.video_tables import VideoTable
 from fer.vision.tracking import Tracker
 from ray_jobs.cluster import session
@@ -128,7 +129,9 @@ def _numbered(
     for file in files:
         location = storage.join(output, file)
         rows, tally = read_rows(location), read_tally(location)
-        if _track(rows, trackers):
+        before = [row["track"] for row in rows]
+        number_faces(rows, trackers)
+        if before != [row["track"] for row in rows]:
             with stages.explain_write_errors(output):
                 write_labels(output, file, rows, tally, class_names, formats)
         yield from _parts(rows, tally)
@@ -137,35 +140,9 @@ def _numbered(
 def _parts(rows: Sequence[dict[str, Any]], tally: LabelTally) -> Iterator[_Part]:
     """Divide the rows of a file by the video; those of photographs are left out."""
     samples = defaultdict(list)
-    for sample in chain.from_iterable(tally.samples.values()):
+    for sample in (*tally.turn_faces, *chain.from_iterable(tally.samples.values())):
         samples[sample.image].append(sample)
     for image, group in groupby(rows, lambda row: str(row["image"])):
         own = list(group)
         if any(map(is_of_video, own)):
             yield _Part(image, own, samples[image])
-
-
-def _track(rows: list[dict[str, Any]], trackers: dict[str, Tracker]) -> bool:
-    """Number the faces of a file, and return whether that changes any.
-
-    Args:
-        rows: Rows of ``LABEL_SCHEMA``, frame by frame.
-        trackers: The tracker of each video by its location, which has seen its earlier frames.
-    """
-    before = [row["track"] for row in rows]
-    frames = groupby(rows, lambda row: (row["image"], row["frame"], row["time_seconds"]))
-    for (image, frame, seconds), group in frames:
-        if frame is None:
-            continue
-        faces = [row for row in group if row["face"] is not None]
-        boxes = [_box(row) for row in faces]
-        for row, track in zip(faces, trackers[image].update(seconds, boxes), strict=True):
-            row["track"] = track
-    return before != [row["track"] for row in rows]
-
-
-def _box(row: dict[str, Any]) -> list[float]:
-    """Return the box of a face; without a detector that is the whole frame."""
-    if row["box"] is None:
-        return [0.0, 0.0, row["width"], row["height"]]
-    return [row["box"][name] for name in BOX_FIELDS]

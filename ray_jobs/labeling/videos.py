@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,8 +35,8 @@ CLIP_BYTES, CLIPS_PER_CHUNK = 2 * 2**20, 16
 TEXT_BYTES = 4096
 """Bytes at the start of a file that tell a program from a video."""
 
-NUM_SAMPLE_FRAMES = 16
-"""Approximate number of frames in each chunk of a video that get thumbnails."""
+THUMBNAIL_SECONDS = 0.5
+"""Least time between two frames of a video that get thumbnails, for the turns of timelines."""
 
 
 def is_clip(video: SourceItem) -> bool:
@@ -113,14 +114,13 @@ def detect_in_animation(
     if not is_animation(data):
         return [detect_in_image(detection, with_thumbnails, fetched)]
     frames = watched(sample_animation(data, detection.sampling))
-    return list(_frame_rows(frames, fetched, detection, NUM_SAMPLE_FRAMES)) or [_no_frame(fetched)]
+    return list(_frame_rows(frames, fetched, detection)) or [_no_frame(fetched)]
 
 
 def _rows(
     file: BinaryIO, chunk: FrameChunk, detection: Detection, video: SourceItem
 ) -> Iterator[dict[str, Any]]:
-    sample_every = max(1, len(chunk.frames) // NUM_SAMPLE_FRAMES)
-    yield from _frame_rows(watched(decode_frames(file, chunk)), video, detection, sample_every)
+    yield from _frame_rows(watched(decode_frames(file, chunk)), video, detection)
     if chunk.problem:
         yield _problem(video, chunk.problem)
     elif chunk.is_only and not chunk.frames:
@@ -131,10 +131,10 @@ def _frame_rows(
     frames: Iterable[tuple[ChosenFrame, Photo | ImageError]],
     video: SourceItem,
     detection: Detection,
-    sample_every: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the columns of each frame; every n-th gets thumbnails."""
-    for index, (frame, photo) in enumerate(frames):
+    """Yield the columns of each frame; one in ``THUMBNAIL_SECONDS`` gets thumbnails."""
+    next_seconds = -math.inf
+    for frame, photo in frames:
         row = {
             "size_bytes": video.size_bytes,
             "frame": frame.number,
@@ -143,7 +143,10 @@ def _frame_rows(
         if isinstance(photo, ImageError):
             yield {**row, "status": photo.status, "error": str(photo)}
         else:
-            yield {**row, **detect_in_frame(detection, index % sample_every == 0, photo)}
+            with_thumbnails = frame.time_seconds >= next_seconds
+            if with_thumbnails:
+                next_seconds = frame.time_seconds + THUMBNAIL_SECONDS
+            yield {**row, **detect_in_frame(detection, with_thumbnails, photo)}
 
 
 def undecodable(video: SourceItem, error: ChildProcessError) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ import io
 import shutil
 import tarfile
 import zipfile
-from collections import defaultdict
 from dataclasses import replace
 
 import pyarrow as pa
@@ -21,7 +20,6 @@ from fer.labels.video_tables import table_path
 from fer.storage import listing
 from fer.vision import sampling
 from fer.vision.sampling import Sampling
-from fer.vision.tracking import Tracker
 from ray_jobs.labeling import chunks as opening
 from ray_jobs.labeling import tracks, videos, worklist
 from ray_jobs.labeling.detect import detect_in_items
@@ -313,26 +311,6 @@ def rows_at(places, first=0):
         for number, xs in enumerate(places)
         for face, x in enumerate(xs)
     ]
-
-
-def test_tracks_cross_the_chunks_of_a_video():
-    places = [[10.0 + 4 * number, 300.0 - 4 * number] for number in range(30)]
-    whole = rows_at(places)
-    tracks._track(whole, defaultdict(Tracker))
-    trackers, parts = defaultdict(Tracker), [rows_at(places[:12]), rows_at(places[12:], 12)]
-    assert [tracks._track(rows, trackers) for rows in parts] == [True, True]
-    assert [row["track"] for rows in parts for row in rows] == [row["track"] for row in whole]
-    assert {row["track"] for row in whole} == {0, 1}
-    # A second time finds nothing to change.
-    assert not tracks._track(whole, defaultdict(Tracker))
-
-
-def test_rows_without_a_frame_or_a_face_have_no_track():
-    rows = rows_at([[10.0]])
-    photo = {**rows[0], "image": "/a.jpg", "frame": None, "time_seconds": None}
-    empty = {**rows[0], "frame": 1, "time_seconds": 0.2, "face": None, "box": None}
-    tracks._track(rows := [photo, *rows, empty], defaultdict(Tracker))
-    assert [row["track"] for row in rows] == [None, 0, None]
 
 
 def numbered(output, files, formats=("csv",)):
