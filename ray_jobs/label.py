@@ -4,14 +4,15 @@
 2. Detect: fetch the images of each chunk, find their faces, crop them.
 3. Classify: compute probabilities, in one process a CPU that keeps the network in memory.
 4. Write: write the rows of a chunk to the file that its name fixes, all or nothing.
-5. Track: number the faces of videos, so that a face keeps its number from frame to frame.
+5. Track: number the faces of videos, so that a face keeps its number from frame to frame, and
+   write the table of each video.
 6. Finish: drop outdated rows, write the report and the catalog of changes, then the summary that
    completes the labels.
 
 A chunk that is lost on the way is labeled again, and its file replaces itself.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -24,7 +25,7 @@ from fer import extras, storage
 from fer.data.kinds import commonest, describe_ignored
 from fer.data.sources import check_readable, check_source
 from fer.errors import JobError
-from fer.labels import schema
+from fer.labels import schema, video_tables
 from fer.labels.catalog import CATALOG, CHANGES, Catalog, removed_in
 from fer.labels.export import ENCODERS
 from fer.labels.files import export_path
@@ -32,7 +33,6 @@ from fer.labels.globs import Selection
 from fer.labels.manifests import check_manifest, is_manifest, manifest_folder
 from fer.labels.schema import Labeler
 from fer.labels.tally import LabelTally
-from fer.labels.timeline import Timeline
 from fer.models.checkpoint import Checkpoint, load_checkpoint
 from fer.models.engine import with_graphs
 from fer.models.predictor import Predictor
@@ -44,6 +44,7 @@ from ray_jobs.config import LabelConfig
 from ray_jobs.labeling import chunks, on_cpus, on_gpus, tracks, update, worklist, write
 from ray_jobs.labeling.images import Detection
 from ray_jobs.labeling.labeling import Labeling
+from ray_jobs.labeling.tracks import Tracked
 from ray_jobs.labeling.write import FACES
 from ray_jobs.pipeline import locations, outputs, stages
 from ray_jobs.pipeline.classify import Inference
@@ -59,7 +60,7 @@ OUTPUT = OutputSpec(
         worklist.FOLDER,
         worklist.COMPLETE,
         update.REPLACED,
-        *(CATALOG, CHANGES),
+        *(CATALOG, CHANGES, video_tables.FOLDER),
         "emotions.png",
         "report.html",
     ),
@@ -191,8 +192,8 @@ def _complete(
     tally.files |= set(map(write.file_of_chunk, done))
     if not tally.images:
         raise JobError(_no_image(config, tally.ignored))
-    timelines = tracks.number_tracks(config.output, tally.videos, class_names, config.format)
-    return _finish(config, inputs, output, tally, timelines, catalog, num_labeled)
+    tracked = tracks.number_tracks(config.output, tally.videos, class_names, config.format)
+    return _finish(config, inputs, output, tally, tracked, catalog, num_labeled)
 
 
 def _reopen(output: str) -> None:
@@ -256,7 +257,7 @@ def _finish(
     inputs: _Inputs,
     output: Reservation,
     tally: LabelTally,
-    timelines: Sequence[Timeline],
+    tracked: Tracked,
     catalog: Catalog,
     num_labeled: int,
 ) -> dict[str, Any]:
@@ -264,7 +265,8 @@ def _finish(
     from fer.reports.labels import label_report  # noqa: PLC0415 - workers need no matplotlib
 
     copies = {export_path(file, kind) for file in tally.files for kind in config.format}
-    parquet.delete_all_except(config.output, (FACES, *config.format), tally.files | copies)
+    folders = (FACES, *config.format, video_tables.FOLDER)
+    parquet.delete_all_except(config.output, folders, tally.files | copies | tracked.tables)
     storage.delete(storage.join(config.output, update.REPLACED))
     seconds = output.elapsed_seconds
     result = {
@@ -281,7 +283,7 @@ def _finish(
     }
     summary = _summary(config, inputs.labeler, tally, result)
     with stages.explain_write_errors(config.output):
-        report = label_report(tally, timelines, inputs.labeler.class_names, summary)
+        report = label_report(tally, tracked.timelines, inputs.labeler.class_names, summary)
         removed = removed_in(config.output, catalog.next_number)
         extended = catalog.extended(tally.files, removed, datetime.now(UTC))
         output.commit(summary, {**report, CATALOG: extended.to_json()})

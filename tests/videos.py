@@ -1,8 +1,10 @@
 """Videos whose frames show their own number, so that a test can tell which one it got."""
 
 import io
+import tempfile
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -94,3 +96,20 @@ def turn(mp4, *, clockwise):
     track = mp4.index(b"tkhd")
     place = mp4.index(upright, track)
     return mp4[:place] + turned + mp4[place + len(upright) :]
+
+
+def remux(content, container="mp4", **options):
+    """Return a video with the packets of another, in a container with some options of FFmpeg's."""
+    with tempfile.TemporaryDirectory() as folder:
+        # FFmpeg opens a file again to move its header to its beginning.
+        path = f"{folder}/video.{container}"
+        with (
+            av.open(io.BytesIO(content)) as source,
+            av.open(path, "w", format=container, options=options) as output,
+        ):
+            stream = output.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    output.mux(packet)
+        return Path(path).read_bytes()

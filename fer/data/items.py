@@ -22,10 +22,10 @@ class SourceItem:
     """A file of a source, or a block of rows of a CSV file.
 
     Attributes:
-        kind: ``image``, ``video`` (if videos are wanted), ``unknown`` (perhaps an image, as its
-            content will tell), ``rows``, ``label_list`` (see ``fer.data.annotations``), ``archive``
-            (unopened), ``rejected`` (damaged or unsupported) or ``ignored`` (of another kind, such
-            as a README).
+        kind: ``image``, ``video`` (if videos are wanted), ``unknown`` (perhaps an image or a video,
+            as its content will tell), ``rows``, ``label_list`` (see ``fer.data.annotations``),
+            ``archive`` (unopened), ``rejected`` (damaged or unsupported) or ``ignored`` (of another
+            kind, such as a README).
         source: Location of the file. A member follows its archive and ``!/``.
         path: The end of ``source`` that starts with the name of the source that the user gave. Its
             folders may name the class and the split.
@@ -86,15 +86,21 @@ def fetch_image(item: SourceItem) -> bytes:
             raise NotAnImageError(item.source)
         if len(data) <= MAX_IMAGE_BYTES:
             return data
-    elif item.kind == "unknown" and not may_be_image(item.source):
+    elif item.kind == "unknown" and kind_by_content(item.source) not in ("image", "unknown"):
         raise NotAnImageError(item.source)
     raise ImageError("too_large", f"The file has more than {MAX_IMAGE_BYTES:,} bytes.")
 
 
-def may_be_image(source: str) -> bool:
-    """Return whether a file begins like an image, or can't be read to tell."""
+def kind_by_content(source: str) -> ItemKind:
+    """Return what a file is by its first bytes: ``image``, ``video`` or ``ignored``.
+
+    It stays ``unknown`` if it can't be read to tell.
+    """
     try:
-        return signatures.is_image(storage.read_bytes(source, signatures.SIGNATURE_BYTES))
+        start = storage.read_bytes(source, signatures.VIDEO_SIGNATURE_BYTES)
     except OSError:
-        # The problem of a single image is reported later, with that image.
-        return True
+        # The problem of a single file is reported later, with that file.
+        return "unknown"
+    if signatures.is_image(start):
+        return "image"
+    return "video" if signatures.is_video(start) else "ignored"

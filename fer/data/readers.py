@@ -151,6 +151,10 @@ class _Origin:
     def reject(self, reason: str, code: RejectCode = "unreadable") -> SourceItem:
         return SourceItem("rejected", self.source, etag=self.etag, reason=reason, code=code)
 
+    def reject_large_video(self) -> SourceItem:
+        limit = MAX_IMAGE_BYTES // 2**20
+        return self.reject(f"is a video of more than {limit} MiB: unpack the archive first")
+
     def fail(self, reason: str, error: Exception) -> SourceItem:
         """Reject the file, and leave out its ETag after an I/O error.
 
@@ -175,13 +179,27 @@ def _read_stream(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
     elif is_image(name):
         yield _read_image(stream, origin)
     elif origin.with_videos and is_video(name):
-        yield replace(_read_image(stream, origin), kind="video")
-    elif origin.is_wanted(name) and signatures.is_image(
-        start := stream.read(signatures.SIGNATURE_BYTES)
-    ):
-        yield _read_image(stream, origin, start)
+        yield _read_video(stream, origin)
+    elif origin.is_wanted(name):
+        yield _read_unknown(stream, origin)
     else:
         yield origin.ignore()
+
+
+def _read_unknown(stream: IO[bytes], origin: _Origin) -> SourceItem:
+    """Return the image or the video in a stream whose name does not say what it is."""
+    start = stream.read(signatures.VIDEO_SIGNATURE_BYTES)
+    if signatures.is_image(start):
+        return _read_image(stream, origin, start)
+    if origin.with_videos and signatures.is_video(start):
+        return _read_video(stream, origin, start)
+    return origin.ignore()
+
+
+def _read_video(stream: IO[bytes], origin: _Origin, start: bytes = b"") -> SourceItem:
+    """Return the video in a stream of which ``start`` has been read."""
+    video = _read_image(stream, origin, start)
+    return origin.reject_large_video() if video.data is None else replace(video, kind="video")
 
 
 def _read_image(stream: IO[bytes], origin: _Origin, start: bytes = b"") -> SourceItem:
@@ -269,8 +287,7 @@ def _read_member(
         # Not unpacked: `fetch_image` rejects an image of this size.
         yield member.image(None, size_bytes)
     elif member.with_videos and is_video(name) and size_bytes > MAX_IMAGE_BYTES:
-        limit = MAX_IMAGE_BYTES // 2**20
-        yield member.reject(f"is a video of more than {limit} MiB: unpack the archive first")
+        yield member.reject_large_video()
     elif not member.is_wanted(name):
         yield member.ignore()
     else:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.csv import write_csv
+from pyarrow.csv import WriteOptions, write_csv
 
 FORMULA_START = r"^[=+\-@\t\r\n]"
 """Matches the first character of a text that a spreadsheet runs as a formula."""
 
 
-def to_csv(labels: pa.Table, class_names: Sequence[str]) -> bytes:
-    """Convert rows of ``LABEL_SCHEMA`` to a CSV file with a header.
+def to_csv(labels: pa.Table, class_names: Sequence[str], *, with_header: bool = True) -> bytes:
+    """Convert rows of ``LABEL_SCHEMA`` to a CSV file.
 
     The box has one column for each of its fields (``box_x``), and each class has one for its
     probability (``probability_happy``). Null values are empty. A text that a spreadsheet would run
@@ -24,6 +24,7 @@ def to_csv(labels: pa.Table, class_names: Sequence[str]) -> bytes:
     Args:
         labels: The rows.
         class_names: Class of each probability.
+        with_header: Whether the first line names the columns.
     """
     columns: dict[str, pa.ChunkedArray] = {}
     for name in labels.schema.names:
@@ -37,7 +38,7 @@ def to_csv(labels: pa.Table, class_names: Sequence[str]) -> bytes:
         else:
             columns[name] = _escape_formulas(column) if pa.types.is_string(column.type) else column
     sink = pa.BufferOutputStream()
-    write_csv(pa.table(columns), sink)
+    write_csv(pa.table(columns), sink, WriteOptions(include_header=with_header))
     return bytes(sink.getvalue())
 
 

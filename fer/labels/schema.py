@@ -1,11 +1,13 @@
 """The Parquet schema of labels: one row for each face, and at least one for each image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from fer.data.kinds import is_video
 
 SCHEMA_VERSION = 1
 
@@ -42,6 +44,11 @@ LABEL_SCHEMA = pa.schema(
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
+
+
+def is_of_video(row: Mapping[str, Any]) -> bool:
+    """Tell whether a row of ``LABEL_SCHEMA`` is about a video, or a frame of an animated image."""
+    return row["frame"] is not None or is_video(row["image"])
 
 
 @dataclass(frozen=True)

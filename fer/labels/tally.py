@@ -4,13 +4,13 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fer.labels.schema import FAILED_STATUSES
+from fer.labels.schema import FAILED_STATUSES, is_of_video
 
 MAX_SAMPLES, MAX_SAMPLES_PER_CHUNK = 16, 4
 """Most sample faces of each emotion, in a report and in the tally of one chunk."""
@@ -42,6 +42,28 @@ class SampleFace:
     face: int = 0
     seconds: float | None = None
 
+    @classmethod
+    def of(
+        cls, row: Mapping[str, Any], thumbnail: bytes, class_names: Sequence[str]
+    ) -> "SampleFace":
+        """Return the face of a row of ``LABEL_SCHEMA``, with its most probable emotion."""
+        place = "" if row["frame"] is None else f" {row['frame']}"
+        digest = hashlib.sha256(f"{row['image']}{place} {row['face']}".encode()).hexdigest()
+        emotion = class_names[int(np.argmax(row["probabilities"]))]
+        return cls(
+            *(digest, row["image"], emotion, row["confidence"], thumbnail),
+            *(row["face"], row["time_seconds"]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the face as JSON has it."""
+        return {**vars(self), "thumbnail": base64.b64encode(self.thumbnail).decode()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "SampleFace":
+        """Return the face that ``to_dict`` converted."""
+        return cls(**{**content, "thumbnail": base64.b64decode(content["thumbnail"])})
+
 
 @dataclass
 class LabelTally:
@@ -58,7 +80,9 @@ class LabelTally:
         failures: Images that could not be used, each with its error.
         slowest: Images that took the longest, each as (seconds, location).
         frames: Number of frames of videos among the images.
-        videos: Names of the label files that hold frames.
+        videos: Names of the label files that hold rows of videos.
+        turn_faces: Faces at the turns of videos, in the tally of a single file: see
+            ``fer.labels.turns``.
     """
 
     images: int = 0
@@ -72,6 +96,7 @@ class LabelTally:
     slowest: list[tuple[float, str]] = field(default_factory=list)
     frames: int = 0
     videos: set[str] = field(default_factory=set)
+    turn_faces: list[SampleFace] = field(default_factory=list)
 
     @property
     def faces(self) -> int:
@@ -83,8 +108,8 @@ class LabelTally:
         """Number of images that could not be used."""
         return sum(self.statuses[status] for status in FAILED_STATUSES)
 
-    def count(self, row: dict[str, Any], thumbnail: bytes | None) -> None:
-        """Count a row of ``LABEL_SCHEMA``, and keep its face as a sample if it has a thumbnail."""
+    def count(self, row: dict[str, Any], sample: SampleFace | None = None) -> None:
+        """Count a row of ``LABEL_SCHEMA``, and keep its face as a sample if one is given."""
         self.statuses[row["status"]] += 1
         if row["status"] in FAILED_STATUSES:
             self.failures.append((row["image"], row["error"]))
@@ -93,17 +118,11 @@ class LabelTally:
         if (emotion := row.get("emotion")) is None:
             return
         self.emotions[emotion] += 1
-        if thumbnail is not None:
-            place = "" if row["frame"] is None else f" {row['frame']}"
-            digest = hashlib.sha256(f"{row['image']}{place} {row['face']}".encode()).hexdigest()
-            sample = SampleFace(
-                *(digest, row["image"], emotion, row["confidence"], thumbnail),
-                *(row["face"], row["time_seconds"]),
-            )
+        if sample is not None:
             self.samples.setdefault(emotion, []).append(sample)
 
     def add(self, other: "LabelTally") -> None:
-        """Add another tally to this one."""
+        """Add another tally to this one, but for its faces at turns."""
         self.images += other.images
         self.frames += other.frames
         self.statuses += other.statuses
@@ -124,6 +143,7 @@ class LabelTally:
         tally.add(self)
         for samples in tally.samples.values():
             del samples[MAX_SAMPLES_PER_CHUNK:]
+        tally.turn_faces = list(self.turn_faces)
         return tally
 
     def recounted(self, rows: Sequence[dict[str, Any]]) -> "LabelTally":
@@ -140,29 +160,29 @@ class LabelTally:
             frames=num_frames,
             ignored=self.ignored.copy(),
             files=set(self.files),
-            videos=set(self.files) if num_frames else set(),
+            videos=set(self.files) if any(map(is_of_video, rows)) else set(),
         )
         for row in rows:
-            tally.count(row, None)
+            tally.count(row)
         tally.samples = {
             emotion: [sample for sample in samples if sample.image in images]
             for emotion, samples in self.samples.items()
         }
         tally.slowest = [(seconds, image) for seconds, image in self.slowest if image in images]
+        tally.turn_faces = [face for face in self.turn_faces if face.image in images]
         return tally.limited()
 
     def to_json(self) -> str:
         """Return the tally as JSON, for the metadata of its file."""
         samples = {
-            emotion: [
-                {**vars(sample), "thumbnail": _encode(sample.thumbnail)} for sample in samples
-            ]
+            emotion: [sample.to_dict() for sample in samples]
             for emotion, samples in self.samples.items()
         }
         converted = {
             "confidences": self.confidences.tolist(),
             "files": sorted(self.files),
             "videos": sorted(self.videos),
+            "turn_faces": [face.to_dict() for face in self.turn_faces],
         }
         return json.dumps({**vars(self), **converted, "samples": samples})
 
@@ -171,10 +191,7 @@ class LabelTally:
         """Return the tally that ``to_json`` wrote."""
         content = json.loads(text)
         samples = {
-            emotion: [
-                SampleFace(**{**sample, "thumbnail": base64.b64decode(sample["thumbnail"])})
-                for sample in samples
-            ]
+            emotion: [SampleFace.from_dict(sample) for sample in samples]
             for emotion, samples in content["samples"].items()
         }
         return cls(
@@ -182,6 +199,7 @@ class LabelTally:
             # Labels from before videos were labeled lack them.
             frames=content.get("frames", 0),
             videos=set(content.get("videos", ())),
+            turn_faces=[SampleFace.from_dict(face) for face in content.get("turn_faces", ())],
             statuses=Counter(content["statuses"]),
             emotions=Counter(content["emotions"]),
             confidences=np.array(content["confidences"], np.int64),
@@ -191,7 +209,3 @@ class LabelTally:
             failures=[tuple(failure) for failure in content["failures"]],
             slowest=[tuple(image) for image in content["slowest"]],
         )
-
-
-def _encode(content: bytes) -> str:
-    return base64.b64encode(content).decode()

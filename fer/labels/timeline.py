@@ -14,8 +14,13 @@ MAX_POINTS = 2000
 MAX_TRACKS = 3
 """Most tracks of a timeline: those with the most faces."""
 
+MAX_TURNS = 12
+"""Most turns of a track at which a face is shown: so many faces fit side by side. They are at least
+a twelfth of the timeline apart."""
+
 SMOOTHING_SECONDS = 2.0
-"""Width of the window over which probabilities are averaged."""
+"""Width of the window over which probabilities are averaged. A face that is shown at a turn is no
+farther from it than this, or than the time of one point."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,21 @@ class Line:
 
 
 @dataclass(frozen=True)
+class TurnFace:
+    """A face at a turn.
+
+    Attributes:
+        seconds: When the turn is.
+        best: Index of the class that becomes the most probable one.
+        sample: A face of that class, seen about then.
+    """
+
+    seconds: float
+    best: int
+    sample: SampleFace
+
+
+@dataclass(frozen=True)
 class Timeline:
     """The longest tracks of a video.
 
@@ -67,6 +87,38 @@ class Timeline:
     num_tracks: int
     lines: tuple[Line, ...]
     samples: Mapping[int, Sequence[SampleFace]]
+
+    def turn_faces(self, line: Line, class_names: Sequence[str]) -> list[TurnFace]:
+        """Return faces at the turns of a track: up to ``MAX_TURNS``, in the order of their times.
+
+        Args:
+            line: One of ``lines``.
+            class_names: Class of each probability.
+        """
+        begin = min(each.seconds[0] for each in self.lines)
+        end = max(each.seconds[-1] for each in self.lines)
+        span = float(end - begin)
+        reach = max(SMOOTHING_SECONDS, span / MAX_POINTS)
+        found: list[TurnFace] = []
+        for seconds, best in line.turns():
+            if found and seconds - found[-1].seconds < span / MAX_TURNS:
+                continue
+            nearest = _nearest(self.samples.get(line.track, ()), class_names[best], seconds)
+            if nearest and nearest[0] <= reach:
+                found.append(TurnFace(seconds, best, nearest[1]))
+        return found
+
+
+def _nearest(
+    samples: Sequence[SampleFace], emotion: str, seconds: float
+) -> tuple[float, SampleFace] | None:
+    """Return the sample of an emotion that was seen nearest to a time, and how far away."""
+    fitting = [
+        (abs(sample.seconds - seconds), sample)
+        for sample in samples
+        if sample.emotion == emotion and sample.seconds is not None
+    ]
+    return min(fitting, default=None)
 
 
 @dataclass
@@ -127,10 +179,10 @@ class TimelineBuilder:
             if sample := by_face.get((row["time_seconds"], row["face"])):
                 self._samples.setdefault(track, []).append(sample)
 
-    def build(self) -> Timeline:
-        """Return the timeline of what was added."""
+    def build(self, max_tracks: int = MAX_TRACKS) -> Timeline:
+        """Return the timeline of what was added, with the tracks that have the most faces."""
         lines = [points.to_line(track) for track, points in self._points.items()]
         lines.sort(key=lambda line: (-line.num_faces, line.track))
-        kept = tuple(lines[:MAX_TRACKS])
+        kept = tuple(lines[:max_tracks])
         samples = {line.track: self._samples.get(line.track, []) for line in kept}
         return Timeline(self.video, self._num_frames, len(lines), kept, samples)

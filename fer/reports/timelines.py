@@ -4,20 +4,18 @@ import io
 from collections.abc import Sequence
 
 import matplotlib.image
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from fer.labels.tally import SampleFace
-from fer.labels.timeline import Line, Timeline
+from fer.labels.timeline import Line, Timeline, TurnFace
 from fer.reports.plotting import TEXT_COLOR, style_axes, to_png
 
 COLORS = ("#c53030", "#6b7f1a", "#805ad5", "#dd9b20", "#2b6cb0", "#d53f8c", "#718096", "#1f2933")
 """Colors of the classes; they repeat where there are more."""
 
-THUMBNAIL_ZOOM, MAX_THUMBNAILS = 0.4, 8
-"""Scale of the faces above a track, and how many fit side by side."""
+THUMBNAIL_ZOOM = 0.4
+"""Scale of the faces above a track."""
 
 
 def plot_timeline(timeline: Timeline, class_names: Sequence[str]) -> bytes:
@@ -35,7 +33,7 @@ def plot_timeline(timeline: Timeline, class_names: Sequence[str]) -> bytes:
     rows = figure.subplots(len(lines), 1, sharex=True, squeeze=False)[:, 0]
     for axes, line in zip(rows, lines, strict=True):
         _plot_line(axes, line, len(class_names))
-        _show_faces(axes, line, timeline.samples.get(line.track, ()), class_names)
+        _show_faces(axes, timeline.turn_faces(line, class_names))
         axes.set_ylabel(f"face {line.track}", color=TEXT_COLOR)
     rows[-1].set_xlabel("seconds")
     handles = [rows[0].lines[index] for index in range(len(class_names))]
@@ -57,24 +55,16 @@ def _plot_line(axes: Axes, line: Line, num_classes: int) -> None:
     style_axes(axes, "y")
 
 
-def _show_faces(
-    axes: Axes, line: Line, samples: Sequence[SampleFace], class_names: Sequence[str]
-) -> None:
-    """Show faces above the axes: for each turn, the nearest sample of the emotion it turned to."""
-    span = max(float(line.seconds[-1] - line.seconds[0]), 1e-9)
-    last = -np.inf
-    for seconds, best in line.turns():
-        fitting = [sample for sample in samples if sample.emotion == class_names[best]]
-        if not fitting or seconds - last < span / MAX_THUMBNAILS:
-            continue
-        last = seconds
-        nearest = min(fitting, key=lambda sample: abs((sample.seconds or 0.0) - seconds))
-        picture = matplotlib.image.imread(io.BytesIO(nearest.thumbnail), format="jpeg")
-        axes.axvline(seconds, color=COLORS[best % len(COLORS)], linewidth=0.8, linestyle=":")
+def _show_faces(axes: Axes, faces: Sequence[TurnFace]) -> None:
+    """Show faces above the axes, each from its turn on."""
+    for face in faces:
+        color = COLORS[face.best % len(COLORS)]
+        picture = matplotlib.image.imread(io.BytesIO(face.sample.thumbnail), format="jpeg")
+        axes.axvline(face.seconds, color=color, linewidth=0.8, linestyle=":")
         axes.add_artist(
             AnnotationBbox(
                 OffsetImage(picture, zoom=THUMBNAIL_ZOOM),
-                (seconds, 1.0),
+                (face.seconds, 1.0),
                 xycoords=("data", "axes fraction"),
                 box_alignment=(0.0, -0.05),
                 frameon=False,

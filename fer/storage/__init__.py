@@ -18,6 +18,7 @@ from fer.storage.paths import (
     resolve,
     strip_access_mode,
     write_bytes,
+    write_file,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "resolve",
     "strip_access_mode",
     "write_bytes",
+    "write_file",
 ]

@@ -4,13 +4,14 @@ import io
 import os
 import posixpath
 import re
+import shutil
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import pyarrow.fs as pafs
 from pyarrow.lib import ArrowInvalid
@@ -227,18 +228,23 @@ def open_seekable(location: str) -> BinaryIO:
 
 def write_bytes(location: str, content: bytes) -> None:
     """Write a file atomically: readers see the old content or all of the new."""
+    write_file(location, io.BytesIO(content))
+
+
+def write_file(location: str, content: IO[bytes]) -> None:
+    """Write what is left of an open file to another, atomically as ``write_bytes`` does."""
     store, path = filesystem(location)
     if not isinstance(store, pafs.LocalFileSystem):
         # An object becomes visible only when its upload is closed.
         with store.open_output_stream(path) as stream:
-            stream.write(content)
+            shutil.copyfileobj(content, stream, READ_AHEAD_BYTES)
         return
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            shutil.copyfileobj(content, file, READ_AHEAD_BYTES)
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except BaseException:

@@ -16,6 +16,7 @@ EYES_BELOW_TOP = 0.38
 """Distance of the eyes from the top of an image of FER2013, as a fraction of its side. It is the
 median of the same 800 images."""
 
+JPEG_QUALITY = 85
 THUMBNAIL_SIDE = 128
 BOX_COLOR = (43, 108, 176)
 
@@ -104,5 +105,5 @@ def draw_thumbnail(photo: Photo, face: Face) -> bytes:
 
 def encode_jpeg(image: np.ndarray) -> bytes:
     """Encode an image uint8 (H, W), or (H, W, 3) as blue, green and red, as a JPEG file."""
-    _, file = cv2.imencode(".jpg", image)
+    _, file = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return bytes(file)

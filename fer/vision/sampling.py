@@ -3,7 +3,7 @@
 ``plan`` reads the packets of a video and learns from each when its frame is shown. That is fast,
 and right whatever the header says of length and frame rate. A chunk starts at a keyframe, so that
 several processes can decode one video at the same time. In ``UNTIMED_FORMATS``, where packets do
-not tell, it decodes the video, which then is a single chunk.
+not tell, and where the clock goes back, it decodes the video from the beginning.
 """
 
 import heapq
@@ -70,8 +70,8 @@ class ChosenFrame:
 
     Attributes:
         number: Number in the video, from 0 in the order in which frames are shown.
-        time: When it is shown, in units of the video's time base, as its packet says; in
-            ``UNTIMED_FORMATS`` its number.
+        time: When it is shown, in units of the video's time base, as its packet says; or its
+            number: see ``FrameChunk``.
         time_seconds: When it is shown, in seconds after the first frame. It never goes back.
     """
 
@@ -91,6 +91,8 @@ class FrameChunk:
         frames: The sampled frames, in the order in which they are shown.
         problem: What is wrong with the video after these frames, as a sentence, or None.
         is_only: Whether these are all sampled frames of the video.
+        by_number: Whether the ``time`` of each frame is its number, because the times of the video
+            do not tell its frames apart.
     """
 
     seek: int | None
@@ -98,6 +100,7 @@ class FrameChunk:
     frames: tuple[ChosenFrame, ...]
     problem: str | None = None
     is_only: bool = False
+    by_number: bool = False
 
     def to_json(self) -> str:
         """Return the chunk as JSON."""
@@ -121,12 +124,18 @@ class _Packet:
             that of the first packets of a Matroska file.
         seek: Where to start decoding: see ``FrameChunk``.
         is_keyframe: Whether decoding can start with it.
+        is_cut: Whether the file ends within it.
     """
 
     time: int
     decoded_at: int | None = field(compare=False)
     seek: int | None = field(compare=False)
     is_keyframe: bool = field(compare=False)
+    is_cut: bool = field(default=False, compare=False)
+
+
+class _ClockGoesBackError(Exception):
+    """A packet is decoded or shown before one that it follows, so times tell frames no longer."""
 
 
 def plan(file: BinaryIO, sampling: Sampling) -> Iterator[FrameChunk]:
@@ -143,26 +152,47 @@ def plan(file: BinaryIO, sampling: Sampling) -> Iterator[FrameChunk]:
         OSError: The file can't be read.
     """
     with open_video(file) as video:
-        planner, problem = _Planner(sampling, video), None
+        planner = _Planner(sampling, video, by_number=not video.is_timed)
         try:
-            timed = _in_shown_order(_read_packets(video)) if video.is_timed else _decode(video)
-            for packet in timed:
-                yield from planner.add(packet)
-                if planner.is_past_end:
-                    break
-        except av.error.FFmpegError as error:
-            problem = f"The video can't be read beyond {planner.position}: {describe_error(error)}."
-        yield planner.last(problem or planner.problem())
+            yield from _plan(video, planner)
+        except _ClockGoesBackError:
+            pass
+        else:
+            return
+    with open_video(file) as video:
+        yield from _plan(video, _Planner(sampling, video, by_number=True, before=planner))
+
+
+def _plan(video: OpenVideo, planner: "_Planner") -> Iterator[FrameChunk]:
+    problem = None
+    try:
+        timed = _decode(video) if planner.by_number else _in_shown_order(_read_packets(video))
+        for packet in timed:
+            yield from planner.add(packet)
+            if planner.is_past_end:
+                break
+    except av.error.FFmpegError as error:
+        problem = f"The video can't be read beyond {planner.position}: {describe_error(error)}."
+    yield planner.last(problem or planner.problem())
 
 
 def _read_packets(video: OpenVideo) -> Iterator[_Packet]:
-    """Yield the packets of a video in the order of decoding."""
+    """Yield the packets of a video in the order of decoding.
+
+    Raises:
+        _ClockGoesBackError: Times no longer tell which packet is meant.
+    """
     keyframe: int | None = None
     earlier: int | None = None
+    newest = -math.inf
     for packet in video.container.demux(video.stream):
         time = packet.dts if packet.pts is None else packet.pts
         if time is None or not packet.size:
             continue
+        if packet.dts is not None:
+            if packet.dts < newest:
+                raise _ClockGoesBackError
+            newest = packet.dts
         if packet.is_keyframe:
             keyframe, earlier = time, keyframe
         # What an edit list cuts off is decoded for what follows, and not shown.
@@ -171,7 +201,7 @@ def _read_packets(video: OpenVideo) -> Iterator[_Packet]:
         # A frame that is shown before its keyframe also needs the one before that.
         is_leading = keyframe is not None and time < keyframe
         seek = earlier if is_leading else keyframe
-        yield _Packet(time, packet.dts, seek, bool(packet.is_keyframe))
+        yield _Packet(time, packet.dts, seek, bool(packet.is_keyframe), bool(packet.is_corrupt))
 
 
 def _decode(video: OpenVideo) -> Iterator[_Packet]:
@@ -191,15 +221,11 @@ def _decode(video: OpenVideo) -> Iterator[_Packet]:
 def _in_shown_order(packets: Iterator[_Packet]) -> Iterator[_Packet]:
     """Sort packets by the times at which they are shown."""
     waiting: list[_Packet] = []
-    newest = -math.inf
     problem = None
     try:
         for packet in packets:
             if packet.decoded_at is not None:
-                # Where the clock goes back, what follows is shown after what came before.
-                limit = packet.decoded_at if packet.decoded_at >= newest else math.inf
-                newest = packet.decoded_at
-                while waiting and waiting[0].time < limit:
+                while waiting and waiting[0].time < packet.decoded_at:
                     yield heapq.heappop(waiting)
             heapq.heappush(waiting, packet)
     except av.error.FFmpegError as error:
@@ -210,9 +236,29 @@ def _in_shown_order(packets: Iterator[_Packet]) -> Iterator[_Packet]:
 
 
 class _Planner:
-    """Samples the frames of a video in the order in which they are shown, and cuts chunks."""
+    """Samples the frames of a video in the order in which they are shown, and cuts chunks.
 
-    def __init__(self, sampling: Sampling, video: OpenVideo) -> None:
+    Attributes:
+        by_number: See ``FrameChunk``.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        video: OpenVideo,
+        *,
+        by_number: bool,
+        before: "_Planner | None" = None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            sampling: Which frames are used.
+            video: The video.
+            by_number: See ``FrameChunk``.
+            before: A planner that gave up the same video. Its chunks are not yielded again.
+        """
+        self.by_number = by_number
         self._sampling, self._time_base, self._is_timed = sampling, video.time_base, video.is_timed
         self._promised_seconds = video.promised_seconds
         self._next_time = sampling.start
@@ -225,7 +271,10 @@ class _Planner:
         self._last_keyframe = 0
         self._seek: int | None = None
         self._chosen: list[ChosenFrame] = []
-        self._num_chunks = 0
+        self._is_cut_short = False
+        self._num_chunks: int = before._num_chunks if before else 0
+        # Number of the frame from which on samples are not in a chunk yet.
+        self._unplanned: int = before._unplanned if before else 0
 
     @property
     def position(self) -> str:
@@ -249,8 +298,9 @@ class _Planner:
             self._begin, self._seek = self._num_frames, packet.seek
             self._decoded_from = self._last_keyframe
         if self._sampling.includes(seconds := float(self._elapsed), self._next_time):
-            time = packet.time if self._is_timed else self._num_frames
-            self._chosen.append(ChosenFrame(self._num_frames, time, round(seconds, 6)))
+            time = self._num_frames if self.by_number else packet.time
+            if self._num_frames >= self._unplanned:
+                self._chosen.append(ChosenFrame(self._num_frames, time, round(seconds, 6)))
             self._next_time = self._sampling.next_time(seconds)
         self._num_frames += 1
 
@@ -263,6 +313,7 @@ class _Planner:
             if step and not is_jump:
                 self._frame_seconds = step
         self._previous = packet
+        self._is_cut_short |= packet.is_cut
 
     def _is_full(self, packet: _Packet) -> bool:
         num_samples, num_frames = len(self._chosen), self._num_frames - self._begin
@@ -272,7 +323,9 @@ class _Planner:
     def _cut(self, problem: str | None = None, *, is_only: bool = False) -> FrameChunk:
         frames = tuple(self._chosen)
         self._chosen, self._num_chunks = [], self._num_chunks + 1
-        return FrameChunk(self._seek, self._decoded_from, frames, problem, is_only)
+        if frames:
+            self._unplanned = frames[-1].number + 1
+        return FrameChunk(self._seek, self._decoded_from, frames, problem, is_only, self.by_number)
 
     def last(self, problem: str | None) -> FrameChunk:
         """Return the chunk at the end of the video; it may be empty."""
@@ -291,4 +344,6 @@ class _Planner:
                 f"The video ends after {self.position}, although its header promises "
                 f"{promised:.1f} s."
             )
+        if self._is_cut_short:
+            return f"The video ends after {self.position}, in the middle of a frame."
         return None

@@ -20,7 +20,7 @@ _SIGNATURES = re.compile(
 )
 
 _VIDEO_SIGNATURES = re.compile(
-    rb"....ftyp"  # MP4 and MOV, unless it is an image
+    rb"....ftyp(?!M4[ABP] |F4[AB] )"  # MP4 and MOV, unless it is an image or sound
     rb"|....(?:moov|mdat|wide)"  # MOV of old
     rb"|\x1a\x45\xdf\xa3"  # Matroska and WebM
     rb"|RIFF....AVI "

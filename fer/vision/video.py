@@ -9,6 +9,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from PIL import Image
 
 from fer.vision.containers import describe_error, open_video
 from fer.vision.decode import MAX_PHOTO_SIDE, ImageError, Photo
@@ -78,33 +79,45 @@ class _Decoded:
         width, height = max(1, round(self.frame.width * self.aspect)), self.frame.height
         scale = min(1.0, MAX_PHOTO_SIDE / max(width, height))
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        scaled = self.frame.reformat(*size, format="rgb24", interpolation="AREA").to_ndarray()
+        has_alpha = any(component.is_alpha for component in self.frame.format.components)
+        pixels = "rgba" if has_alpha else "rgb24"
+        scaled = self.frame.reformat(*size, format=pixels, interpolation="AREA").to_ndarray()
+        scaled = _on_white(scaled) if has_alpha else scaled
         num_turns = round(self.frame.rotation / 90) % 4
         upright = np.ascontiguousarray(np.rot90(scaled, num_turns))
         return Photo(upright, *((height, width) if num_turns % 2 else (width, height)))
 
 
+def _on_white(rgba: np.ndarray) -> np.ndarray:
+    """Return a transparent frame uint8 (H, W, 4) as (H, W, 3) on white, as images are."""
+    frame = Image.fromarray(rgba)
+    white = Image.new("RGBA", frame.size, "white")
+    return np.asarray(Image.alpha_composite(white, frame).convert("RGB"))
+
+
 def _decode(file: BinaryIO, chunk: FrameChunk) -> Iterator[_Decoded]:
     """Yield the frames around those of a chunk, in the order in which they are shown."""
     wanted, first = chunk.frames, chunk.first
-    frames = _decode_from(file, chunk.seek, first)
+    frames = _decode_from(file, chunk.seek, first, by_number=chunk.by_number)
     head = next(frames, None)
     is_late = head is None or head.time is None or head.time > wanted[0].time
     if is_late and chunk.seek is not None:
         # Some indexes lead to a later keyframe. The beginning is always right.
         first = 0
-        frames = _decode_from(file, None, first)
+        frames = _decode_from(file, None, first, by_number=chunk.by_number)
         head = next(frames, None)
     if head is not None:
         yield head
     yield from islice(frames, wanted[-1].number - first + LATE_FRAMES)
 
 
-def _decode_from(file: BinaryIO, seek: int | None, first: int) -> Iterator[_Decoded]:
+def _decode_from(
+    file: BinaryIO, seek: int | None, first: int, *, by_number: bool
+) -> Iterator[_Decoded]:
     """Yield the frames of a video from a keyframe on: see ``FrameChunk``."""
     with open_video(file) as video:
         if seek is not None:
             video.container.seek(seek, stream=video.stream)
         aspect = video.stream.sample_aspect_ratio or Fraction(1)
         for number, frame in enumerate(video.decode(), start=first):
-            yield _Decoded(frame, frame.pts if video.is_timed else number, aspect)
+            yield _Decoded(frame, number if by_number else frame.pts, aspect)

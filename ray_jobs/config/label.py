@@ -81,12 +81,13 @@ class LabelConfig:
     """Time in seconds before which the frames of each video are labeled, above --start. By default
     videos are labeled to their ends."""
     all_files: bool = False
-    """Also open files whose names do not end like those of images, and label those whose content is
-    an image. --limit counts all that are opened. Archives still need their endings."""
+    """Also open files whose names do not end like those of images or videos, and label those whose
+    content is an image or a video. --limit counts all that are opened. Archives still need their
+    endings."""
     format: Annotated[tuple[Literal["csv", "jsonl"], ...], tyro.conf.UseAppendAction] = ()
-    """Also write the labels as CSV or JSON Lines, one file for each Parquet file. In CSV, a text
-    that a spreadsheet would run as a formula begins with an apostrophe. By default only Parquet is
-    written."""
+    """Also write the labels as CSV or JSON Lines, one file for each Parquet file, and with csv also
+    one table for each video. In CSV, a text that a spreadsheet would run as a formula begins with
+    an apostrophe. By default only Parquet is written."""
     notify: OptionalUrl = None
     """http:// or https:// URL that gets a POST when the job ends: the RESULT line, or the error and
     the exit code. With a secret in the environment variable FER_NOTIFY_SECRET it is signed. By

@@ -14,7 +14,7 @@ from fer.labels.chunks import Chunk, split_into_chunks
 from fer.labels.globs import Selection
 from fer.storage import listing
 from fer.vision.sampling import Sampling
-from ray_jobs.cluster import isolation, session
+from ray_jobs.cluster import session
 from ray_jobs.labeling import videos, worklist
 from ray_jobs.pipeline import stages
 
@@ -125,9 +125,6 @@ def _read_chunks(
     item = SourceItem(**_read_file(name, output).to_pylist()[0])
     if item.kind == "archive":
         found = _split_archive(item, selection, salt)
-    elif isolation.is_poison_suspect():
-        # Detection reads it in a process of its own.
-        found = iter([Chunk(f"{name}-unread", (item,))])
     else:
         found = videos.cut(item, sampling, name)
     for chunk in found:

@@ -16,7 +16,7 @@ from ray_jobs.cluster import isolation
 from ray_jobs.labeling import chunks
 from ray_jobs.labeling.images import IGNORED, Detection, detect_in_image, not_fetched
 from ray_jobs.labeling.labeling import Labeling
-from ray_jobs.labeling.videos import detect_in_animation, detect_in_video
+from ray_jobs.labeling.videos import detect_in_animation, detect_in_video, undecodable
 from ray_jobs.pipeline import stages
 
 NUM_SAMPLE_IMAGES = 64
@@ -120,6 +120,8 @@ def _detect_isolated(
     try:
         return list(isolation.run_isolated(_detect, detection, with_thumbnails, item))
     except ChildProcessError as error:
+        if item.frames:
+            return undecodable(item, error)
         return [not_fetched(item, "unreadable", f"The file can't be read: {error}.")]
 
 

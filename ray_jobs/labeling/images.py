@@ -14,6 +14,7 @@ from fer.vision.detector import FaceDetector
 from fer.vision.faces import draw_thumbnail, encode_jpeg
 from fer.vision.sampling import EVERY_SECOND, Sampling
 from fer.vision.shape import FER2013_SHAPE, ImageShape
+from ray_jobs.cluster.watchdog import watching
 
 IGNORED = "ignored"
 """Status of a file that is neither an image nor a video."""
@@ -57,9 +58,10 @@ def detect_in_image(
         return columns_without_data(item, error)
     size = {"size_bytes": len(data)}
     try:
-        if detection.weights is None:
-            return size | _take_as_face(data, detection.shape, with_thumbnails)
-        return size | _detect_in_photo(data, _detector(detection), with_thumbnails)
+        with watching():
+            if detection.weights is None:
+                return size | _take_as_face(data, detection.shape, with_thumbnails)
+            return size | _detect_in_photo(data, _detector(detection), with_thumbnails)
     except ImageError as error:
         return {**size, "status": error.status, "error": str(error)}
 

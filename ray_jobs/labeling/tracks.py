@@ -1,5 +1,7 @@
 """The stage that numbers the faces of each video by track, once all of its chunks have files.
 
+It also writes the table of each video where CSV is wanted, and makes the timelines of the report.
+
 A track crosses chunks that were labeled at different times and places. So one task goes through the
 boxes of a whole video, which are few, and puts the numbers into the files. It always finds the same
 numbers, whatever was interrupted before.
@@ -7,7 +9,8 @@ numbers, whatever was interrupted before.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby
+from dataclasses import dataclass, field
+from itertools import chain, groupby
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +18,11 @@ import ray.data
 
 from fer import storage
 from fer.labels.files import read_rows, read_tally, write_labels
-from fer.labels.schema import BOX_FIELDS
-from fer.labels.tally import LabelTally
+from fer.labels.schema import is_of_video
+from fer.labels.tally import LabelTally, SampleFace
 from fer.labels.timeline import Timeline, TimelineBuilder
+from fer.labels.tracks import number_faces
+from fer.labels.video_tables import VideoTable
 from fer.vision.tracking import Tracker
 from ray_jobs.cluster import session
 from ray_jobs.labeling.videos import VIDEO_PREFIX
@@ -27,23 +32,40 @@ MAX_TIMELINES = 12
 """Most videos whose timelines the report shows."""
 
 
+@dataclass
+class Tracked:
+    """What was made of the rows of videos, besides their tracks.
+
+    Attributes:
+        timelines: Those of the first ``MAX_TIMELINES`` videos that show a face.
+        tables: Paths of the videos' tables in the output.
+    """
+
+    timelines: list[Timeline] = field(default_factory=list)
+    tables: set[str] = field(default_factory=set)
+
+    def add(self, other: "Tracked") -> None:
+        """Add what was made of other videos."""
+        merged = sorted([*self.timelines, *other.timelines], key=lambda timeline: timeline.video)
+        self.timelines = merged[:MAX_TIMELINES]
+        self.tables |= other.tables
+
+
 def number_tracks(
     output: str, files: Collection[str], class_names: Sequence[str], formats: Collection[str]
-) -> list[Timeline]:
+) -> Tracked:
     """Fill the column ``track`` of the label files of all videos.
 
     Args:
         output: Folder of the labels.
-        files: Names of the label files that hold frames.
+        files: Names of the label files that hold rows of videos.
         class_names: Class of each probability.
-        formats: Formats of the labels in addition to Parquet.
-
-    Returns:
-        The timelines of the first ``MAX_TIMELINES`` videos.
+        formats: Formats of the labels in addition to Parquet. With ``csv``, each video also gets a
+            table of its own.
     """
-    videos = _group_by_video(files)
+    videos, tracked = _group_by_video(files), Tracked()
     if not videos:
-        return []
+        return tracked
     blocks = [pa.table({"files": [files]}) for files in videos]
     numbered = ray.data.from_arrow(blocks).map_batches(
         _number_tracks,
@@ -53,11 +75,9 @@ def number_tracks(
         num_cpus=0.25,
         **session.avoid_head(),
     )
-    timelines: list[Timeline] = []
     for found in stages.tallies(numbered):
-        timelines = sorted([*timelines, *found], key=lambda timeline: timeline.video)
-        del timelines[MAX_TIMELINES:]
-    return timelines
+        tracked.add(found)
+    return tracked
 
 
 def _group_by_video(files: Collection[str]) -> list[list[str]]:
@@ -72,50 +92,57 @@ def _group_by_video(files: Collection[str]) -> list[list[str]]:
 def _number_tracks(
     videos: pa.Table, output: str, class_names: Sequence[str], formats: Collection[str]
 ) -> Iterator[dict[str, Any]]:
-    """Number the tracks in the files of a video, or in a file of several; yield timelines."""
+    """Number the tracks in the files of a video, or in a file of several; yield ``Tracked``."""
     for files in videos["files"].to_pylist():
-        trackers: dict[str, Tracker] = defaultdict(Tracker)
-        timelines: dict[str, TimelineBuilder] = {}
-        for file in files:
-            location = storage.join(output, file)
-            rows, tally = read_rows(location), read_tally(location)
-            if _track(rows, trackers):
-                with stages.explain_write_errors(output):
-                    write_labels(output, file, rows, tally, class_names, formats)
-            _add_to_timelines(rows, tally, timelines)
-        yield stages.tally_batch([builder.build() for builder in timelines.values()])
+        tracked = Tracked()
+        parts = _numbered(files, output, class_names, formats)
+        # The rows of a video follow each other, also from one of its files to the next.
+        for video, own in groupby(parts, key=lambda part: part.video):
+            timeline = TimelineBuilder(video)
+            with VideoTable(video, class_names) as table:
+                for part in own:
+                    timeline.add(part.rows, part.samples)
+                    if "csv" in formats:
+                        table.add(part.rows)
+                if "csv" in formats:
+                    with stages.explain_write_errors(output):
+                        tracked.tables.add(table.write(output))
+            built = timeline.build()
+            tracked.add(Tracked([built] if built.lines else []))
+        yield stages.tally_batch(tracked)
 
 
-def _add_to_timelines(
-    rows: Sequence[dict[str, Any]], tally: LabelTally, timelines: dict[str, TimelineBuilder]
-) -> None:
-    samples = [sample for samples in tally.samples.values() for sample in samples]
-    for video, group in groupby(rows, lambda row: str(row["image"])):
-        own = [sample for sample in samples if sample.image == video]
-        timelines.setdefault(video, TimelineBuilder(video)).add(list(group), own)
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a video in one label file, and the sample faces among them."""
+
+    video: str
+    rows: list[dict[str, Any]]
+    samples: list[SampleFace]
 
 
-def _track(rows: list[dict[str, Any]], trackers: dict[str, Tracker]) -> bool:
-    """Number the faces of a file, and return whether that changes any.
-
-    Args:
-        rows: Rows of ``LABEL_SCHEMA``, frame by frame.
-        trackers: The tracker of each video by its location, which has seen its earlier frames.
-    """
-    before = [row["track"] for row in rows]
-    frames = groupby(rows, lambda row: (row["image"], row["frame"], row["time_seconds"]))
-    for (image, frame, seconds), group in frames:
-        if frame is None:
-            continue
-        faces = [row for row in group if row["face"] is not None]
-        boxes = [_box(row) for row in faces]
-        for row, track in zip(faces, trackers[image].update(seconds, boxes), strict=True):
-            row["track"] = track
-    return before != [row["track"] for row in rows]
+def _numbered(
+    files: Sequence[str], output: str, class_names: Sequence[str], formats: Collection[str]
+) -> Iterator[_Part]:
+    """Number the tracks in files that a tracker goes through in order; yield the videos' rows."""
+    trackers: dict[str, Tracker] = defaultdict(Tracker)
+    for file in files:
+        location = storage.join(output, file)
+        rows, tally = read_rows(location), read_tally(location)
+        before = [row["track"] for row in rows]
+        number_faces(rows, trackers)
+        if before != [row["track"] for row in rows]:
+            with stages.explain_write_errors(output):
+                write_labels(output, file, rows, tally, class_names, formats)
+        yield from _parts(rows, tally)
 
 
-def _box(row: dict[str, Any]) -> list[float]:
-    """Return the box of a face; without a detector that is the whole frame."""
-    if row["box"] is None:
-        return [0.0, 0.0, row["width"], row["height"]]
-    return [row["box"][name] for name in BOX_FIELDS]
+def _parts(rows: Sequence[dict[str, Any]], tally: LabelTally) -> Iterator[_Part]:
+    """Divide the rows of a file by the video; those of photographs are left out."""
+    samples = defaultdict(list)
+    for sample in (*tally.turn_faces, *chain.from_iterable(tally.samples.values())):
+        samples[sample.image].append(sample)
+    for image, group in groupby(rows, lambda row: str(row["image"])):
+        own = list(group)
+        if any(map(is_of_video, own)):
+            yield _Part(image, own, samples[image])

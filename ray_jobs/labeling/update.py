@@ -17,7 +17,7 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.items import containing_file, may_be_image
+from fer.data.items import containing_file, kind_by_content
 from fer.labels.catalog import record_removed
 from fer.labels.files import read_rows, read_tally, write_labels
 from fer.labels.schema import FAILED_STATUSES
@@ -109,15 +109,16 @@ def _compare(both: pa.Table, output: str) -> pa.Table:
     for row in (rows := both.to_pylist()):
         if row["labeled_in"]:
             labeled[row["file"]].append(row)
-    items = [
+    new = [
         row
         for row in rows
-        if not row["labeled_in"]
-        and row["kind"] != "ignored"
-        and not _is_unchanged(row, labeled[row["file"]])
-        # The first run has already counted the files that are not images.
-        and (row["kind"] != "unknown" or may_be_image(row["source"]))
+        if not row["labeled_in"] and not _is_unchanged(row, labeled[row["file"]])
     ]
+    for row in new:
+        if row["kind"] == "unknown":
+            row["kind"] = kind_by_content(row["source"])
+    # The first run has already counted the files that are not images.
+    items = [row for row in new if row["kind"] != "ignored"]
     replaced = [
         {name: old[name] for name in ("file", "labeled_in")}
         for item in items

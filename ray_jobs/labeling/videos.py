@@ -2,10 +2,11 @@
 
 import hashlib
 import io
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from fer import storage
 from fer.data.items import NotAnImageError, SourceItem, fetch_image
@@ -15,6 +16,8 @@ from fer.vision.animation import is_animation, sample_animation
 from fer.vision.decode import ImageError, Photo
 from fer.vision.sampling import ChosenFrame, FrameChunk, Sampling, plan
 from fer.vision.video import decode_frames
+from ray_jobs.cluster import isolation
+from ray_jobs.cluster.watchdog import WatchedFile, watched
 from ray_jobs.labeling.images import (
     Detection,
     columns_without_data,
@@ -32,8 +35,8 @@ CLIP_BYTES, CLIPS_PER_CHUNK = 2 * 2**20, 16
 TEXT_BYTES = 4096
 """Bytes at the start of a file that tell a program from a video."""
 
-NUM_SAMPLE_FRAMES = 16
-"""Approximate number of frames in each chunk of a video that get thumbnails."""
+THUMBNAIL_SECONDS = 0.5
+"""Least time between two frames of a video that get thumbnails, for the turns of timelines."""
 
 
 def is_clip(video: SourceItem) -> bool:
@@ -54,24 +57,33 @@ def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
     """
     number = 0
     try:
-        with _open(video) as file:
-            for number, frames in enumerate(plan(file, sampling), start=1):
-                item = replace(video, frames=frames.to_json())
-                yield Chunk(f"{name}-{number:06}", (item,))
+        if isolation.is_poison_suspect():
+            planned = isolation.iterate_isolated(_plan, video, sampling)
+        else:
+            planned = _plan(video, sampling)
+        for number, frames in enumerate(planned, start=1):
+            item = replace(video, frames=frames.to_json())
+            yield Chunk(f"{name}-{number:06}", (item,))
     except (NotAnImageError, ImageError, OSError) as error:
         # The name differs from those of chunks that an interrupted run may have labeled.
         yield Chunk(f"{name}-unread", (_unread(video, number, error),))
 
 
+def _plan(video: SourceItem, sampling: Sampling) -> Iterator[FrameChunk]:
+    with _open(video) as file:
+        yield from watched(plan(file, sampling))
+
+
 def _unread(video: SourceItem, num_chunks: int, error: Exception) -> SourceItem:
     """Return a video that was read up to an error, without its ETag, so that an update tries again.
 
-    Nothing is known about it if there is no chunk yet.
+    If there is no chunk yet, nothing is known about it, unless it must not be opened again.
     """
-    if not num_chunks:
+    if not num_chunks and not isinstance(error, ChildProcessError):
         return video
     reason = storage.describe_error(error) if isinstance(error, OSError) else str(error)
-    problem = f"The rest of the video can't be read: {reason.rstrip('.')}."
+    what = "The rest of the video" if num_chunks else "The video"
+    problem = f"{what} can't be read: {reason.rstrip('.')}."
     return replace(video, frames=FrameChunk(None, 0, (), problem).to_json(), etag=None)
 
 
@@ -84,7 +96,7 @@ def detect_in_video(detection: Detection, video: SourceItem) -> list[dict[str, A
     try:
         with _open(video) as file:
             planned = [FrameChunk.from_json(video.frames)] if video.frames else []
-            chunks = planned or list(plan(file, detection.sampling))
+            chunks = planned or list(watched(plan(file, detection.sampling)))
             return [row for chunk in chunks for row in _rows(file, chunk, detection, video)]
     except (NotAnImageError, ImageError, OSError) as error:
         return [columns_without_data(video, error)]
@@ -101,17 +113,16 @@ def detect_in_animation(
     fetched = replace(item, data=data, size_bytes=len(data))
     if not is_animation(data):
         return [detect_in_image(detection, with_thumbnails, fetched)]
-    frames = sample_animation(data, detection.sampling)
-    return list(_frame_rows(frames, fetched, detection, NUM_SAMPLE_FRAMES)) or [_no_frame(fetched)]
+    frames = watched(sample_animation(data, detection.sampling))
+    return list(_frame_rows(frames, fetched, detection)) or [_no_frame(fetched)]
 
 
 def _rows(
     file: BinaryIO, chunk: FrameChunk, detection: Detection, video: SourceItem
 ) -> Iterator[dict[str, Any]]:
-    sample_every = max(1, len(chunk.frames) // NUM_SAMPLE_FRAMES)
-    yield from _frame_rows(decode_frames(file, chunk), video, detection, sample_every)
+    yield from _frame_rows(watched(decode_frames(file, chunk)), video, detection)
     if chunk.problem:
-        yield {"size_bytes": video.size_bytes, "status": "unreadable", "error": chunk.problem}
+        yield _problem(video, chunk.problem)
     elif chunk.is_only and not chunk.frames:
         yield _no_frame(video)
 
@@ -120,10 +131,10 @@ def _frame_rows(
     frames: Iterable[tuple[ChosenFrame, Photo | ImageError]],
     video: SourceItem,
     detection: Detection,
-    sample_every: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the columns of each frame; every n-th gets thumbnails."""
-    for index, (frame, photo) in enumerate(frames):
+    """Yield the columns of each frame; one in ``THUMBNAIL_SECONDS`` gets thumbnails."""
+    next_seconds = -math.inf
+    for frame, photo in frames:
         row = {
             "size_bytes": video.size_bytes,
             "frame": frame.number,
@@ -132,7 +143,29 @@ def _frame_rows(
         if isinstance(photo, ImageError):
             yield {**row, "status": photo.status, "error": str(photo)}
         else:
-            yield {**row, **detect_in_frame(detection, index % sample_every == 0, photo)}
+            with_thumbnails = frame.time_seconds >= next_seconds
+            if with_thumbnails:
+                next_seconds = frame.time_seconds + THUMBNAIL_SECONDS
+            yield {**row, **detect_in_frame(detection, with_thumbnails, photo)}
+
+
+def undecodable(video: SourceItem, error: ChildProcessError) -> list[dict[str, Any]]:
+    """Return columns that say which frames are lost with the process that decoded them.
+
+    They have no ETag, so that an update tries the video again.
+    """
+    chunk = FrameChunk.from_json(video.frames)
+    first, last = chunk.frames[0], chunk.frames[-1]
+    lost = (
+        f"The frames from {first.time_seconds:.1f} s to {last.time_seconds:.1f} s can't be "
+        f"decoded: {error}."
+    )
+    problems = [lost, chunk.problem] if chunk.problem else [lost]
+    return [{**_problem(video, problem), "etag": None} for problem in problems]
+
+
+def _problem(video: SourceItem, problem: str) -> dict[str, Any]:
+    return {"size_bytes": video.size_bytes, "status": "unreadable", "error": problem}
 
 
 def _no_frame(video: SourceItem) -> dict[str, Any]:
@@ -148,10 +181,10 @@ def _open(video: SourceItem) -> Iterator[BinaryIO]:
         NotAnImageError: It is a program in TypeScript.
         OSError: It can't be read, or has changed since it was listed.
     """
-    with _open_file(video) as file:
+    with WatchedFile(_open_file(video)) as file:
         if video.source.lower().endswith(".ts") and _is_text(file.read(TEXT_BYTES)):
             raise NotAnImageError(video.source)
-        yield file
+        yield cast(BinaryIO, file)
 
 
 def _open_file(video: SourceItem) -> BinaryIO:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.items import SourceItem
+from fer.data.items import SourceItem, kind_by_content
 from fer.data.kinds import ending
 from fer.labels.chunks import Chunk, name_chunk, split_into_chunks
 from fer.labels.globs import Selection
@@ -42,6 +43,10 @@ Each task makes chunks of its own. More tasks would turn every small folder into
 
 MAX_ITEMS_HERE, MAX_SECTIONS_HERE = 1000, 16
 """Most items, and most sections, of a source that the driver lists itself: a request or two."""
+
+
+NUM_IDENTIFIED_TOGETHER = 32
+"""Files of unknown kind whose first bytes a task reads at the same time."""
 
 
 @dataclass
@@ -217,13 +222,22 @@ def _set_aside(
 
     Rows become items in batches, since all of them would not fit in memory as Python objects.
     """
-    for batch in items.to_batches(max_chunksize=4096):
-        for item in (SourceItem(**row) for row in batch.to_pylist()):
-            share.count(item)
-            if item.kind in aside:
-                aside[item.kind].append(item)
-            else:
-                yield item
+    with ThreadPoolExecutor(NUM_IDENTIFIED_TOGETHER) as threads:
+        for batch in items.to_batches(max_chunksize=4096):
+            for item in _identify([SourceItem(**row) for row in batch.to_pylist()], threads):
+                share.count(item)
+                if item.kind in aside:
+                    aside[item.kind].append(item)
+                else:
+                    yield item
+
+
+def _identify(items: Sequence[SourceItem], threads: ThreadPoolExecutor) -> Iterator[SourceItem]:
+    """Yield items, and say of those of unknown kind what their content says."""
+    unknown = [item.source for item in items if item.kind == "unknown"]
+    kinds = threads.map(kind_by_content, unknown)
+    for item in items:
+        yield replace(item, kind=next(kinds)) if item.kind == "unknown" else item
 
 
 def _with_etag(item: SourceItem) -> SourceItem:

@@ -5,7 +5,7 @@ It does not import torch or matplotlib, so that its processes start quickly.
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,8 +17,9 @@ import ray.data
 from fer import storage
 from fer.data.kinds import ending
 from fer.labels.files import SUFFIX, read_tally, write_labels
-from fer.labels.schema import FAILED_STATUSES, Labeler
-from fer.labels.tally import LabelTally
+from fer.labels.schema import FAILED_STATUSES, Labeler, is_of_video
+from fer.labels.tally import LabelTally, SampleFace
+from fer.labels.turns import choose_turn_faces
 from fer.storage import listing
 from ray_jobs.cluster import metrics, session
 from ray_jobs.labeling.images import IGNORED
@@ -84,13 +85,16 @@ def write_images(
     file = file_of_chunk(name)
     num_frames = sum(image["frame"] is not None for image in images)
     tally = LabelTally(len(images), ignored=ignored, files={file}, frames=num_frames)
-    tally.videos |= {file} if num_frames else set()
-    rows = [row for image in images for row in _rows(image, labeler, tally)]
+    tally.videos |= {file} if any(map(is_of_video, images)) else set()
+    rows, thumbnails = _rows(images, labeler, tally)
+    tally.turn_faces = choose_turn_faces(rows, thumbnails, labeler.class_names)
     tally, start = tally.limited(), time.perf_counter()
     with stages.explain_write_errors(output):
         write_labels(output, file, rows, tally, labeler.class_names, formats)
     seconds["write"] = time.perf_counter() - start
     size_bytes = sum(image["size_bytes"] or 0 for image in images)
+    # They are read from the file again, with those of the video's other files.
+    tally.turn_faces.clear()
     return Written(tally, seconds, size_bytes, _sample(rows, labeler))
 
 
@@ -101,14 +105,20 @@ def _sample(rows: list[dict[str, Any]], labeler: Labeler) -> list[tuple[str, flo
     return [(labeler.class_names[int(np.argmax(probs))], max(probs)) for probs in sample]
 
 
-def _rows(image: dict[str, Any], labeler: Labeler, tally: LabelTally) -> list[dict[str, Any]]:
-    """Return the rows of an image and count them in the tally."""
-    tally.slowest.append((image.pop("seconds"), image["image"]))
-    thumbnails = [face.pop("thumbnail") for face in image["faces"] or ()] or [None]
-    rows = labeler.rows(image, image.pop("probs_0"))
+def _rows(
+    images: Sequence[dict[str, Any]], labeler: Labeler, tally: LabelTally
+) -> tuple[list[dict[str, Any]], list[bytes | None]]:
+    """Return the rows of images and the thumbnail of each, and count them in the tally."""
+    rows: list[dict[str, Any]] = []
+    thumbnails: list[bytes | None] = []
+    for image in images:
+        tally.slowest.append((image.pop("seconds"), image["image"]))
+        thumbnails += [face.pop("thumbnail") for face in image["faces"] or ()] or [None]
+        rows += labeler.rows(image, image.pop("probs_0"))
     for row, thumbnail in zip(rows, thumbnails, strict=True):
-        tally.count(row, thumbnail)
-    return rows
+        sample = SampleFace.of(row, thumbnail, labeler.class_names) if thumbnail else None
+        tally.count(row, sample)
+    return rows, thumbnails
 
 
 @dataclass(frozen=True)

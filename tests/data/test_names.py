@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from fer.data.emotions import FER2013_CLASSES
-from fer.data.items import NotAnImageError, fetch_image, may_be_image
+from fer.data.items import NotAnImageError, fetch_image, kind_by_content
 from fer.data.readers import read_items
 from fer.data.sources import check_source, list_items
 from fer.errors import InputError
@@ -129,7 +129,8 @@ def test_all_files_are_told_by_their_content(tmp_path, png, faces):
     assert fetch_image(told["8f3c-0"]) == fetch_image(told["a.upload"]) == image
     with pytest.raises(NotAnImageError):
         fetch_image(told["notes.txt"])
-    assert [may_be_image(item.source) for item in told.values()] == [True, True, False]
+    assert [kind_by_content(item.source) for item in told.values()] == ["image", "image", "ignored"]
+    assert kind_by_content(f"{tmp_path}/gone") == "unknown"
     check_source(f"{tmp_path}/8f3c-0", all_files=True)
     with pytest.raises(InputError, match="give --all-files if it is an image"):
         check_source(f"{tmp_path}/8f3c-0")

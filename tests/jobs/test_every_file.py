@@ -8,8 +8,10 @@ import zipfile
 
 import pyarrow.parquet as pq
 import pytest
+from videos import make_video
 
 from fer.storage import listing
+from ray_jobs.labeling.videos import CLIP_BYTES
 
 LATIN = os.fsdecode(b"j\xe4nner")
 ESCAPED = "j\\xe4nner"
@@ -105,6 +107,18 @@ def test_all_files(label, folder, tmp_path):
     assert run.result["ignored"] == {"no ending": 1}
     again = label(folder, output, *flags, "--update")
     assert (again.result["labeled"], again.result["ignored"]) == (0, {"no ending": 1})
+
+
+def test_all_files_finds_videos(label, tmp_path):
+    put(tmp_path / "uploads", ("8f3c", "a/clip.bin"), make_video(num_frames=50))
+    put(tmp_path / "uploads", ("long",), make_video(num_frames=75) + bytes(CLIP_BYTES))
+    put(tmp_path / "uploads", ("notes",), b"none")
+    flags = ("--all-files", "--fps", 2)
+    run = label(tmp_path / "uploads", tmp_path / "labels", *flags)
+    assert (run.result["frames"], run.result["ignored"]) == (4 + 4 + 6, {"no ending": 1})
+    put(tmp_path / "uploads", ("new",), make_video(num_frames=25))
+    again = label(tmp_path / "uploads", tmp_path / "labels", *flags, "--update")
+    assert (again.result["labeled"], again.result["frames"]) == (2, 16)
 
 
 def test_a_folder_without_endings(label, fer, tmp_path, faces, png):

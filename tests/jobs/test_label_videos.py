@@ -11,6 +11,7 @@ from videos import make_video
 
 from fer import storage
 from fer.labels.schema import LABEL_SCHEMA
+from fer.labels.video_tables import table_path
 from ray_jobs.labeling import videos
 
 SIZE = (640, 480)
@@ -91,6 +92,13 @@ def test_every_face_of_every_sampled_frame_has_a_row_and_a_track(clips, label_cl
     files = [*(tmp_path / "labels" / "csv").iterdir()]
     table = [row for file in files for row in csv.DictReader(file.read_text().splitlines())]
     assert sorted(row["track"] for row in table if row["frame"]) == sorted(["0", "1"] * 80)
+    videos = [row for row in table if row["frame"] or row["image"].endswith(".mov")]
+    tables = [*(tmp_path / "labels" / "videos").iterdir()]
+    assert {f"videos/{file.name}" for file in tables} == {
+        table_path(row["image"]) for row in videos
+    }
+    separate = [row for file in tables for row in csv.DictReader(file.read_text().splitlines())]
+    assert sorted(map(repr, separate)) == sorted(map(repr, videos))
 
 
 def test_updates_label_videos_that_are_new_or_changed(crossing, label_clips, tmp_path):

@@ -2,10 +2,16 @@
 
 import io
 
-from videos import read_number
+from videos import draw_frame, read_number
 
 from fer.vision.sampling import FrameChunk, plan
 from fer.vision.video import decode_frames
+
+
+def draw_odd(number):
+    """Draw a frame whose width and height are odd."""
+    return draw_frame(number, 191, 97)
+
 
 KINDS = {
     "MP4": {"container": "mp4", "g": 25, "sc_threshold": 0},
@@ -24,6 +30,20 @@ KINDS = {
         "codec": "libx265",
         "x265-params": "keyint=25:log-level=none",
         "pixels": "yuv420p10le",
+    },
+    "HDR": {
+        "codec": "libx265",
+        "x265-params": "keyint=25:log-level=none:colorprim=bt2020:transfer=smpte2084:"
+        "colormatrix=bt2020nc:hdr10=1",
+        "pixels": "yuv420p10le",
+    },
+    "odd size": {"draw": draw_odd, "pixels": "yuv444p", "g": 25, "sc_threshold": 0},
+    "VP9 of an odd size": {
+        "container": "webm",
+        "codec": "libvpx-vp9",
+        "draw": draw_odd,
+        "g": 25,
+        "deadline": "realtime",
     },
     "GIF": {"container": "gif", "codec": "gif", "pixels": "gray"},
 }

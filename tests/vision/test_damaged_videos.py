@@ -1,10 +1,11 @@
 """What is wrong with a video: what it still gives, and what is said."""
 
 import io
+import resource
 
 import pytest
 from sampled_videos import numbers, sampled
-from videos import draw_frame, make_sound, make_video, read_number
+from videos import draw_frame, make_sound, make_video, read_number, remux
 
 from fer.vision import containers
 from fer.vision.decode import ImageError
@@ -22,6 +23,27 @@ def test_a_video_that_is_cut_gives_its_frames_up_to_the_cut(make, kind):
     if kind == "Matroska":
         ends = frames[-1][1]
         assert problem == f"The video ends after {ends:.1f} s, although its header promises 4.0 s."
+
+
+@pytest.mark.parametrize("movflags", ["faststart", "frag_keyframe+empty_moov"])
+@pytest.mark.parametrize("share", [0.9, 0.7])
+def test_an_mp4_file_that_is_cut_gives_its_frames_up_to_the_cut(make, movflags, share):
+    content = remux(make("MP4"), movflags=movflags)
+    assert sampled(content, Sampling(None))[1] is None
+    frames, problem = sampled(content[: int(share * len(content))], Sampling(None))
+    # Frames that are decoded last, but shown before others, are missing at the cut.
+    found = numbers(frames[:-5])
+    assert found == list(range(len(found)))
+    assert 30 < len(found) < 95
+    assert problem == f"The video ends after {frames[-1][1]:.1f} s, in the middle of a frame."
+
+
+def test_a_video_without_a_frame_says_so(make):
+    mp4 = remux(make("MP4"), movflags="frag_keyframe+empty_moov")
+    assert sampled(mp4[: mp4.index(b"moof") - 4], Sampling()) == ([], "The video holds no frame.")
+    matroska = make("Matroska")
+    with pytest.raises(ImageError, match=r"not a video that FFmpeg reads: end of file\.$"):
+        sampled(matroska[: matroska.index(b"\x1f\x43\xb6\x75")], Sampling())
 
 
 def test_frames_that_are_damaged_are_told_and_the_others_used(make):
@@ -58,6 +80,19 @@ def test_frames_of_absurd_size_are_refused_before_they_are_decoded(make, monkeyp
     with pytest.raises(ImageError, match="A frame has 18,432 pixels; at most 10,000 are") as raised:
         list(plan(io.BytesIO(make("MP4")), Sampling()))
     assert raised.value.status == "too_large"
+
+
+def test_frames_that_grow_to_absurd_size_are_refused_before_they_are_decoded():
+    """A VP8 file whose first keyframe says that it is larger than the header."""
+    content = bytearray(make_video("webm", "libvpx", num_frames=20, g=10))
+    size = content.index(b"\x9d\x01\x2a") + 3
+    content[size : size + 4] = (16_383).to_bytes(2, "little") * 2
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    frames, _ = sampled(bytes(content), Sampling(None))
+    assert {type(photo) for _, _, photo in frames[:10]} == {ImageError}
+    assert str(frames[0][2]).startswith("The frame can't be decoded")
+    # In KiB, as Linux counts; the frame would be 400 MiB.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
 
 def test_a_damaged_frame_of_an_avi_file_is_left_out():

@@ -63,6 +63,10 @@ def test_videos_are_told_by_their_first_bytes(container, codec, pixels):
     assert not is_image(content[:SIGNATURE_BYTES])
 
 
+def test_sound_is_no_video():
+    assert not is_video(b"\0\0\0\x1cftypM4A \0\0\0\0" + bytes(360))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "HEIF", "AVIF", "TIFF", "BMP"])
 def test_images_are_no_videos(kind):
     file = io.BytesIO()

@@ -2,6 +2,7 @@
 
 import io
 
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -79,6 +80,31 @@ def test_frames_of_phones_are_turned_upright(clockwise):
         assert photo.pixels.shape == (192, 96, 3)
         upright = np.rot90(photo.pixels, 1 if clockwise else -1)
         assert read_number(upright) == number
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "pixels"), [("png", "mov", "rgba"), ("ffv1", "matroska", "yuva420p")]
+)
+def test_transparent_frames_are_placed_on_white(codec, container, pixels):
+    file, drawn = io.BytesIO(), np.zeros((48, 64, 4), np.uint8)
+    drawn[:, :32] = (200, 30, 60, 255)
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, "rgba")))
+        output.mux(stream.encode())
+    ((_, _, photo),), problem = sampled(file.getvalue(), Sampling())
+    assert problem is None
+    assert photo.pixels[20, 10].tolist() == pytest.approx([200, 30, 60], abs=8)
+    assert photo.pixels[20, 50].tolist() == [255, 255, 255]
+
+
+def test_a_frame_of_a_single_pixel_is_one():
+    content = make_video(
+        "webm", "libvpx-vp9", num_frames=2, draw=lambda _: np.full((1, 1, 3), 200, np.uint8)
+    )
+    frames, _ = sampled(content, Sampling(None))
+    assert [photo.pixels.tolist() for _, _, photo in frames] == [[[[200, 200, 200]]]] * 2
 
 
 def test_large_frames_are_shrunk_and_keep_their_size(monkeypatch):

@@ -1,14 +1,16 @@
 """The time of each frame, in videos whose clocks are odd."""
 
 import io
+import re
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from sampled_videos import numbers, sampled
-from videos import draw_frame, make_video, read_number
+from videos import draw_frame, make_video, read_number, remux
 
+from fer.vision import sampling
 from fer.vision.sampling import Sampling
 
 
@@ -59,6 +61,69 @@ def test_a_clock_that_jumps_moves_time_on_by_a_frame(offsets):
         *(1010, 1035, 1060, 1085),
     ]
     assert [seconds for _, seconds, _ in frames] == pytest.approx(np.arange(8), abs=0.001)
+
+
+def with_clusters(content, move):
+    """Return a Matroska file whose clusters of a second are moved in time.
+
+    Args:
+        content: The video.
+        move: Returns the new time of cluster N from its own, in milliseconds.
+    """
+    moved = bytearray(remux(content, "matroska", cluster_time_limit="900"))
+    clusters = [match.start() for match in re.finditer(b"\x1f\x43\xb6\x75", moved)]
+    for number, place in enumerate(clusters):
+        time = moved.index(b"\xe7", place)
+        content = slice(time + 2, time + 2 + (moved[time + 1] & 0x7F))
+        then = move(number, int.from_bytes(moved[content]))
+        moved[content] = then.to_bytes(content.stop - content.start)
+    return bytes(moved)
+
+
+def test_a_clock_that_jumps_in_matroska_is_what_the_video_says():
+    content = make_video("matroska", num_frames=100, g=25, sc_threshold=0, bf=0)
+    later = with_clusters(content, lambda number, time: time + 20_000 * (number >= 2))
+    frames, problem = sampled(later, Sampling(None))
+    assert numbers(frames) == list(range(100))
+    assert problem is None
+    seconds = [seconds for _, seconds, _ in frames]
+    assert seconds[:46] == pytest.approx([n / 25 for n in range(46)], abs=0.001)
+    assert seconds[46:] == pytest.approx([n / 25 + 20 for n in range(46, 100)], abs=0.001)
+
+
+@pytest.mark.parametrize("samples_per_chunk", [256, 10])
+def test_a_clock_that_goes_back_in_matroska_moves_time_on(samples_per_chunk, monkeypatch):
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", samples_per_chunk)
+    content = make_video("matroska", num_frames=100, g=25, sc_threshold=0, bf=0)
+    back = with_clusters(content, lambda number, time: max(0, time - 2000 * (number >= 2)))
+    frames, problem = sampled(back, Sampling(None))
+    # Each frame is the one that its number says, although two are shown at each time.
+    assert numbers(frames) == list(range(100))
+    assert problem is None
+    seconds = [seconds for _, seconds, _ in frames]
+    assert seconds == pytest.approx([n / 25 for n in range(100)], abs=0.2)
+    assert seconds == sorted(seconds)
+    assert numbers(sampled(back, Sampling(1.0))[0])[0] == 0
+
+
+@pytest.mark.parametrize("rate", [1, 1000])
+def test_a_frame_rate_that_lies_changes_no_time(rate):
+    content = make_video("mp4", rate=rate, times=lambda number: 40 * number)
+    frames, problem = sampled(content, Sampling(1.0))
+    assert (numbers(frames), problem) == ([0, 25, 50, 75], None)
+    assert [seconds for _, seconds, _ in frames] == pytest.approx(np.arange(4), abs=0.001)
+
+
+@pytest.mark.parametrize("factor", [0, 0.1, 100])
+def test_a_length_that_lies_changes_no_time(factor):
+    content = bytearray(make_video(g=25, sc_threshold=0))
+    for box, offset in ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)):
+        place = content.index(box) + offset
+        field = slice(place, place + 4)
+        content[field] = round(int.from_bytes(content[field]) * factor).to_bytes(4)
+    frames, problem = sampled(bytes(content), Sampling(1.0))
+    assert (numbers(frames), problem) == ([0, 25, 50, 75], None)
+    assert [seconds for _, seconds, _ in frames] == pytest.approx(np.arange(4), abs=0.001)
 
 
 @pytest.mark.parametrize("codec", ["mpeg2video", "mpeg1video"])

@@ -1,4 +1,4 @@
-"""An image that crashes the process that decodes it, as a flaw in a decoder could allow."""
+"""Files that crash or hang the process that decodes them, as a flaw in a decoder could allow."""
 
 import json
 import os
@@ -7,11 +7,16 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+from videos import draw_frame, make_video
 
+from fer import storage
 from fer.data.synthetic import draw_faces
+from ray_jobs.labeling.videos import CLIP_BYTES
 
 # Each test starts its own cluster, because its processes are patched before they start.
 pytestmark = pytest.mark.slow
+
+REASON = "it crashes or hangs the process that reads it"
 
 POISON = b"poison"
 SITE = """
@@ -27,6 +32,26 @@ def open_or_die(file, *arguments, **named):
 
 PIL.Image.open = open_or_die
 """
+VIDEO_SITE = """
+import os, signal
+from fer.vision import sampling, video
+from ray_jobs.cluster import watchdog
+
+watchdog.MAX_SECONDS = 2.0
+to_photo, add = video._Decoded.to_photo, sampling._Planner.add
+
+def decode_or_hang(self):
+    while self.time == 12_000:
+        pass
+    return to_photo(self)
+
+def plan_or_die(self, packet):
+    if self._num_frames == 4200:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    yield from add(self, packet)
+
+video._Decoded.to_photo, sampling._Planner.add = decode_or_hang, plan_or_die
+"""
 
 
 @pytest.fixture
@@ -39,12 +64,13 @@ def faces_with_a_poison_image(tmp_path, png):
     return tmp_path / "faces"
 
 
-def run(tmp_path, *arguments):
+def run(tmp_path, *arguments, site=SITE):
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
+    (tmp_path / "site" / "sitecustomize.py").write_text(site)
+    path = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "ray_jobs", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         check=True,
         capture_output=True,
         text=True,
@@ -65,7 +91,7 @@ def test_label_isolates_a_poison_image(tmp_path, faces_with_a_poison_image, save
     rows = pq.read_table(output / "faces").to_pylist()
     (row,) = [row for row in rows if row["status"] == "unreadable"]
     assert row["image"].endswith("/7.png")
-    assert row["error"] == "The file can't be read: it crashes the process that reads it."
+    assert row["error"] == f"The file can't be read: {REASON}."
 
 
 def test_ingest_isolates_a_poison_image(tmp_path, faces_with_a_poison_image):
@@ -73,4 +99,51 @@ def test_ingest_isolates_a_poison_image(tmp_path, faces_with_a_poison_image):
     result = run(tmp_path, "ingest", "--source", faces_with_a_poison_image, "--output", output)
     assert (result["examples"], result["rejects"]) == (19, 1)
     (row,) = pq.read_table(output / "rejects").to_pylist()
-    assert row["reason"] == "it crashes the process that reads it"
+    assert row["reason"] == REASON
+
+
+def draw_small(number):
+    return draw_frame(number, 96, 48)
+
+
+@pytest.fixture
+def videos_that_hang_and_crash(tmp_path):
+    """A video whose frame at 12 s hangs its decoder, one that crashes what plans it, and others."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    clip = make_video(num_frames=50)
+    hanging = make_video("matroska", num_frames=700, draw=draw_small, g=25, sc_threshold=0)
+    crashing = make_video("avi", "mjpeg", num_frames=4500, draw=draw_small, pixels="yuvj420p")
+    (folder / "clip.mp4").write_bytes(clip)
+    (folder / "hanging.mkv").write_bytes(hanging + bytes(CLIP_BYTES))
+    (folder / "crashing.avi").write_bytes(crashing + bytes(CLIP_BYTES))
+    return folder
+
+
+def test_label_gives_up_only_the_chunks_of_videos_that_hang_or_crash(
+    tmp_path, videos_that_hang_and_crash, save_network
+):
+    save_network(tmp_path / "network", "conv1", with_graph=True)
+    flags = ("--detector", "none", "--checkpoint", tmp_path / "network", "--fps", "all")
+    output = tmp_path / "labels"
+    images = ("--images", videos_that_hang_and_crash)
+    run(tmp_path, "label", *images, "--output", output, *flags, site=VIDEO_SITE)
+    rows = {}
+    for row in pq.read_table(output / "faces").to_pylist():
+        frames, errors = rows.setdefault(storage.base_name(row["image"]), (set(), []))
+        if row["frame"] is None:
+            assert (row["status"], row["etag"]) == ("unreadable", None)
+            errors.append(row["error"])
+        else:
+            frames.add(row["frame"])
+    assert rows == {
+        "clip.mp4": ({*range(50)}, []),
+        "hanging.mkv": (
+            {*range(700)} - {*range(275, 550)},
+            [f"The frames from 11.0 s to 22.0 s can't be decoded: {REASON}."],
+        ),
+        "crashing.avi": (
+            {*range(4096)},
+            [f"The rest of the video can't be read: {REASON}."],
+        ),
+    }

@@ -1,23 +1,30 @@
 """Videos in a label job: how they are cut, and what rows they give, without a cluster."""
 
+import csv
 import io
+import shutil
 import tarfile
 import zipfile
-from collections import defaultdict
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 from videos import draw_frame, make_video
 
+from fer import storage
 from fer.data.items import SourceItem
+from fer.labels.files import write_labels
+from fer.labels.tally import LabelTally
+from fer.labels.video_tables import table_path
 from fer.storage import listing
 from fer.vision import sampling
 from fer.vision.sampling import Sampling
-from fer.vision.tracking import Tracker
 from ray_jobs.labeling import chunks as opening
 from ray_jobs.labeling import tracks, videos, worklist
 from ray_jobs.labeling.detect import detect_in_items
 from ray_jobs.labeling.images import Detection
+from ray_jobs.labeling.tracks import Tracked
 from ray_jobs.labeling.worklist import Worklist
 from ray_jobs.pipeline import stages
 
@@ -209,6 +216,47 @@ def test_a_large_video_in_an_archive_is_rejected_aloud(tmp_path, monkeypatch):
     assert row["error"] == "clip.mp4 is a video of more than 2 MiB: unpack the archive first."
 
 
+# Names that do not say that a file is a video.
+
+
+def test_videos_are_found_by_their_content_where_all_files_are_opened(tmp_path, clip, png, faces):
+    contents = {"8f3c": clip, "a.upload": clip, "photo": png(faces[0][0]), "notes.txt": b"none"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "8f3d").write_bytes(clip + bytes(videos.CLIP_BYTES))
+    names = [*contents, "8f3d", "gone"]
+    items = [SourceItem("unknown", str(tmp_path / name), size_bytes=1) for name in names]
+    items[-2] = replace(items[-2], size_bytes=videos.CLIP_BYTES + 1)
+    share = Worklist()
+    chunks = list(worklist._split(stages.to_table(items), share, 1))
+    kinds = {storage.base_name(item.source): item.kind for chunk in chunks for item in chunk.items}
+    assert kinds == {
+        **dict.fromkeys(("8f3c", "a.upload", "8f3d"), "video"),
+        "photo": "image",
+        "notes.txt": "ignored",
+        "gone": "unknown",
+    }
+    assert share.kinds == {"video": 3, "image": 1, "ignored": 1, "unknown": 1}
+    assert [chunk.name.startswith("video-") for chunk in chunks] == [False, False, True]
+    rows = detect([SourceItem("video", str(tmp_path / "8f3c"))])
+    assert [row["frame"] for row in rows] == list(range(60))
+
+
+def test_videos_in_archives_are_found_by_their_content(tmp_path, clip, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("8f3c", "a.upload"):
+            archive.writestr(name, clip)
+        archive.writestr("large", clip + bytes(3 * 2**20))
+        archive.writestr("notes", "none")
+    packed = SourceItem("archive", str(tmp_path / "a.zip"))
+    assert {item.kind for item in opening._members(packed, all_files=False)} == {"ignored"}
+    monkeypatch.setattr("fer.data.readers.MAX_IMAGE_BYTES", 2 * 2**20)
+    found = [*opening._members(packed, all_files=True)]
+    assert [item.kind for item in found] == ["video", "video", "rejected", "ignored"]
+    assert found[2].reason == "is a video of more than 2 MiB: unpack the archive first"
+    assert [row["frame"] for row in detect(found[:1])] == list(range(60))
+
+
 # Animated images.
 
 
@@ -265,24 +313,59 @@ def rows_at(places, first=0):
     ]
 
 
-def test_tracks_cross_the_chunks_of_a_video():
-    places = [[10.0 + 4 * number, 300.0 - 4 * number] for number in range(30)]
-    whole = rows_at(places)
-    tracks._track(whole, defaultdict(Tracker))
-    trackers, parts = defaultdict(Tracker), [rows_at(places[:12]), rows_at(places[12:], 12)]
-    assert [tracks._track(rows, trackers) for rows in parts] == [True, True]
-    assert [row["track"] for rows in parts for row in rows] == [row["track"] for row in whole]
-    assert {row["track"] for row in whole} == {0, 1}
-    # A second time finds nothing to change.
-    assert not tracks._track(whole, defaultdict(Tracker))
+def numbered(output, files, formats=("csv",)):
+    """Number the tracks in label files, as a task does, and return what was made of them."""
+    groups = pa.table({"files": tracks._group_by_video(files)})
+    batches = tracks._number_tracks(groups, str(output), ["happy"], formats)
+    made = Tracked()
+    for batch in batches:
+        made.add(batch["tally"][0])
+    return made
 
 
-def test_rows_without_a_frame_or_a_face_have_no_track():
-    rows = rows_at([[10.0]])
-    photo = {**rows[0], "image": "/a.jpg", "frame": None, "time_seconds": None}
-    empty = {**rows[0], "frame": 1, "time_seconds": 0.2, "face": None, "box": None}
-    tracks._track(rows := [photo, *rows, empty], defaultdict(Tracker))
-    assert [row["track"] for row in rows] == [None, 0, None]
+def write_rows(output, name, rows):
+    whole = [{"status": "ok", "model": "m-1", "detector": "none", **row} for row in rows]
+    file = f"faces/{name}.parquet"
+    write_labels(str(output), file, whole, LabelTally(len(rows), files={file}), ["happy"])
+    return file
+
+
+def test_each_video_has_a_table_and_photographs_are_in_none(tmp_path):
+    def rows_of(video, first=0, **columns):
+        rows = rows_at([[10.0, 90.0]] * 2, first)
+        return [{**row, "image": video, "probabilities": [1.0], **columns} for row in rows]
+
+    photo = {"image": "/photo.jpg", "frame": None, "track": None}
+    broken = {"image": "/broken.mov", "frame": None, "track": None, "status": "unreadable"}
+    cut = {"image": "/long.mp4", "frame": None, "track": None, "status": "unreadable"}
+    files = [
+        write_rows(tmp_path, "clips", [*rows_of("/a/x.mp4"), broken, *rows_of("/b/x.mp4")]),
+        write_rows(tmp_path, "mixed", [photo, *rows_of("/moving.webp"), photo]),
+        write_rows(tmp_path, "video-1-000002", rows_of("/long.mp4", 2)),
+        write_rows(tmp_path, "video-1-000001", rows_of("/long.mp4")),
+        write_rows(tmp_path, "video-1-unread", [cut]),
+    ]
+    made = numbered(tmp_path, files)
+    tables = {}
+    for path in made.tables:
+        rows = [*csv.DictReader((tmp_path / path).read_text().splitlines())]
+        (video,) = {row["image"] for row in rows}
+        assert path == table_path(video)
+        tables[video] = [(row["frame"], row["track"]) for row in rows]
+    two_frames = [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
+    assert tables == {
+        "/a/x.mp4": two_frames,
+        "/b/x.mp4": two_frames,
+        "/broken.mov": [("", "")],
+        "/moving.webp": two_frames,
+        "/long.mp4": [*two_frames, ("2", "0"), ("2", "1"), ("3", "0"), ("3", "1"), ("", "")],
+    }
+    assert [timeline.video for timeline in made.timelines] == [
+        *("/a/x.mp4", "/b/x.mp4", "/long.mp4", "/moving.webp"),
+    ]
+    shutil.rmtree(tmp_path / "videos")
+    assert numbered(tmp_path, files, ["jsonl"]).tables == set()
+    assert not (tmp_path / "videos").exists()
 
 
 def test_files_of_a_video_are_taken_in_the_order_of_its_frames():
