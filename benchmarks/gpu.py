@@ -247,7 +247,7 @@ def rate_without_ray(part: Part, config: TrainConfig, data: Dataset) -> float:
     recipe = build_recipe(config, part.device)
     run = Run.create(recipe, build_architecture(config, data), part.device, shape=data.shape)
     batches = InMemoryBatches.load(data, recipe, part.device)
-    epochs = list(run.epochs(run.network, batches, lambda _step, _details: None))
+    epochs = list(run.epochs(run.trained, batches, lambda _step, _details: None))
     return float(epochs[-1]["images_per_second"])
 
 

@@ -107,7 +107,7 @@ def measure_overhead(data: str, model: str) -> None:
     start = time.perf_counter()
     num_batches = sum(1 for _ in batches.train_batches(epoch=0))
     batches_seconds = time.perf_counter() - start
-    (metrics,) = run.epochs(run.network, batches, advance=lambda _step, _details: None)
+    (metrics,) = run.epochs(run.trained, batches, advance=lambda _step, _details: None)
     epoch_seconds = num_batches * BATCH_SIZE / metrics["images_per_second"]
     print(f"{model}, making batches: {batches_seconds / epoch_seconds:.2%} of an epoch")
     start = time.perf_counter()

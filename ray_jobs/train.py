@@ -126,7 +126,7 @@ def _check_batch_size(config: TrainConfig, data: Dataset) -> None:
 
 
 def _check_extras(config: TrainConfig, data: Dataset) -> None:
-    if config.votes_weight and not data.existing_columns("votes"):
+    if (config.votes_weight or config.votes_head_weight) and not data.existing_columns("votes"):
         raise InputError(NO_VOTES)
     if config.mlflow_uri is not None:
         require_server(config.mlflow_uri)

@@ -218,7 +218,7 @@ class Training:
 
     def epochs(self) -> Iterator[dict[str, Any]]:
         """Train, and yield each epoch's metrics."""
-        return self.run.epochs(self.run.network, self.batches, lambda _step, _details: None)
+        return self.run.epochs(self.run.trained, self.batches, lambda _step, _details: None)
 
     def checkpoint(self) -> dict[str, bytes]:
         """Return the files by name of the newest epoch's checkpoint."""

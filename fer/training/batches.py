@@ -7,7 +7,7 @@ augmented in the same way, whatever the number of workers.
 from collections import deque
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -47,6 +47,8 @@ class Batch:
         images: uint8 (b, S, S), or (b, S, S, 3) for color.
         labels: int64 (b,).
         targets: float32 (b, C), the probabilities to learn; a row sums to its example's weight.
+        votes: float32 (b, 10), share of each column in the FER+ votes; None if they are not
+            learned beside the labels.
         augmentation: Transforms of each image, or None without augmentation.
         partners: The example that each one is mixed with, or None without mixup.
         global_size: Number of examples in the global batch.
@@ -56,6 +58,7 @@ class Batch:
     images: Tensor
     labels: Tensor
     targets: Tensor
+    votes: Tensor | None
     augmentation: Augmentation | None
     partners: "DeviceExamples | None"
     global_size: int
@@ -79,10 +82,17 @@ class Batch:
 
     def mixed_targets(self) -> Tensor:
         """Return the targets of the images that ``view`` returns, float32 (b, C)."""
-        if self.augmentation is None or self.partners is None:
-            return self.targets
-        shares = self.augmentation.shares_on(self.targets.device).unsqueeze(1)
-        return self.targets.lerp(self.partners.targets, shares)
+        return self._mixed(self.targets, self.partners.targets if self.partners else None)
+
+    def mixed_votes(self) -> Tensor:
+        """Return the votes on the images that ``view`` returns, float32 (b, 10)."""
+        assert self.votes is not None
+        return self._mixed(self.votes, self.partners.votes if self.partners else None)
+
+    def _mixed(self, own: Tensor, partners: Tensor | None) -> Tensor:
+        if self.augmentation is None or partners is None:
+            return own
+        return own.lerp(partners, self.augmentation.shares_on(own.device).unsqueeze(1))
 
 
 @dataclass(frozen=True)
@@ -94,12 +104,15 @@ class DeviceExamples:
         labels: int64 (N,).
         targets: float32 (N, C), the probabilities to learn; a row sums to its example's weight.
         is_copy: bool (N,), whether the image is in ``train`` too; None if none of them is.
+        votes: float32 (N, 10), share of each column in the FER+ votes; None if they are not
+            learned beside the labels.
     """
 
     images: Tensor
     labels: Tensor
     targets: Tensor
     is_copy: Tensor | None = None
+    votes: Tensor | None = None
 
     @classmethod
     def from_examples(
@@ -125,13 +138,25 @@ class DeviceExamples:
             is_copy = torch.tensor([digest in copies for digest in examples.digests]).to(device)
         return cls(images.to(device), labels.to(device), targets.to(device), is_copy)
 
+    def batch(
+        self,
+        augmentation: Augmentation | None,
+        partners: "DeviceExamples | None",
+        global_size: int,
+        step: int,
+    ) -> Batch:
+        """Return the examples as a batch to train on; the arguments are those of ``Batch``."""
+        own = (self.images, self.labels, self.targets, self.votes)
+        return Batch(*own, augmentation, partners, global_size, step)
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: slice | Tensor) -> "DeviceExamples":
         """Return the examples at a slice or at a tensor of indices."""
-        is_copy = None if self.is_copy is None else self.is_copy[index]
-        return DeviceExamples(self.images[index], self.labels[index], self.targets[index], is_copy)
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        present = {name: part[index] for name, part in parts.items() if part is not None}
+        return DeviceExamples(**present)
 
 
 class BatchSource(Protocol):
@@ -204,7 +229,12 @@ class InMemoryBatches:
         builder = TargetBuilder.fit(recipe, train.labels, train.votes, num_classes, device)
         targets = _build_targets(builder, train, device, rank, world_size, on_teacher_progress)
         train_examples = DeviceExamples.from_examples(train, num_classes, device)
-        train_examples = replace(train_examples, targets=targets.to(device))
+        votes = builder.build_votes(train)
+        train_examples = replace(
+            train_examples,
+            targets=targets.to(device),
+            votes=None if votes is None else votes.to(device),
+        )
         copies = data.copies_of_train("val")
         val_examples = DeviceExamples.from_examples(val, num_classes, device, copies)
         return cls(recipe, train_examples, val_examples, rank, world_size)
@@ -259,9 +289,7 @@ class InMemoryBatches:
         augmentation, partners = augmentation[share] if augmentation else None, None
         if augmentation and augmentation.partners is not None:
             partners = self.train_examples[send(indices[augmentation.partners], self._device)]
-        return Batch(
-            own.images, own.labels, own.targets, augmentation, partners, len(indices), step
-        )
+        return own.batch(augmentation, partners, len(indices), step)
 
     def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's share of ``val`` in batches."""

@@ -14,20 +14,24 @@ from fer.training.losses import LOSSES
 from fer.training.recipe import Recipe, image_size, learning_rate
 from fer.training.targets import taught_targets
 from fer.training.teacher import Teacher
+from fer.training.votes import TwoHeaded, network_in, votes_loss_sum
 
 TEMPERATURES = 2.0 ** torch.linspace(-2, 2, 81)
 """Candidate temperatures, from 1/4 to 4 in steps of 3.5 %; the one in the middle is 1."""
 
 
-def build_optimizer(model: Network, recipe: Recipe) -> torch.optim.SGD:
+def build_optimizer(model: Network | TwoHeaded, recipe: Recipe) -> torch.optim.SGD:
     """Return stochastic gradient descent with a Nesterov momentum of 0.9.
 
     Weight decay applies to weights only, not to biases or batch normalization. The learning rate of
     a group is multiplied by its ``lr_factor``.
     """
-    head = set(model.last_layer.parameters())
-    trunk = [parameter for parameter in model.parameters() if parameter not in head]
-    parts = [(trunk, recipe.trunk_lr_factor), (list(model.last_layer.parameters()), 1.0)]
+    if isinstance(model, TwoHeaded):
+        heads = [*model.network.last_layer.parameters(), *model.votes.parameters()]
+    else:
+        heads = list(model.last_layer.parameters())
+    trunk = [parameter for parameter in model.parameters() if parameter not in set(heads)]
+    parts = [(trunk, recipe.trunk_lr_factor), (heads, 1.0)]
     groups = [
         {"params": [p for p in part if (p.ndim > 1) == decays], "lr_factor": factor}
         | {"weight_decay": recipe.weight_decay if decays else 0.0}
@@ -96,7 +100,8 @@ def train_epoch(
     """Train on each batch and yield its totals.
 
     Args:
-        model: The network. Under data parallelism it averages gradients over the workers.
+        model: The network, or with a weight of a votes head one with two heads. Under data
+            parallelism it averages gradients over the workers.
         batches: One worker's share of the epoch.
         optimizer: Takes one step per batch.
         recipe: The settings of the run.
@@ -120,17 +125,22 @@ def train_epoch(
         if teacher is not None:
             targets = taught_targets(targets, teacher.view_probs(batch.view), recipe.teacher_weight)
         with autocast(images.device, enabled=recipe.bfloat16):
-            logits = model(images.contiguous(memory_format=torch.channels_last))
+            outputs = model(images.contiguous(memory_format=torch.channels_last))
+        logits, vote_logits = outputs if recipe.votes_head_weight else (outputs, None)
         loss = LOSSES[recipe.loss](logits.float(), targets)
+        total = loss
+        if vote_logits is not None:
+            votes_loss = votes_loss_sum(vote_logits, batch.mixed_votes())
+            total = loss + recipe.votes_head_weight * votes_loss
         optimizer.zero_grad(set_to_none=True)
         # The workers' gradients are averaged, but their shares of the batch may differ in size.
         # Scaling each worker's sum makes the average the gradient of the global batch's mean loss.
-        (loss * (world_size / batch.global_size)).backward()  # type: ignore[no-untyped-call]
+        (total * (world_size / batch.global_size)).backward()  # type: ignore[no-untyped-call]
         if recipe.gradient_clip:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
         optimizer.step()
         if average is not None:
-            average.update_parameters(model)
+            average.update_parameters(network_in(model))
         correct = (logits.argmax(dim=1) == batch.labels).sum()
         num_examples = torch.full_like(correct, len(batch.labels))
         yield torch.stack([loss.detach().double(), correct.double(), num_examples.double()])

@@ -24,6 +24,8 @@ class Recipe:
         loss: A key of ``LOSSES``.
         label_smoothing: Share of the target that is spread evenly over the classes, in [0, 1).
         votes_weight: Share of the target that comes from FER+ votes instead of the label.
+        votes_head_weight: Weight of the loss of a second last layer, which learns the votes; 0 for
+            none.
         teacher: Location of a checkpoint whose probabilities are learned from, or None.
         teacher_weight: Share of the target that comes from the teacher instead of label and votes.
         teacher_view: What the teacher sees: ``original`` images and their mirror images, once; or
@@ -51,6 +53,7 @@ class Recipe:
     loss: str
     label_smoothing: float
     votes_weight: float
+    votes_head_weight: float
     teacher: str | None
     teacher_weight: float
     teacher_view: str

@@ -31,6 +31,7 @@ from fer.training.loop import (
 from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.training.state import pack_training, unpack_training
 from fer.training.teacher import Teacher
+from fer.training.votes import TwoHeaded
 from fer.vision.shape import FER2013_SHAPE, ImageShape
 
 METRICS = "metrics.jsonl"
@@ -53,6 +54,7 @@ class Run:
         optimizer: The optimizer of its weights.
         average: Moving average of its weights, or None.
         teacher: Network that teaches it on augmented images, or None.
+        trained: The network, or the same one with a second last layer that learns votes.
         rank: Number of this worker, from 0.
         world_size: Number of workers.
         history: Metrics of each finished epoch.
@@ -62,6 +64,7 @@ class Run:
     network: Network
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
+    trained: nn.Module
     teacher: Teacher | None = None
     rank: int = 0
     world_size: int = 1
@@ -94,11 +97,12 @@ class Run:
         network = build_model(architecture["name"], shape=shape, **architecture["arguments"])
         network.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer, average = build_optimizer(network, recipe), build_average(network, recipe)
+        trained = TwoHeaded(network).to(device) if recipe.votes_head_weight else network
+        optimizer, average = build_optimizer(trained, recipe), build_average(network, recipe)
         teacher = None
         if recipe.teacher and recipe.teacher_weight and recipe.teacher_view == "augmented":
             teacher = Teacher(recipe.teacher, device)
-        return cls(recipe, network, optimizer, average, teacher, rank, world_size)
+        return cls(recipe, network, optimizer, average, trained, teacher, rank, world_size)
 
     @property
     def eval_model(self) -> Network:
@@ -141,13 +145,13 @@ class Run:
     def pack(self) -> dict[str, bytes]:
         """Return the files, by name, that together with a checkpoint restore the run."""
         return {
-            TRAINING: pack_training(self.network, self.optimizer),
+            TRAINING: pack_training(self.trained, self.optimizer),
             METRICS: to_json_lines(self.history),
         }
 
     def restore(self, folder: str) -> None:
         """Restore the run from a folder that holds a checkpoint and the files of ``pack``."""
-        unpack_training(self.network, self.optimizer, read_bytes(join(folder, TRAINING)))
+        unpack_training(self.trained, self.optimizer, read_bytes(join(folder, TRAINING)))
         self.eval_model.load_state_dict(load_networks(folder)[0].state_dict())
         self.history = from_json_lines(read_bytes(join(folder, METRICS)))
         if self.average:
@@ -159,7 +163,7 @@ class Run:
         """Train the remaining epochs; yield each one's metrics after adding them to the history.
 
         Args:
-            model: The network, or a wrapper that averages its gradients over the workers.
+            model: ``trained``, or a wrapper that averages its gradients over the workers.
             batches: The batches to train on and to evaluate on.
             advance: Progress callback, called on the first worker about once a second.
 

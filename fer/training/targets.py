@@ -12,6 +12,7 @@ from fer.data.ferplus import VoteModel
 from fer.errors import InputError
 from fer.models.predictor import Predictor
 from fer.training.recipe import Recipe
+from fer.training.votes import vote_shares
 
 NO_VOTES = (
     "The dataset has no FER+ votes to learn from; ingest FER2013's CSV file with --votes, or "
@@ -67,15 +68,23 @@ class TargetBuilder:
                 checkpoint.
         """
         vote_model = None
-        if recipe.votes_weight:
-            if votes is None:
+        if votes is None:
+            if recipe.votes_weight or recipe.votes_head_weight:
                 raise InputError(NO_VOTES)
+        elif recipe.votes_weight:
             vote_model = VoteModel.fit(votes, labels, num_classes)
         teacher = None
         if recipe.teacher and recipe.teacher_weight and recipe.teacher_view == "original":
             teacher = Predictor.load(recipe.teacher, device.type)
         weights = class_weights(torch.tensor(labels), num_classes, recipe.class_balance)
         return cls(recipe, weights, vote_model, teacher)
+
+    def build_votes(self, examples: Examples) -> Tensor | None:
+        """Return the share of each column in the votes float32 (N, 10), or None without a head."""
+        if not self.recipe.votes_head_weight:
+            return None
+        assert examples.votes is not None
+        return vote_shares(examples.votes)
 
     def build(self, examples: Examples) -> Tensor:
         """Return the targets float32 (N, C) of N examples; a row sums to its example's weight."""

@@ -86,6 +86,9 @@ class TrainConfig:
     votes_weight: float = 0.0
     """Share of each target that comes from the FER+ votes instead of the label, from 0 to 1. Above
     0, the dataset must hold votes (ingest --votes)."""
+    votes_head_weight: float = 0.0
+    """Weight of the loss of a second last layer, which learns the FER+ votes beside the labels and
+    is dropped after training, at least 0. Above 0, the dataset must hold votes."""
     teacher: OptionalLocation = None
     """Folder, URI or shipped name of a checkpoint, perhaps an ensemble, whose predictions for the
     training images become a share of the targets. By default there is no teacher."""
@@ -176,7 +179,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_web_address(self, "notify")
         require_at_least(self, 0, "memory_limit", "weight_decay", "gradient_clip", "mixup")
-        require_at_least(self, 0, "freeze")
+        require_at_least(self, 0, "freeze", "votes_head_weight")
         require_at_least(self, 24, "initial_size")
         require_at_least(self, 1, "num_epochs", "patience", "cpus_per_worker")
         require_at_least(self, 2, "batch_size")

@@ -117,10 +117,12 @@ class StreamedBatches:
             yield self._batch(examples, epoch * num_steps + index, generator)
 
     def _batch(self, examples: Examples, step: int, generator: torch.Generator) -> Batch:
+        votes = self.target_builder.build_votes(examples)
         own = DeviceExamples(
             send(torch.tensor(examples.images), self.device),
             send(torch.tensor(examples.labels), self.device),
             send(self.target_builder.build(examples), self.device),
+            votes=None if votes is None else send(votes, self.device),
         )
         augmentation, partners = None, None
         if self.recipe.augmentation:
@@ -128,8 +130,7 @@ class StreamedBatches:
             augmentation = Augmentation.draw(len(own), generator, self.recipe.augmentation, size)
             if augmentation.partners is not None:
                 partners = own[send(augmentation.partners, self.device)]
-        batch_size = self.recipe.batch_size
-        return Batch(own.images, own.labels, own.targets, augmentation, partners, batch_size, step)
+        return own.batch(augmentation, partners, self.recipe.batch_size, step)
 
     def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's share of ``val``, in batches read from its share of the files."""

@@ -54,7 +54,7 @@ def train_trial(varied: dict[str, Any], settings: dict[str, Any]) -> None:
     elif config.pretrained is not None:
         training.load_pretrained(config.pretrained)
     batches = InMemoryBatches.load(data, training.recipe, device)
-    epochs = training.epochs(training.network, batches, advance=lambda _step, _details: None)
+    epochs = training.epochs(training.trained, batches, advance=lambda _step, _details: None)
     # Ray Tune would take an exception for a lost node, and repeat a loss that explodes.
     with contextlib.suppress(JobError):
         for metrics in epochs:

@@ -104,7 +104,7 @@ def _train_epochs(
         batches = InMemoryBatches.load(*share, report_taught)
     # Frozen layers take no part in some steps, which workers that wait for all gradients must know.
     options = {"find_unused_parameters": True} if config.freeze else None
-    model = prepare_model(run.network, parallel_strategy_kwargs=options)
+    model = prepare_model(run.trained, parallel_strategy_kwargs=options)
     return run.epochs(model, batches, advance)
 
 

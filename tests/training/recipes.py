@@ -21,6 +21,7 @@ RECIPE = Recipe(
     loss="cross_entropy",
     label_smoothing=0.1,
     votes_weight=0.0,
+    votes_head_weight=0.0,
     teacher=None,
     teacher_weight=0.5,
     teacher_view="original",

@@ -24,7 +24,7 @@ def test_weights_that_explode_in_the_last_step(faces):
     run = Run.create(recipe, architecture, CPU)
     batches = InMemoryBatches(recipe, examples, examples, 0, 1)
     with pytest.raises(JobError) as caught:
-        list(run.epochs(run.network, batches, lambda *_: None))
+        list(run.epochs(run.trained, batches, lambda *_: None))
     assert str(caught.value) == "Loss became non-finite in epoch 1; retrain with a lower --lr."
     assert run.history == []
 
@@ -42,7 +42,7 @@ def batches(faces):
 
 
 def train(run, batches, num_epochs):
-    epochs = run.epochs(run.network, batches, lambda *_: None)
+    epochs = run.epochs(run.trained, batches, lambda *_: None)
     return [next(epochs) for _ in range(num_epochs)]
 
 

@@ -34,7 +34,7 @@ def batches_on(device, faces, recipe):
 def train_on(device, faces, recipe, architecture=NETWORK):
     run = Run.create(recipe, architecture, device)
     batches = batches_on(device, faces, recipe)
-    list(run.epochs(run.network, batches, lambda *_: None))
+    list(run.epochs(run.trained, batches, lambda *_: None))
     return run
 
 
