@@ -1,5 +1,6 @@
 """Decode the sampled frames of videos."""
 
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,18 +36,21 @@ def decode_frames(
         ImageError: The file is not the video that was planned.
         OSError: The file can't be read.
     """
-    missing = list(chunk.frames)
+    missing = deque(chunk.frames)
+    # How often each time is still awaited: some frames are shown at the same time.
+    times = Counter(frame.time for frame in chunk.frames)
     if not missing:
         return
     try:
         for decoded in _decode(file, chunk):
-            at = next((i for i, frame in enumerate(missing) if frame.time == decoded.time), None)
-            if at is None:
+            if decoded.time is None or not times[decoded.time]:
                 continue
-            # The decoder has left out those before.
-            yield from ((frame, _undecodable()) for frame in missing[:at])
-            yield missing[at], decoded.to_photo()
-            del missing[: at + 1]
+            while (frame := missing.popleft()).time != decoded.time:
+                # The decoder has left it out.
+                times[frame.time] -= 1
+                yield frame, _undecodable()
+            times[frame.time] -= 1
+            yield frame, decoded.to_photo()
             if not missing:
                 return
     except av.error.FFmpegError as error:

@@ -1,5 +1,6 @@
 """Labeling that is killed, and goes on: every image once, and nothing done twice."""
 
+import csv
 import json
 import os
 import random
@@ -97,42 +98,99 @@ def test_every_image_is_listed_and_labeled_once(undisturbed):
     assert len(listing.child_names(f"{undisturbed}/faces")) > 10
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, faults, tmp_path):
-    # Or all is labeled before the third time.
-    faults.append(Fault("^GET /open/once/", "slow", seconds=0.05))
-    output, chance = str(tmp_path / "labels"), random.Random(5)
-    environment, flags = {**os.environ, **ENVIRONMENT}, ()
+def kill_three_times(job, output):
+    """Run a labeling, each time until another chunk is written, and kill all its processes."""
+    chance, flags = random.Random(5), ()
     for _ in range(3):
-        faces = Path(output) / "faces"
-        before = len([*faces.glob("*.parquet")]) if faces.exists() else 0
-        job = command(collection, checkpoint, output, *flags)
+        before = len(listing.child_names(f"{output}/faces"))
         with subprocess.Popen(
-            job,
-            env=environment,
+            [*job, *flags],
+            env={**os.environ, **ENVIRONMENT},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as process:
             while process.poll() is None and (
-                not faces.exists() or len([*faces.glob("*.parquet")]) <= before
+                len(listing.child_names(f"{output}/faces")) <= before
             ):
                 time.sleep(0.01)
             time.sleep(chance.random() / 2)
             os.killpg(process.pid, signal.SIGKILL)
-        assert not (Path(output) / "summary.json").exists()
+        assert not storage.exists(f"{output}/summary.json")
         flags = ("--resume",)
+
+
+def resume(job):
+    """Continue a labeling to its end, and return what the RESULT line says."""
+    done = subprocess.run(
+        [*job, "--resume"],
+        env={**os.environ, **ENVIRONMENT},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, faults, tmp_path):
+    # Or all is labeled before the third time.
+    faults.append(Fault("^GET /open/once/", "slow", seconds=0.05))
+    output, faces = str(tmp_path / "labels"), tmp_path / "labels" / "faces"
+    job = command(collection, checkpoint, output)
+    kill_three_times(job, output)
     # Files of videos are written again when their faces get their tracks.
     images = [file for file in faces.glob("*.parquet") if "-" not in file.name]
     kept = {file.name: file.stat().st_mtime_ns for file in images}
-    job = command(collection, checkpoint, output, "--resume")
-    done = subprocess.run(job, env=environment, check=True, capture_output=True, text=True)
-    result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
+    result = resume(job)
     assert (result["images"], result["faces"], result["failed"]) == (NUM_FACES + 1, NUM_FACES, 1)
     check_rows(rows_of(output), rows_of(undisturbed))
     now = {file.name: file.stat().st_mtime_ns for file in faces.glob("*.parquet")}
     assert kept.items() <= now.items()
+
+
+@pytest.fixture(scope="module")
+def clips(s3):
+    """A bucket of videos: clips of the same names in several folders, long ones, a broken one."""
+    clip, long = (make_video(num_frames=number, draw=draw_small) for number in (60, 3800))
+    for number in range(40):
+        s3.put_object(Bucket="open", Key=f"clips-once/{number % 8}/{number // 8}.mp4", Body=clip)
+    for number in range(6):
+        key = f"clips-once/{number}/long.mp4"
+        s3.put_object(Bucket="open", Key=key, Body=long + bytes(CLIP_BYTES))
+    s3.put_object(Bucket="open", Key="clips-once/broken.mov", Body=b"junk")
+    return "s3://open/clips-once"
+
+
+def tables_of(output):
+    """Return what the tables of videos say, but for numbers that differ in their last digits."""
+    tables = {}
+    for name in listing.child_names(f"{output}/videos"):
+        lines = storage.read_bytes(f"{output}/videos/{name}").decode().splitlines()
+        tables[name] = [
+            tuple(row[column] for column in ("image", "frame", "track", "emotion", "status"))
+            for row in csv.DictReader(lines)
+        ]
+    return tables
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_videos_killed_three_times_and_resumed(fer, clips, checkpoint, faults):
+    job = command(clips, checkpoint, "s3://open/clips-labels", "--fps", "2", "--format", "csv")
+    whole = fer(*command(clips, checkpoint, "s3://open/clips-whole", *job[-4:])[3:]).result
+    # Or all is labeled before the third time.
+    faults.append(Fault("^GET /open/clips-once/", "slow", seconds=0.3))
+    kill_three_times(job, "s3://open/clips-labels")
+    result = resume(job)
+    assert (result["frames"], result["failed"]) == (40 * 5 + 6 * 304, 1)
+    counts = ("images", "frames", "faces", "failed")
+    assert [result[name] for name in counts] == [whole[name] for name in counts]
+    check_rows(rows_of("s3://open/clips-labels"), rows_of("s3://open/clips-whole"))
+    tables = tables_of("s3://open/clips-labels")
+    assert len(tables) == 40 + 6 + 1
+    assert tables == tables_of("s3://open/clips-whole")
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """What is wrong with a video: what it still gives, and what is said."""
 
 import io
+import os
 import resource
+import subprocess
+import sys
 
 import pytest
 from sampled_videos import numbers, sampled
@@ -93,6 +96,43 @@ def test_frames_that_grow_to_absurd_size_are_refused_before_they_are_decoded():
     assert str(frames[0][2]).startswith("The frame can't be decoded")
     # In KiB, as Linux counts; the frame would be 400 MiB.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
+LONG = """
+import io, resource, sys
+from fractions import Fraction
+import numpy as np
+from fer.vision.sampling import Sampling, plan
+from fer.vision.video import decode_frames
+from videos import make_video
+
+def draw(number):
+    return np.full((16, 16, 3), number % 256, np.uint8)
+
+hours = int(sys.argv[1])
+options = {"g": 10**6, "sc_threshold": 0, "preset": "ultrafast"}
+file = io.BytesIO(make_video(num_frames=720 * hours, rate=Fraction(1, 5), draw=draw, **options))
+frames = (frame for chunk in plan(file, Sampling()) for frame, _ in decode_frames(file, chunk))
+times = [frame.time_seconds for frame in frames]
+print(len(times), times[-1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_ten_hours_with_a_single_keyframe_take_the_memory_of_one():
+    peaks = []
+    for hours in (1, 10):
+        done = subprocess.run(
+            [sys.executable, "-c", LONG, str(hours)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        num_frames, last, peak = map(float, done.stdout.split())
+        assert (num_frames, last) == (720 * hours, 3600 * hours - 5)
+        peaks.append(peak)
+    # In KiB, as Linux counts.
+    assert peaks[1] - peaks[0] < 20 * 1024
 
 
 def test_a_damaged_frame_of_an_avi_file_is_left_out():

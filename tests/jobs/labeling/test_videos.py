@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -83,6 +84,20 @@ def test_small_videos_share_chunks_and_long_ones_have_their_own(tmp_path, clip, 
     assert [len(chunk.items) for chunk in chunks] == [1, 2, 1, 1]
     assert [chunk.name.startswith("video-") for chunk in chunks] == [False, False, False, True]
     assert share.kinds == {"video": 4, "image": 1}
+
+
+def test_thousands_of_tiny_clips_share_chunks_and_all_have_their_rows(tmp_path):
+    tiny = make_video(num_frames=2, draw=lambda number: draw_frame(number, 48, 24))
+    first = save(tmp_path, "0.mp4", tiny)
+    items = [replace(first, source=str(tmp_path / f"{number}.mp4")) for number in range(4000)]
+    chunks = list(worklist._split(stages.to_table(items), Worklist(), 1))
+    assert len(chunks) == len({chunk.name for chunk in chunks}) == 4000 / videos.CLIPS_PER_CHUNK
+    assert [item.source for chunk in chunks for item in chunk.items] == [i.source for i in items]
+    for number in range(1, videos.CLIPS_PER_CHUNK):
+        os.link(tmp_path / "0.mp4", tmp_path / f"{number}.mp4")
+    rows = detect(chunks[0].items)
+    expected = [(item.source, frame) for item in chunks[0].items for frame in (0, 1)]
+    assert [(row["image"], row["frame"]) for row in rows] == expected
 
 
 def test_the_names_of_chunks_depend_on_what_the_video_is(tmp_path, clip):
