@@ -7,6 +7,6 @@ IMAGENET = "imagenet"
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 
-SHIPPED = {"bundled": _WEIGHTS / "paper-deep", "paper-deep": _WEIGHTS / "paper-deep"}
-"""Folder of each shipped checkpoint by name. ``bundled`` is the best of them. The README in a
-folder is its model card."""
+SHIPPED = {name: _WEIGHTS / name for name in ("bundled", "paper-deep")}
+"""Folder of each shipped checkpoint by name. ``bundled`` is the one that jobs use by default. The
+README in a folder is its model card."""

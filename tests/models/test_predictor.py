@@ -54,7 +54,7 @@ def test_predictor_uses_the_preprocessing_of_the_checkpoint(save_network, faces,
     np.testing.assert_allclose(probs, expected, atol=1e-5)
 
 
-KINDS = {"bundled": "deep", "paper-deep": "deep"}
+KINDS = {"bundled": "resnet10-w48", "paper-deep": "deep"}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
