@@ -38,7 +38,7 @@ from fer.models.onnx_engine import (
 from fer.models.predictor import Predictor
 from fer.vision.reshape import convert_images
 
-NUM_CALIBRATION = 512
+NUM_CALIBRATION = 1024
 """Most images that the ranges of activations are measured on."""
 
 NUM_SCORED = 10_000

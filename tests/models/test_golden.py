@@ -27,7 +27,7 @@ def faces():
     return np.stack(np.split(strip, NUM_FACES, axis=1))
 
 
-@pytest.fixture(scope="module", params=[name for name in SHIPPED if name != "bundled"])
+@pytest.fixture(scope="module", params=list(SHIPPED))
 def name(request):
     return request.param
 
