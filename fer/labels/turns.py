@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from fer.labels.schema import LABEL_SCHEMA
 from fer.labels.tally import SampleFace
 from fer.labels.timeline import TimelineBuilder
 from fer.labels.tracks import number_faces
@@ -12,6 +13,8 @@ from fer.vision.tracking import Tracker
 
 MAX_TURN_FACES = 36
 """Most faces at turns that a label file keeps of each video: some 150 KiB."""
+
+_EMPTY = dict.fromkeys(LABEL_SCHEMA.names)
 
 
 def choose_turn_faces(
@@ -26,12 +29,13 @@ def choose_turn_faces(
     face of each track counts as a turn.
 
     Args:
-        rows: Rows of ``LABEL_SCHEMA``, whose column ``track`` may be empty.
+        rows: Rows of ``LABEL_SCHEMA``. Those without a face lack some columns, and all may lack
+            ``track``.
         thumbnails: The JPEG file of each row's face; None where there is none.
         class_names: Class of each probability.
     """
     pairs = [
-        (dict(row), thumbnail)
+        ({**_EMPTY, **row}, thumbnail)
         for row, thumbnail in zip(rows, thumbnails, strict=True)
         if row["frame"] is not None
     ]

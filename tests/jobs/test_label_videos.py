@@ -114,7 +114,7 @@ def test_a_video_of_which_the_store_refuses_a_range_gives_what_comes_before(
     )
     assert len(content) > 1.5 * READ_AHEAD_BYTES
     s3.put_object(Bucket="open", Key="refused/long.mkv", Body=content)
-    later = r"^GET /open/refused/long[^\n]*\n(?s:.*)range: bytes=[4-9]\d{6}-"
+    later = r"^GET /open/refused/long[^\n]*\n(?s:.*)range: bytes=[45]\d{6}-"
     faults.append(Fault(later, status=403, code="AccessDenied"))
     _, rows = label_clips("s3://open/refused", tmp_path / "labels", "--fps", "all")
     frames = [row["frame"] for row in rows["long.mkv"] if row["frame"] is not None]

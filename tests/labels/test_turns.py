@@ -95,3 +95,15 @@ def test_the_room_is_that_of_the_whole_timeline():
     builder.add([{**row, "track": 0} for row in long], [])
     whole = builder.build()
     assert len(whole.turn_faces(whole.lines[1], EMOTIONS)) == 1
+
+
+def test_frames_without_a_face_are_passed_over():
+    """A row of a frame that has no face, or can't be decoded, lacks the columns of faces."""
+    rows = rows_of([0, 0, 1, 1], 1)
+    shared = {"image": "/a.mp4", "width": 640, "height": 480}
+    empty = {**shared, "frame": 4, "time_seconds": 4.0, "status": "no_face"}
+    damaged = {**shared, "frame": 5, "time_seconds": 5.0, "status": "unreadable"}
+    jpegs = [b"jpeg"] * len(rows)
+    kept = choose_turn_faces([*rows, empty, damaged], [*jpegs, None, None], EMOTIONS)
+    assert kept == choose_turn_faces(rows, jpegs, EMOTIONS)
+    assert kept
