@@ -102,10 +102,12 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 def _decode(file: BinaryIO, chunk: FrameChunk) -> Iterator[_Decoded]:
     """Yield the frames around those of a chunk, in the order in which they are shown."""
     wanted, first = chunk.frames, chunk.first
-    frames = _decode_from(file, chunk.seek, first, by_number=chunk.by_number)
+    # The way to the first frame needs no index, which may be far away at the end of the file.
+    seek = chunk.seek if first else None
+    frames = _decode_from(file, seek, first, by_number=chunk.by_number)
     head = next(frames, None)
     is_late = head is None or head.time is None or head.time > wanted[0].time
-    if is_late and chunk.seek is not None:
+    if is_late and seek is not None:
         # Some indexes lead to a later keyframe. The beginning is always right.
         first = 0
         frames = _decode_from(file, None, first, by_number=chunk.by_number)

@@ -3,10 +3,8 @@
 import csv
 import zipfile
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fault_proxy import Fault
 from PIL import Image
 from plates import draw_plates, plate_detector
 from videos import make_video
@@ -14,7 +12,6 @@ from videos import make_video
 from fer import storage
 from fer.labels.schema import LABEL_SCHEMA
 from fer.labels.video_tables import table_path
-from fer.storage.paths import READ_AHEAD_BYTES
 from ray_jobs.labeling import videos
 
 SIZE = (640, 480)
@@ -102,31 +99,6 @@ def test_every_face_of_every_sampled_frame_has_a_row_and_a_track(clips, label_cl
     }
     separate = [row for file in tables for row in csv.DictReader(file.read_text().splitlines())]
     assert sorted(map(repr, separate)) == sorted(map(repr, videos))
-
-
-def test_a_video_of_which_the_store_refuses_a_range_gives_what_comes_before(
-    s3, faults, label_clips, tmp_path
-):
-    chance = np.random.default_rng(0)
-    noise = chance.integers(0, 256, (8, 160, 240, 3), np.uint8)
-    content = make_video(
-        "matroska", "mjpeg", num_frames=900, draw=lambda n: noise[n % 8], pixels="yuvj420p"
-    )
-    assert len(content) > 1.5 * READ_AHEAD_BYTES
-    s3.put_object(Bucket="open", Key="refused/long.mkv", Body=content)
-    later = r"^GET /open/refused/long[^\n]*\n(?s:.*)range: bytes=[45]\d{6}-"
-    faults.append(Fault(later, status=403, code="AccessDenied"))
-    _, rows = label_clips("s3://open/refused", tmp_path / "labels", "--fps", "all")
-    frames = [row["frame"] for row in rows["long.mkv"] if row["frame"] is not None]
-    assert frames == list(range(len(frames)))
-    assert len(frames) >= 256
-    (problem,) = [row for row in rows["long.mkv"] if row["frame"] is None]
-    assert (problem["status"], problem["etag"]) == ("unreadable", None)
-    assert problem["error"].startswith("The rest of the video can't be read: ")
-    faults.clear()
-    # An update tries the video again.
-    result, rows = label_clips("s3://open/refused", tmp_path / "labels", "--fps", "all", "--update")
-    assert (result["frames"], result["failed"]) == (900, 0)
 
 
 def test_updates_label_videos_that_are_new_or_changed(crossing, label_clips, tmp_path):

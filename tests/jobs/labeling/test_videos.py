@@ -8,8 +8,10 @@ import tarfile
 import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from fault_proxy import Fault
 from PIL import Image
 from videos import draw_frame, make_video
 
@@ -19,6 +21,7 @@ from fer.labels.files import write_labels
 from fer.labels.tally import LabelTally
 from fer.labels.video_tables import table_path
 from fer.storage import listing
+from fer.storage.paths import READ_AHEAD_BYTES
 from fer.vision import sampling
 from fer.vision.sampling import Sampling
 from ray_jobs.labeling import chunks as opening
@@ -198,6 +201,25 @@ def test_a_store_that_fails_in_the_middle_keeps_what_was_cut_and_tries_again(
     # Without an ETag, an update labels the video again.
     assert (row["status"], row["etag"]) == ("unreadable", None)
     assert row["error"] == "The rest of the video can't be read: the store answered 503."
+
+
+def test_a_video_of_which_the_store_refuses_a_range_gives_what_comes_before(s3, faults):
+    noise = np.random.default_rng(0).integers(0, 256, (8, 160, 240, 3), np.uint8)
+    content = make_video(
+        "matroska", "mjpeg", num_frames=900, draw=lambda n: noise[n % 8], pixels="yuvj420p"
+    )
+    assert len(content) > 1.5 * READ_AHEAD_BYTES
+    s3.put_object(Bucket="open", Key="refused/long.mkv", Body=content)
+    later = r"^GET /open/refused/long[^\n]*\n(?s:.*)range: bytes=[4-9]\d{6}-"
+    faults.append(Fault(later, status=403, code="AccessDenied"))
+    entry = listing.describe("s3://open/refused/long.mkv")
+    item = SourceItem("video", entry.location, size_bytes=entry.size_bytes, etag=entry.etag)
+    first, last = cut(item)
+    assert [row["frame"] for row in detect(first.items)] == list(range(256))
+    (row,) = detect(last.items)
+    assert (row["status"], row["etag"]) == ("unreadable", None)
+    reason = "the store denies access to these credentials"
+    assert row["error"] == f"The rest of the video can't be read: {reason}."
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
