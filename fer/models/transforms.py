@@ -6,7 +6,6 @@ Shapes: B images per batch of S x S pixels; C is 1 for gray levels, 3 for color.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,8 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
         return images
     if channels == 3:
         return images.unsqueeze(3).expand(-1, -1, -1, 3)
-    grays: Tensor = images.float() @ _gray_weights(images.device)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
+    grays: Tensor = images.float() @ weights
     return grays.round_().to(torch.uint8)
 
 
@@ -92,21 +92,12 @@ def scale_as_imagenet(images: Tensor) -> Tensor:
         float32 (B, C, S, S).
     """
     planes = to_planes(images)
-    constants = _imagenet_constants(planes.device) * 255
+    # Not kept from call to call: a graph is exported with tensors that are none.
+    constants = torch.tensor([IMAGENET_MEAN, IMAGENET_DEVIATION], device=planes.device) * 255
     if planes.shape[1] == 1:
         constants = constants.mean(dim=1, keepdim=True)
     mean, deviation = constants.reshape(2, 1, -1, 1, 1).unbind()
     return (planes - mean) / deviation
-
-
-@cache
-def _imagenet_constants(device: torch.device) -> Tensor:
-    return torch.tensor([IMAGENET_MEAN, IMAGENET_DEVIATION], device=device)
-
-
-@cache
-def _gray_weights(device: torch.device) -> Tensor:
-    return torch.tensor([0.299, 0.587, 0.114], device=device)
 
 
 Preprocess = Callable[[Tensor], Tensor]
