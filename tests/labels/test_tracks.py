@@ -2,23 +2,10 @@
 
 from collections import defaultdict
 
+from videos import rows_at
+
 from fer.labels.tracks import number_faces
 from fer.vision.tracking import Tracker
-
-
-def rows_at(places, first=0):
-    return [
-        {
-            "image": "/a.mp4",
-            "frame": first + number,
-            "time_seconds": (first + number) / 5,
-            "face": face,
-            "box": {"x": x, "y": 50.0, "width": 40.0, "height": 48.0},
-            "track": None,
-        }
-        for number, xs in enumerate(places)
-        for face, x in enumerate(xs)
-    ]
 
 
 def test_tracks_cross_the_chunks_of_a_video():
