@@ -35,7 +35,7 @@ from fer.training.history import from_json_lines
 from fer.training.recipe import seed_of_epoch, steps_per_epoch
 from fer.training.run import METRICS
 from fer.training.targets import NO_VOTES
-from ray_jobs.cluster import session
+from ray_jobs.cluster import internals, session
 from ray_jobs.config import TrainConfig
 from ray_jobs.pipeline import outputs
 from ray_jobs.pipeline.outputs import OutputSpec, Reservation
@@ -188,6 +188,7 @@ def _fit(
             dataset_config=streaming.data_config(),
             run_config=_run_config(config, callbacks),
         )
+        internals.skip_needless_actors(trainer)
         return trainer.fit()
 
 

@@ -29,6 +29,9 @@ OWN_CLUSTERS = {"test_session.py", "test_survival.py", "test_isolation.py"}
 ALONE = OWN_CLUSTERS | {"test_exactly_once.py", "test_serve_survival.py", "test_demo.py"}
 """Files whose slow tests want the machine for themselves: many nodes, or a load on a server."""
 
+SLOW_SECONDS = 900
+"""After this time a slow test counts as hung, on a machine of any speed."""
+
 
 class _FilesAndClusters(LoadScopeScheduling):
     """Runs each file's tests in one process, and those of jobs in two, with a cluster each."""
@@ -47,8 +50,10 @@ class _FilesAndClusters(LoadScopeScheduling):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.name in ALONE and item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.alone)
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+            if item.path.name in ALONE:
+                item.add_marker(pytest.mark.alone)
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -7,8 +7,11 @@ of the bucket, or ``anonymous@`` or ``requester@`` and then the name.
 import io
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -109,9 +112,19 @@ def _is_anonymous(authority: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _has_credentials() -> bool:
-    from botocore.session import get_session  # noqa: PLC0415 - slow to import
+    return _boto3().Session().get_credentials() is not None
 
-    return get_session().get_credentials() is not None
+
+@lru_cache(maxsize=1)
+def _boto3() -> ModuleType:
+    """Import boto3, which is slow and only needed for ``s3://``.
+
+    A thread of its own imports it, since signals interrupt the main one: Ray cancels a task with
+    SIGINT. An interrupted import leaves a part of the package behind, with which each later import
+    in the same process fails.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(import_module, "boto3").result()
 
 
 def check_bucket(authority: str) -> None:
@@ -127,7 +140,8 @@ def check_bucket(authority: str) -> None:
 @contextmanager
 def translate_errors(authority: str) -> Iterator[None]:
     """Turn boto3's errors into a StoreError of one sentence."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow to import
+    _boto3()
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - imported above
 
     try:
         yield
@@ -151,8 +165,8 @@ def client(authority: str) -> Any:  # noqa: ANN401 - boto3 creates its client ty
 
 @lru_cache(maxsize=4)
 def _make_client(anonymous: bool = False, *, requester_pays: bool = False) -> Any:  # noqa: ANN401
-    import boto3  # noqa: PLC0415 - slow to import, and only needed for s3://
-    from botocore import UNSIGNED  # noqa: PLC0415
+    boto3 = _boto3()
+    from botocore import UNSIGNED  # noqa: PLC0415 - imported above
     from botocore.config import Config  # noqa: PLC0415
 
     config = Config(

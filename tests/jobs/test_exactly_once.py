@@ -133,7 +133,6 @@ def resume(job):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_killed_three_times_and_resumed(undisturbed, collection, checkpoint, faults, tmp_path):
     # Or all is labeled before the third time.
     faults.append(Fault("^GET /open/once/", "slow", seconds=0.05))
@@ -176,7 +175,6 @@ def tables_of(output):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_videos_killed_three_times_and_resumed(fer, clips, checkpoint, faults):
     job = command(clips, checkpoint, "s3://open/clips-labels", "--fps", "2", "--format", "csv")
     whole = fer(*command(clips, checkpoint, "s3://open/clips-whole", *job[-4:])[3:]).result
@@ -194,7 +192,6 @@ def test_videos_killed_three_times_and_resumed(fer, clips, checkpoint, faults):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_lost_process_and_then_a_lost_machine_lose_no_rows(
     undisturbed, collection, checkpoint, faults, tmp_path
 ):
@@ -240,7 +237,6 @@ def test_what_is_done_is_not_done_again(fer, undisturbed, collection, checkpoint
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.skipif(
     subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0,
     reason="this machine lets no user mount a disk of their own",
@@ -292,7 +288,6 @@ def chaotic_nodes(s3_proxy, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_whatever_fails_every_image_has_one_row(
     labeling_seed, undisturbed, collection, checkpoint, chaotic_nodes, faults
 ):

@@ -227,7 +227,6 @@ def test_files_that_may_be_listed_and_not_read(label, upload, faults, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_run_that_is_refused_goes_on_where_it_was(label, upload, s3, faults, png, faces):
     """No room for labels, then credentials that expire, then an object that is gone."""
     keys = [f"withstand/{folder}/{number}.png" for folder in range(9) for number in range(12)]

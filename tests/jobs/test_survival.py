@@ -17,7 +17,7 @@ from nodes import ENVIRONMENT
 from safetensors.numpy import load_file
 
 # Several trainings each, of which the first of a kind is the undisturbed one.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 FLAGS = (
     "--model",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.train.torch import TorchTrainer
 
 from fer.errors import InputError
 from ray_jobs.cluster import autoscaling, internals
@@ -39,6 +40,27 @@ def test_attempts_of_a_task_are_counted(cluster):
 def test_the_first_attempt_is_number_0(cluster):
     task = ray.remote(num_cpus=0)(internals.task_attempt_number)
     assert ray.get(task.remote()) == 0
+
+
+@pytest.mark.parametrize(
+    ("is_streamed", "is_own", "needless"),
+    [
+        (False, True, {"DatasetsCallback", "PlacementGroupCleanerCallback"}),
+        (False, False, {"DatasetsCallback"}),
+        (True, True, {"PlacementGroupCleanerCallback"}),
+    ],
+)
+def test_a_trainer_starts_only_what_its_run_needs(
+    cluster, monkeypatch, is_streamed, is_own, needless
+):
+    assert internals.starts_cluster()
+    monkeypatch.setattr(internals, "starts_cluster", lambda: is_own)
+    streams = {"train": lambda: None} if is_streamed else {}
+    trainer = TorchTrainer(print, datasets=streams)
+    before = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
+    internals.skip_needless_actors(trainer)
+    after = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
+    assert (before - after, after - before) == (needless, set())
 
 
 def test_a_local_cluster_has_no_autoscaler(cluster):

@@ -17,7 +17,7 @@ from fer.data.synthetic import draw_faces
 from fer.storage import listing
 
 # Each test starts its own cluster, which takes about ten seconds.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 NUM_IMAGES = 400
 

@@ -40,7 +40,6 @@ def test_each_pass_yields_every_example_once_in_a_new_order(dataset):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_streamed_run_learns_like_one_in_memory(fer, dataset, tmp_path):
     arguments = ("train", "--dataset", dataset, *FAST, "--num-workers", "2")
     streamed = fer(*arguments, *STREAMED, "--output", tmp_path / "streamed")
