@@ -18,16 +18,22 @@ from fer.cost_model import ClusterShape, Coefficients, chunk_sizes, plan_label, 
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from ray_jobs import ingest, label, train
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
-from ray_jobs.plan import MEGAPIXELS, calibrate, encode, photograph
+from ray_jobs.config.types import Model
+from ray_jobs.plan import MEGAPIXELS, calibrate, encode, photograph, planned_network
 
 TOLERANCE = 0.2
+
+TRAINED: tuple[Model, ...] = ("deep", "shallow", "resnet8-w32", "resnet10-w48")
+"""Networks that are trained: two that ``calibrate`` measures, and two that it doesn't."""
+
+NUM_EPOCHS = 3
+"""Passes over the training examples."""
 
 
 def main(
     num_crops: int = 20_000,
     num_photographs: int = 600,
     num_examples: int = 4096,
-    num_epochs: int = 3,
     detector_weights: str | None = None,
     coefficients: str | None = None,
     output: str | None = None,
@@ -38,7 +44,6 @@ def main(
         num_crops: Number of face crops to label.
         num_photographs: Number of photographs of one megapixel to label.
         num_examples: Number of examples to train on. An eighth as many more are scored.
-        num_epochs: Number of passes over the training examples.
         detector_weights: YuNet's ONNX file. Without it, no photographs are labeled.
         coefficients: JSON file of the coefficients to read. By default they are measured first.
         output: JSON file to write the coefficients to.
@@ -52,10 +57,12 @@ def main(
         if output is not None:
             costs.write(output)
         print(costs)
+        data = ingest_faces(folder, num_examples)
         errors = [
-            report("train", *run_train(folder, num_examples, num_epochs, shape, costs)),
-            report("label, crops", *run_crops(folder, num_crops, shape, costs)),
+            report(f"train, {model}", *run_train(folder, data, model, num_examples, shape, costs))
+            for model in TRAINED
         ]
+        errors.append(report("label, crops", *run_crops(folder, num_crops, shape, costs)))
         if detector_weights is not None:
             seconds = run_photographs(folder, num_photographs, shape, costs, detector_weights)
             errors.append(report("label, photographs", *seconds))
@@ -117,18 +124,26 @@ def run_photographs(
     return planned.seconds, result["seconds"]
 
 
-def run_train(
-    folder: Path, number: int, num_epochs: int, shape: ClusterShape, costs: Coefficients
-) -> tuple[float, float]:
+def ingest_faces(folder: Path, number: int) -> str:
+    """Ingest so many drawn faces for training, and an eighth as many for scoring."""
     images, labels = draw_faces(number + number // 8, seed=2)
     splits = ["train"] * number + ["val"] * (number // 8)
     (folder / "drawn.csv").write_bytes(to_csv(Faces(images, labels, splits)))
-    data = str(folder / "data")
-    planned = plan_train(number, num_epochs, shape, costs)
     with quietly():
-        ingest.run(IngestConfig(source=(str(folder / "drawn.csv"),), output=data))
+        ingest.run(IngestConfig(source=(str(folder / "drawn.csv"),), output=str(folder / "data")))
+    return str(folder / "data")
+
+
+def run_train(
+    folder: Path, data: str, model: Model, number: int, shape: ClusterShape, costs: Coefficients
+) -> tuple[float, float]:
+    network = planned_network(PlanConfig(job="train", model=model), costs)
+    print(f"train, {model}: {network.ratio:.2f} times the work of {network.measured_as}")
+    planned = plan_train(number, NUM_EPOCHS, shape, costs, network)
+    output = str(folder / model)
+    with quietly():
         result = train.run(
-            TrainConfig(dataset=data, output=str(folder / "run"), num_epochs=num_epochs)
+            TrainConfig(dataset=data, output=output, model=model, num_epochs=NUM_EPOCHS)
         )
     return planned.seconds, result["seconds"]
 

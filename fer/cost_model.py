@@ -17,9 +17,6 @@ from fer.labels import chunks
 from fer.storage import listing
 from fer.vision.detector import DETECTION_SIDE
 
-NUM_PARAMETERS = {"shallow": 4_927_111, "deep": 4_474_759}
-"""Number of parameters of each network; each has a gradient of four bytes."""
-
 DETECTION_MEGAPIXELS = DETECTION_SIDE**2 * 3 / 4 / 1e6
 """Megapixels that a larger photograph, with sides of 4 to 3, has after scaling for the detector."""
 
@@ -52,11 +49,11 @@ class Coefficients:
         label_start: Time of a label job before the first image and after the last one.
         row_bytes: Bytes of the labels per row.
         chunk_bytes: Bytes of the labels per chunk for everything but rows: thumbnails and counts.
-        train: Time to train on one example, by network.
-        val: Time to evaluate one example.
+        train: Time to train on one example of FER2013's shape, by network.
+        val: Time to evaluate one such example, by network.
         train_start: Time of a train job before the first step and after the last epoch.
         epoch: Time to write the checkpoint of one epoch.
-        gpu_train: Time to train on one example on a GPU, by network; empty if not measured.
+        gpu_train: Time to train on one such example on a GPU, by network; empty if not measured.
     """
 
     measured: str
@@ -69,7 +66,7 @@ class Coefficients:
     row_bytes: float
     chunk_bytes: float
     train: Mapping[str, float]
-    val: float
+    val: Mapping[str, float]
     train_start: float
     epoch: float
     gpu_train: Mapping[str, float]
@@ -121,6 +118,21 @@ class ClusterShape:
     gpus: int = 0
     price: float = 0.0
     gbps: float = 10.0
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """The network of a planned training.
+
+    Attributes:
+        num_parameters: Number of parameters; each has a gradient of four bytes.
+        measured_as: The measured network from whose times those of this one follow.
+        ratio: This network's multiply-adds for an example, in those of the measured one.
+    """
+
+    num_parameters: int
+    measured_as: str
+    ratio: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -224,8 +236,8 @@ def plan_train(
     num_epochs: int,
     shape: ClusterShape,
     costs: Coefficients,
+    network: PlannedNetwork,
     *,
-    model: str = "deep",
     batch_size: int = 128,
     node_start_seconds: float = 0.0,
 ) -> Plan:
@@ -235,35 +247,27 @@ def plan_train(
         num_examples: Examples of the training split.
         num_epochs: Passes over the training split.
         shape: The cluster, with a worker on each GPU, or on each node if there are no GPUs.
-        costs: Measured coefficients.
-        model: Name of the network.
+        costs: Measured coefficients, which cover the network that ``network`` is measured as.
+        network: The network.
         batch_size: Examples per step, over all workers.
         node_start_seconds: Time until the nodes are ready.
-
-    Raises:
-        InputError: The coefficients do not cover this network, or not on a GPU.
     """
-    gpus = shape.num_nodes * shape.gpus
-    per_example = (costs.gpu_train if gpus else costs.train).get(model)
-    if per_example is None:
-        where = "a GPU" if gpus else "a CPU"
-        raise InputError(
-            f"The coefficients do not cover the {model} network on {where}; run --calibrate with "
-            f"--model {model}{' --use-gpu on a machine with a GPU' if gpus else ''}."
-        )
+    gpus, cpus = shape.num_nodes * shape.gpus, shape.num_nodes * shape.cpus
+    measured = costs.gpu_train if gpus else costs.train
+    per_example = network.ratio * measured[network.measured_as]
+    per_scored = network.ratio * costs.val[network.measured_as]
     num_workers = gpus or shape.num_nodes
-    num_processors = gpus or shape.num_nodes * shape.cpus
     steps = num_epochs * max(1, num_examples // batch_size)
-    exchange = exchange_seconds(4 * NUM_PARAMETERS[model], num_workers, shape.gbps)
+    exchange = exchange_seconds(4 * network.num_parameters, num_workers, shape.gbps)
     seconds_by_stage = {
         "start": node_start_seconds + costs.train_start,
-        "steps": steps * batch_size * per_example / num_processors,
+        "steps": steps * batch_size * per_example / (gpus or cpus),
         "gradients": steps * exchange,
-        "scoring": num_epochs * num_examples / 8 * costs.val / (shape.num_nodes * shape.cpus),
+        "scoring": num_epochs * num_examples / 8 * per_scored / cpus,
         "checkpoints": num_epochs * costs.epoch,
     }
     # A checkpoint that a run can resume from holds the network, its average and the momentum.
-    checkpoint_bytes = 3 * 4 * NUM_PARAMETERS[model]
+    checkpoint_bytes = 3 * 4 * network.num_parameters
     requests = {"list": num_epochs, "get": 8 * num_workers, "put": 8 * num_epochs}
     return Plan(sum(seconds_by_stage.values()), seconds_by_stage, requests, 2 * checkpoint_bytes)
 

@@ -6,6 +6,7 @@
 
 import contextlib
 import io
+import math
 import platform
 import sys
 import tempfile
@@ -22,7 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fer import extras
-from fer.cost_model import ClusterShape, Coefficients, Plan, plan_label, plan_train
+from fer.cost_model import (
+    ClusterShape,
+    Coefficients,
+    Plan,
+    PlannedNetwork,
+    plan_label,
+    plan_train,
+)
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.errors import InputError
 from fer.labels.files import read_tally
@@ -30,6 +38,7 @@ from fer.models.predictor import Predictor
 from fer.training.history import from_json_lines
 from fer.vision.decode import decode_image, decode_photo
 from fer.vision.detector import FaceDetector, load_detector_weights
+from fer.vision.shape import ImageShape
 from ray_jobs import jobs
 from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
@@ -40,6 +49,10 @@ DEFAULTS = Path(__file__).with_name("plan.json")
 
 SMALL, LARGE = 512, 6144
 """Numbers of crops in two runs of label: the time between them is that of the extra crops."""
+
+REPRESENTATIVES = ("conv4", "deep", "resnet4-w32", "resnet10-w48")
+"""Networks whose training is measured beside that of --model: a small and a large one of each kind,
+so that the others can be planned."""
 
 NUM_TRAIN, NUM_VAL, NUM_EPOCHS = 1408, 176, 2
 """Examples of each split, and epochs, in the run of train."""
@@ -74,7 +87,8 @@ def run(config: PlanConfig) -> dict[str, Any]:
         config.price_per_hour,
         config.link_gbps,
     )
-    plan = _plan(config, shape, costs)
+    network = planned_network(config, costs) if config.job == "train" else None
+    plan = _plan(config, shape, costs, network)
     result = {
         "job": config.job,
         "seconds": round(plan.seconds, 1),
@@ -83,20 +97,23 @@ def run(config: PlanConfig) -> dict[str, Any]:
         "cost": {name: round(dollars, 4) for name, dollars in plan.cost(shape).items()},
         "requests": dict(plan.requests),
         "output_bytes": plan.output_bytes,
+        "measured_as": network and network.measured_as,
         "coefficients": vars(costs),
     }
     _print_table(config, result)
     return result
 
 
-def _plan(config: PlanConfig, shape: ClusterShape, costs: Coefficients) -> Plan:
-    if config.job == "train":
+def _plan(
+    config: PlanConfig, shape: ClusterShape, costs: Coefficients, network: PlannedNetwork | None
+) -> Plan:
+    if network is not None:
         return plan_train(
             config.num_images,
             config.num_epochs,
             shape,
             costs,
-            model=config.model,
+            network,
             batch_size=config.batch_size,
             node_start_seconds=config.start_seconds,
         )
@@ -110,6 +127,45 @@ def _plan(config: PlanConfig, shape: ClusterShape, costs: Coefficients) -> Plan:
         request_seconds=config.request_ms / 1000,
         node_start_seconds=config.start_seconds,
     )
+
+
+def planned_network(config: PlanConfig, costs: Coefficients) -> PlannedNetwork:
+    """Return what the network of a planned training costs, from the most similar measured one.
+
+    Networks of one class do the same per multiply-add, more or less, so that their times are to
+    each other as their multiply-adds for an image.
+
+    Raises:
+        InputError: torch is missing, the network does not take the images, or no network like it
+            was measured.
+    """
+    extras.require_torch("--job train")
+    from fer.models.architectures import (  # noqa: PLC0415 - imports torch, as no other plan does
+        build_model,
+        count_multiply_adds,
+        count_parameters,
+    )
+
+    network = build_model(
+        config.model, shape=ImageShape(config.image_size, 3 if config.color else 1)
+    )
+    own = count_multiply_adds(network)
+    measured = costs.gpu_train if config.gpus_per_node else costs.train
+    models = {name: build_model(name) for name in measured}
+    sizes = {
+        name: count_multiply_adds(model)
+        for name, model in models.items()
+        if name == config.model or type(model) is type(network)
+    }
+    if not sizes:
+        where = "a GPU" if config.gpus_per_node else "a CPU"
+        on_gpu = " --use-gpu on a machine with a GPU" if config.gpus_per_node else ""
+        raise InputError(
+            f"The coefficients do not cover networks like {config.model} on {where}; run "
+            f"--calibrate with --model {config.model}{on_gpu}."
+        )
+    nearest = min(sizes, key=lambda name: (name != config.model, abs(math.log(own / sizes[name]))))
+    return PlannedNetwork(count_parameters(network), nearest, own / sizes[nearest])
 
 
 def _print_table(config: PlanConfig, result: dict[str, Any]) -> None:
@@ -130,6 +186,8 @@ def _print_table(config: PlanConfig, result: dict[str, Any]) -> None:
     console = Console(stderr=True)
     console.print(table)
     console.print(f"Measured on: {result['coefficients']['measured']}")
+    if result["measured_as"] not in (None, config.model):
+        console.print(f"The time of {config.model} follows from that of {result['measured_as']}.")
 
 
 def _duration(seconds: float) -> str:
@@ -165,10 +223,11 @@ def calibrate(config: PlanConfig) -> Coefficients:
         folder = Path(name)
         _print_step("two small runs of label")
         labeled = _measure_label(folder, cpus, operations)
-        _print_step(f"a small run of train, the {config.model} network")
-        trained = _measure_train(folder, config.model, cpus)
-        gpu = _measure_gpu(folder, config) if config.use_gpu else {}
-    measured: dict[str, Any] = {**operations, **labeled, **trained, "gpu_train": gpu}
+        models = dict.fromkeys((config.model, *REPRESENTATIVES))
+        trained = _merge([_measure_train(folder, model, cpus) for model in models])
+        gpu = _merge([_measure_train(folder, model) for model in models]) if config.use_gpu else {}
+    measured: dict[str, Any] = {**operations, **labeled, **trained}
+    measured["gpu_train"] = gpu.get("train", {})
     import torch  # noqa: PLC0415 - plans need none
 
     where = f"{cpus} x {platform.machine()} CPU, torch {torch.__version__}, {date.today()}"
@@ -254,9 +313,13 @@ def _size(file: Path) -> tuple[int, int]:
     return read_tally(str(file)).images, file.stat().st_size
 
 
-def _measure_train(folder: Path, model: Any, cpus: int, **flags: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the coefficients of train, from a short run."""
-    output = folder / f"run-{len(flags)}"
+def _measure_train(folder: Path, model: Any, cpus: int | None = None) -> dict[str, Any]:  # noqa: ANN401
+    """Return the coefficients of train, from a short run on all CPUs, or on one GPU."""
+    _print_step(f"a small run of train, {model}{'' if cpus else ' on a GPU'}")
+    if cpus is None:
+        session.require_resources([{"GPU": 1}], "Measurements of training on a GPU")
+    flags: dict[str, Any] = {} if cpus else {"use_gpu": True, "cpus_per_worker": 1}
+    processors, output = cpus or 1, folder / f"{model}-{cpus}"
     with _quietly():
         result = _run(
             TrainConfig(
@@ -273,10 +336,20 @@ def _measure_train(folder: Path, model: Any, cpus: int, **flags: Any) -> dict[st
     steps = NUM_TRAIN // 128 * 128 / last["images_per_second"]
     between = last["finished"] - epochs[-2]["finished"]
     return {
-        "train": {model: cpus / last["images_per_second"]},
-        "val": cpus * max(0.0, last["seconds"] - steps) / NUM_VAL,
+        "train": {model: processors / last["images_per_second"]},
+        "val": {model: processors * max(0.0, last["seconds"] - steps) / NUM_VAL},
         "epoch": max(0.0, between - last["seconds"]),
         "train_start": max(0.0, result["seconds"] - NUM_EPOCHS * between),
+    }
+
+
+def _merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the coefficients of several runs: each network's own, and the mean of the others."""
+    return {
+        name: {model: seconds for run in runs for model, seconds in run[name].items()}
+        if isinstance(value, dict)
+        else float(np.mean([run[name] for run in runs]))
+        for name, value in runs[0].items()
     }
 
 
@@ -285,13 +358,6 @@ def _run(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any job's configurati
     result = jobs.run(config)
     assert result is not None
     return result
-
-
-def _measure_gpu(folder: Path, config: PlanConfig) -> dict[str, float]:
-    session.require_resources([{"GPU": 1}], "Measurements of training on a GPU")
-    _print_step("the same on a GPU")
-    trained = _measure_train(folder, config.model, 1, use_gpu=True, cpus_per_worker=1)
-    return dict(trained["train"])
 
 
 def _dataset(folder: Path) -> str:

@@ -9,6 +9,7 @@ import pytest
 from fer.cost_model import (
     ClusterShape,
     Coefficients,
+    PlannedNetwork,
     chunk_sizes,
     exchange_seconds,
     plan_label,
@@ -30,11 +31,12 @@ COSTS = Coefficients(
     row_bytes=100.0,
     chunk_bytes=1000.0,
     train={"deep": 0.01},
-    val=0.004,
+    val={"deep": 0.004},
     train_start=20.0,
     epoch=0.5,
     gpu_train={},
 )
+DEEP = PlannedNetwork(4_474_759, "deep")
 ONE, MANY = ClusterShape(1, 1), ClusterShape(8, 16, price=0.5)
 
 
@@ -105,15 +107,44 @@ def test_a_plan_for_a_billion_images_takes_no_time():
 
 
 def test_training_shares_steps_and_exchanges_gradients():
-    alone = plan_train(1280, 10, ONE, COSTS)
+    alone = plan_train(1280, 10, ONE, COSTS, DEEP)
     assert alone.seconds_by_stage["steps"] == pytest.approx(10 * 1280 * 0.01)
     assert alone.seconds_by_stage["gradients"] == 0
     assert alone.seconds_by_stage["scoring"] == pytest.approx(10 * 160 * 0.004)
-    shared = plan_train(1280, 10, MANY, COSTS)
+    shared = plan_train(1280, 10, MANY, COSTS, DEEP)
     assert shared.seconds_by_stage["steps"] == pytest.approx(alone.seconds_by_stage["steps"] / 128)
     assert shared.seconds_by_stage["gradients"] == pytest.approx(
         100 * exchange_seconds(4 * 4_474_759, 8, 10.0)
     )
+
+
+def test_a_network_of_half_the_work_takes_half_the_time():
+    half = plan_train(1280, 10, ONE, COSTS, PlannedNetwork(1000, "deep", 0.5)).seconds_by_stage
+    assert half["steps"] == pytest.approx(10 * 1280 * 0.005)
+    assert half["scoring"] == pytest.approx(10 * 160 * 0.002)
+
+
+def test_the_most_similar_measured_network_stands_for_one_that_was_not(capsys, tmp_path):
+    measured = str(tmp_path / "costs.json")
+    train = {"deep": 0.01, "conv4": 0.001, "resnet10-w48": 0.006}
+    replace(COSTS, train=train, val=dict.fromkeys(train, 0.004)).write(measured)
+    flags = ("--coefficients", measured, "--job", "train", "--model")
+
+    def measured_as(*more):
+        result, table = plan(capsys, *flags, *more)
+        return result["measured_as"], result["parts"]["steps"], table
+
+    name, own, table = measured_as("resnet10-w48")
+    assert (name, "follows from" in table) == ("resnet10-w48", False)
+    name, smaller, table = measured_as("resnet4-w32")
+    assert name == "resnet10-w48"
+    assert "The time of resnet4-w32 follows from that of resnet10-w48." in table
+    assert smaller < 0.3 * own
+    # A convolution takes four times as long on an image of twice the side.
+    assert measured_as("resnet10-w48", "--image-size", 96)[1] == pytest.approx(4 * own, rel=0.02)
+    # Of two like it, the one whose work is nearer.
+    assert measured_as("shallow")[0] == "conv4"
+    assert measured_as("conv8")[0] == "deep"
 
 
 def test_a_ring_sends_at_most_twice_the_gradients_for_any_number_of_workers():
@@ -146,12 +177,17 @@ def test_plan_prints_a_table_and_a_result(capsys, measured):
     ("flags", "sentence"),
     [
         (
-            ("--job", "train", "--model", "shallow"),
-            "do not cover the shallow network on a CPU; run --calibrate",
+            ("--job", "train", "--model", "vgg11"),
+            "do not cover networks like vgg11 on a CPU; run --calibrate with --model vgg11.",
         ),
         (
             ("--job", "train", "--gpus-per-node", 1),
             "run --calibrate with --model deep --use-gpu on a machine",
+        ),
+        (("--image-size", 23), "--image-size must be from 24 to 224, but is 23"),
+        (
+            ("--job", "train", "--model", "alexnet", "--image-size", 24),
+            "alexnet takes images of 63x63 to 224x224 pixels, but these are 24x24 gray",
         ),
         ((), "(nowhere) do not cover detection; run --calibrate with a detector, or plan for"),
         (("--num-nodes", 0), "--num-nodes must be at least 1, but is 0"),

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ray_jobs.config.checks import require_above_zero, require_at_least
-from ray_jobs.config.types import OptionalLocation
+from fer.vision.shape import MAX_SIZE, MIN_SIZE
+from ray_jobs.config.checks import require, require_above_zero, require_at_least
+from ray_jobs.config.types import Model, OptionalLocation
 from ray_jobs.flag_help import with_help
 
 
@@ -28,8 +29,13 @@ class PlanConfig:
     request_ms: float = 0.0
     """Time in milliseconds that the store takes to answer a request, at least 0. Each image waits
     for two requests. Use 0 for a disk; 20 to 50 is an assumption for S3 in the same region."""
-    model: Literal["shallow", "deep"] = "deep"
-    """Network of the planned train job."""
+    model: Model = "deep"
+    """Network of the planned train job. Its time follows from the multiply-adds of the most similar
+    network that was measured."""
+    image_size: int = 48
+    """Side in pixels of the images of the planned train job, from 24 to 224."""
+    color: bool = False
+    """Plan to train on images in color."""
     num_epochs: int = 30
     """Number of passes over the training split in the planned train job, at least 1."""
     batch_size: int = 128
@@ -64,6 +70,8 @@ class PlanConfig:
         require_at_least(
             self, 1, "num_images", "num_epochs", "batch_size", "num_nodes", "cpus_per_node"
         )
+        is_size = MIN_SIZE <= self.image_size <= MAX_SIZE
+        require(is_size, "--image-size", f"from {MIN_SIZE} to {MAX_SIZE}", self.image_size)
         require_above_zero(self, "megapixels", "link_gbps")
         require_at_least(
             self, 0, "faces_per_image", "request_ms", "price_per_hour", "start_seconds"
