@@ -3,7 +3,7 @@
 #     docker build --target slim -t REGISTRY/fer-on-ray-slim:0.1.0 .
 #     docker build --target full -t REGISTRY/fer-on-ray:0.1.0 .
 #
-# slim labels, serves, ingests and plans on CPUs. full adds torch for training, evaluate, export and
+# slim labels, serves and ingests on CPUs. full adds torch for training, evaluate, export and
 # GPUs. Use the version in pyproject.toml as the tag; "latest" would not say which version runs. With
 # --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu full has no CUDA and is gigabytes
 # smaller.
