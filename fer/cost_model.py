@@ -54,6 +54,7 @@ class Coefficients:
         train_start: Time of a train job before the first step and after the last epoch.
         epoch: Time to write the checkpoint of one epoch.
         gpu_train: Time to train on one such example on a GPU, by network; empty if not measured.
+        gpu_val: Time to evaluate one such example on a GPU, by network; empty if not measured.
     """
 
     measured: str
@@ -70,6 +71,7 @@ class Coefficients:
     train_start: float
     epoch: float
     gpu_train: Mapping[str, float]
+    gpu_val: Mapping[str, float]
 
     @classmethod
     def read(cls, location: str) -> "Coefficients":
@@ -252,18 +254,19 @@ def plan_train(
         batch_size: Examples per step, over all workers.
         node_start_seconds: Time until the nodes are ready.
     """
-    gpus, cpus = shape.num_nodes * shape.gpus, shape.num_nodes * shape.cpus
-    measured = costs.gpu_train if gpus else costs.train
-    per_example = network.ratio * measured[network.measured_as]
-    per_scored = network.ratio * costs.val[network.measured_as]
+    gpus = shape.num_nodes * shape.gpus
+    num_processors = gpus or shape.num_nodes * shape.cpus
+    train, val = (costs.gpu_train, costs.gpu_val) if gpus else (costs.train, costs.val)
+    per_example = network.ratio * train[network.measured_as]
+    per_scored = network.ratio * val[network.measured_as]
     num_workers = gpus or shape.num_nodes
     steps = num_epochs * max(1, num_examples // batch_size)
     exchange = exchange_seconds(4 * network.num_parameters, num_workers, shape.gbps)
     seconds_by_stage = {
         "start": node_start_seconds + costs.train_start,
-        "steps": steps * batch_size * per_example / (gpus or cpus),
+        "steps": steps * batch_size * per_example / num_processors,
         "gradients": steps * exchange,
-        "scoring": num_epochs * num_examples / 8 * per_scored / cpus,
+        "scoring": num_epochs * num_examples / 8 * per_scored / num_processors,
         "checkpoints": num_epochs * costs.epoch,
     }
     # A checkpoint that a run can resume from holds the network, its average and the momentum.

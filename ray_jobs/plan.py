@@ -227,7 +227,7 @@ def calibrate(config: PlanConfig) -> Coefficients:
         trained = _merge([_measure_train(folder, model, cpus) for model in models])
         gpu = _merge([_measure_train(folder, model) for model in models]) if config.use_gpu else {}
     measured: dict[str, Any] = {**operations, **labeled, **trained}
-    measured["gpu_train"] = gpu.get("train", {})
+    measured |= {f"gpu_{split}": gpu.get(split, {}) for split in ("train", "val")}
     import torch  # noqa: PLC0415 - plans need none
 
     where = f"{cpus} x {platform.machine()} CPU, torch {torch.__version__}, {date.today()}"

@@ -35,6 +35,7 @@ COSTS = Coefficients(
     train_start=20.0,
     epoch=0.5,
     gpu_train={},
+    gpu_val={},
 )
 DEEP = PlannedNetwork(4_474_759, "deep")
 ONE, MANY = ClusterShape(1, 1), ClusterShape(8, 16, price=0.5)
@@ -116,6 +117,13 @@ def test_training_shares_steps_and_exchanges_gradients():
     assert shared.seconds_by_stage["gradients"] == pytest.approx(
         100 * exchange_seconds(4 * 4_474_759, 8, 10.0)
     )
+
+
+def test_gpus_train_and_score():
+    costs = replace(COSTS, gpu_train={"deep": 1e-4}, gpu_val={"deep": 2e-5})
+    two = plan_train(1280, 10, ClusterShape(2, 16, gpus=1), costs, DEEP).seconds_by_stage
+    assert two["steps"] == pytest.approx(10 * 1280 * 1e-4 / 2)
+    assert two["scoring"] == pytest.approx(10 * 160 * 2e-5 / 2)
 
 
 def test_a_network_of_half_the_work_takes_half_the_time():
