@@ -7,9 +7,10 @@ import re
 import shutil
 import tempfile
 import urllib.parse
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -18,6 +19,7 @@ from pyarrow.lib import ArrowInvalid
 
 from fer.errors import InputError, StoreError
 from fer.storage import local, s3
+from fer.storage.interrupts import run_uninterrupted
 
 READ_AHEAD_BYTES = 4 * 2**20
 """Bytes that a buffered reader requests at once: enough to hide an object store's latency."""
@@ -232,12 +234,14 @@ def write_bytes(location: str, content: bytes) -> None:
 
 
 def write_file(location: str, content: IO[bytes]) -> None:
-    """Write what is left of an open file to another, atomically as ``write_bytes`` does."""
+    """Write what is left of an open file to another, atomically as ``write_bytes`` does.
+
+    A file that is written to a store is read into memory first.
+    """
     store, path = filesystem(location)
     if not isinstance(store, pafs.LocalFileSystem):
-        # An object becomes visible only when its upload is closed.
-        with store.open_output_stream(path) as stream:
-            shutil.copyfileobj(content, stream, READ_AHEAD_BYTES)
+        pieces = deque(iter(partial(content.read, READ_AHEAD_BYTES), b""))
+        run_uninterrupted(_upload, store, path, pieces)
         return
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -250,6 +254,18 @@ def write_file(location: str, content: IO[bytes]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _upload(store: pafs.FileSystem, path: str, pieces: deque[bytes]) -> None:
+    """Write an object, and free each piece of its content meanwhile.
+
+    An object becomes visible when its stream is closed. pyarrow can't abort a stream: whatever
+    exception ends it also closes it, and what was written by then becomes the object, unless the
+    store refused a part of it. So nothing may fail here but the store.
+    """
+    with store.open_output_stream(path) as stream:
+        while pieces:
+            stream.write(pieces.popleft())
 
 
 @lru_cache(maxsize=1)
