@@ -109,8 +109,8 @@ def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
         return s3.open_bucket(authority), s3.bucket_name(authority)
     try:
         opened, root = pafs.FileSystem.from_uri(f"{scheme}://{authority}")
-    # pyarrow delegates some schemes to packages that may not be installed.
-    except (ArrowInvalid, ImportError) as error:
+    # pyarrow delegates some schemes to packages that may not be installed, and refuses surrogates.
+    except (ArrowInvalid, ImportError, UnicodeEncodeError) as error:
         raise InputError(
             f"{scheme}:// locations cannot be opened: use a local path or s3://bucket/…."
         ) from error
