@@ -24,6 +24,9 @@ from fer.storage.interrupts import run_uninterrupted
 READ_AHEAD_BYTES = 4 * 2**20
 """Bytes that a buffered reader requests at once: enough to hide an object store's latency."""
 
+MAX_NAME_BYTES = 100
+"""Most bytes of a user's name in that of a file; file systems allow 255 for all of it."""
+
 _LOCAL = pafs.LocalFileSystem()
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
@@ -76,6 +79,11 @@ def join(location: str, *parts: str) -> str:
 def base_name(location: str) -> str:
     """Return the last path segment of a location."""
     return posixpath.basename(location.rstrip("/"))
+
+
+def shorten(name: str) -> str:
+    """Return the start of a name that a user chose, for the name of a file to begin with."""
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
