@@ -116,7 +116,8 @@ def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
         network = load_checkpoint(checkpoint)
         check_classes(checkpoint, network.class_names, data.class_names)
         # "shallow-C1" for runs/C1, but only "shallow" for runs/shallow.
-        name = "-".join(dict.fromkeys((network.kind, storage.base_name(checkpoint))))
+        folder = storage.shorten(storage.base_name(checkpoint))
+        name = "-".join(dict.fromkeys((network.kind, folder)))
         taken = {*named, ENSEMBLE} if config.ensemble else {*named}
         names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
         named[next(free for free in names if free not in taken)] = checkpoint

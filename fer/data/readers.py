@@ -8,10 +8,11 @@ import gzip
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import IO, cast
+from typing import IO, Self, cast
 
 from fer import storage
 from fer.data.items import MEMBER_SEPARATOR, SourceItem
@@ -221,9 +222,10 @@ def _read_zip(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
         yield origin.reject(error.reason, error.code)
         return
     with archive:
+        # A member that was added again replaces the earlier ones of its name, as when unpacked.
+        members = {_member_name(_zip_name(info)): info for info in archive.infolist()}
         # Members are read in the order of their data, so that one read-ahead serves many of them.
-        for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
-            name = _member_name(_zip_name(info))
+        for name, info in sorted(members.items(), key=lambda item: item[1].header_offset):
             if name.endswith("/") or listing.is_hidden(name):
                 continue
             member = origin.member(name)
@@ -254,20 +256,81 @@ def _open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
         ) from error
 
 
+class _TarInfo(tarfile.TarInfo):
+    """A member's header whose damage is an error, where ``tarfile`` would end the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            # Whether some tool left the mark out or the file was cut here, nobody can tell.
+            problem = "it lacks the blocks of zeros that end a tar archive, so members may be gone"
+            raise tarfile.ReadError(problem) from error
+        except (
+            tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
+            tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+        ) as error:
+            raise tarfile.ReadError(f"the header of a member is damaged ({error})") from error
+
+
 def _read_tar(stream: IO[bytes], origin: _Origin) -> Iterator[SourceItem]:
-    with tarfile.open(fileobj=stream, mode="r|*", encoding="utf-8") as archive:
+    repeated = _Repeated()
+    with tarfile.open(fileobj=stream, mode="r|*", encoding="utf-8", tarinfo=_TarInfo) as archive:
         for info in archive:
             # tarfile keeps a record of every member, which would fill the memory.
             archive.members = []  # type: ignore[attr-defined]
             name = _member_name(info.name)
             if info.isdir() or listing.is_hidden(name):
                 continue
-            member = origin.member(name)
-            if info.isreg():
-                unpack = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
-                yield from _read_member(unpack, name, info.size, member)
-            else:
-                yield member.reject("is a link or a device: expected a regular file", "not_a_file")
+            if origin.is_wanted(name) and repeated.has(name):
+                continue
+            yield from _read_tar_member(archive, info, origin.member(name), name)
+    if repeated.number:
+        yield origin.reject(repeated.describe())
+
+
+class _Repeated:
+    """Tells the members of a stream whose names occurred before.
+
+    Whoever unpacks an archive keeps the last member of a name. That is known only at the end, when
+    the first has been read.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+        self.number, self._example = 0, ""
+
+    def has(self, name: str) -> bool:
+        """Return whether a name occurred before, and count it if so."""
+        # A hash takes less memory than the name. By chance, two of a million names share one in
+        # one of 37 million archives.
+        digest = hash(name)
+        if digest in self._hashes:
+            self.number, self._example = self.number + 1, self._example or name
+            return True
+        self._hashes.add(digest)
+        return False
+
+    def describe(self) -> str:
+        return (
+            f"holds several members of one name, such as {self._example}; the first of each name "
+            f"was read and {self.number:,} left out: unpack it and pack it again"
+        )
+
+
+def _read_tar_member(
+    archive: tarfile.TarFile, info: tarfile.TarInfo, member: _Origin, name: str
+) -> Iterator[SourceItem]:
+    if not info.isreg():
+        yield member.reject("is a link or a device: expected a regular file", "not_a_file")
+        return
+    try:
+        unpack = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
+        yield from _read_member(unpack, name, info.size, member)
+    # A file in the archive is damaged, not the archive, unless reading on says so as well.
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        yield member.reject(f"can't be unpacked: {_error_text(error)}")
 
 
 def _read_member(

@@ -165,7 +165,8 @@ def _json_types(file: str) -> dict[str, pa.DataType]:
     """Return the types of the values in the first row. A missing value counts as text."""
     first = next(_json_objects(file), {})
     return {
-        name: pa.string() if value is None else pa.infer_type([value])
+        # pyarrow refuses a string with surrogates.
+        name: pa.string() if value is None or isinstance(value, str) else pa.infer_type([value])
         for name, value in first.items()
     }
 
@@ -176,7 +177,8 @@ def _json_rows(file: str, columns: Columns) -> Iterator[Row]:
         yield Row(
             row.get(columns.location),
             float(size) if isinstance(size, int | float) else None,
-            etag if isinstance(etag, str) else None,
+            # Parquet, to which ETags go, refuses surrogates.
+            etag if isinstance(etag, str) and etag.isprintable() else None,
         )
 
 

@@ -15,6 +15,7 @@ from fer.data.kinds import is_archive, is_video
 from fer.errors import InputError
 from fer.labels.manifest_tables import Columns, Row, is_table, read_rows, read_types
 from fer.storage import listing
+from fer.storage.local import escape_bytes
 
 LOCATION_COLUMNS = ("image", "uri", "url", "path", "file", "filename", "key")
 """Accepted names of the column of locations, in any case; a manifest's first match is used."""
@@ -101,18 +102,32 @@ def _problem(row: Row) -> str | None:
         return "is empty"
     if not isinstance(row.location, str):
         return "is not text"
+    try:
+        _escape_surrogates(row.location)
+    except UnicodeEncodeError as error:
+        return f"contains {error.object[error.start]!r}, which is half a character"
     return "contains a zero byte" if "\0" in row.location else None
+
+
+def _escape_surrogates(text: str) -> str:
+    """Spell bytes that are not valid UTF-8 as labels do.
+
+    In JSON Lines they may stand as surrogates, which is how Python lists names.
+    """
+    return escape_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def _to_item(row: Row, folder: str) -> SourceItem:
     text = row.location
     try:
         location = storage.resolve(text) if storage.is_uri(text) else _join(folder, text)
+        location = _escape_surrogates(location)
     except InputError as error:
         # A bucket that these credentials can't read fails the job at once, not row by row.
         if text.lower().startswith("s3://"):
             raise
-        return SourceItem("rejected", text, reason=f"can't be opened: {str(error).rstrip('.')}")
+        reason = f"can't be opened: {str(error).rstrip('.')}"
+        return SourceItem("rejected", _escape_surrogates(text), reason=reason)
     archive, is_member, _ = location.rpartition(MEMBER_SEPARATOR)
     if is_member and is_archive(archive):
         reason = f"is a member of {storage.base_name(archive)}; name the archive instead"

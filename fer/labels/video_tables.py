@@ -16,9 +16,6 @@ from fer.labels.schema import LABEL_SCHEMA
 FOLDER = "videos"
 """Folder of the tables in the output."""
 
-MAX_NAME_LENGTH = 100
-"""Most characters of a video's name in the name of its table; file systems allow 255 bytes."""
-
 MAX_BYTES_IN_MEMORY = 8 * 2**20
 """Size from which on a table waits on the disk until it is complete."""
 
@@ -28,7 +25,7 @@ def table_path(video: str) -> str:
 
     The digest of the location tells videos of the same name in different folders apart.
     """
-    name = re.sub(r"[^\w.-]", "_", storage.base_name(video))[:MAX_NAME_LENGTH]
+    name = storage.shorten(re.sub(r"[^\w.-]", "_", storage.base_name(video)))
     digest = hashlib.sha256(video.encode()).hexdigest()
     return f"{FOLDER}/{name}-{digest[:16]}.csv"
 

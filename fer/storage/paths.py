@@ -7,9 +7,10 @@ import re
 import shutil
 import tempfile
 import urllib.parse
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -18,9 +19,13 @@ from pyarrow.lib import ArrowInvalid
 
 from fer.errors import InputError, StoreError
 from fer.storage import local, s3
+from fer.storage.interrupts import run_uninterrupted
 
 READ_AHEAD_BYTES = 4 * 2**20
 """Bytes that a buffered reader requests at once: enough to hide an object store's latency."""
+
+MAX_NAME_BYTES = 100
+"""Most bytes of a user's name in that of a file; file systems allow 255 for all of it."""
 
 _LOCAL = pafs.LocalFileSystem()
 
@@ -76,6 +81,11 @@ def base_name(location: str) -> str:
     return posixpath.basename(location.rstrip("/"))
 
 
+def shorten(name: str) -> str:
+    """Return the start of a name that a user chose, for the name of a file to begin with."""
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+
+
 def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
     """Open the filesystem of a location.
 
@@ -107,8 +117,8 @@ def _open_store(scheme: str, authority: str) -> tuple[pafs.FileSystem, str]:
         return s3.open_bucket(authority), s3.bucket_name(authority)
     try:
         opened, root = pafs.FileSystem.from_uri(f"{scheme}://{authority}")
-    # pyarrow delegates some schemes to packages that may not be installed.
-    except (ArrowInvalid, ImportError) as error:
+    # pyarrow delegates some schemes to packages that may not be installed, and refuses surrogates.
+    except (ArrowInvalid, ImportError, UnicodeEncodeError) as error:
         raise InputError(
             f"{scheme}:// locations cannot be opened: use a local path or s3://bucket/…."
         ) from error
@@ -232,12 +242,14 @@ def write_bytes(location: str, content: bytes) -> None:
 
 
 def write_file(location: str, content: IO[bytes]) -> None:
-    """Write what is left of an open file to another, atomically as ``write_bytes`` does."""
+    """Write what is left of an open file to another, atomically as ``write_bytes`` does.
+
+    A file that is written to a store is read into memory first.
+    """
     store, path = filesystem(location)
     if not isinstance(store, pafs.LocalFileSystem):
-        # An object becomes visible only when its upload is closed.
-        with store.open_output_stream(path) as stream:
-            shutil.copyfileobj(content, stream, READ_AHEAD_BYTES)
+        pieces = deque(iter(partial(content.read, READ_AHEAD_BYTES), b""))
+        run_uninterrupted(_upload, store, path, pieces)
         return
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -250,6 +262,18 @@ def write_file(location: str, content: IO[bytes]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _upload(store: pafs.FileSystem, path: str, pieces: deque[bytes]) -> None:
+    """Write an object, and free each piece of its content meanwhile.
+
+    An object becomes visible when its stream is closed. pyarrow can't abort a stream: whatever
+    exception ends it also closes it, and what was written by then becomes the object, unless the
+    store refused a part of it. So nothing may fail here but the store.
+    """
+    with store.open_output_stream(path) as stream:
+        while pieces:
+            stream.write(pieces.popleft())
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,6 @@ of the bucket, or ``anonymous@`` or ``requester@`` and then the name.
 import io
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib import import_module
@@ -18,6 +17,7 @@ import pyarrow.fs as pafs
 
 from fer.errors import StoreError
 from fer.storage import s3_boto
+from fer.storage.interrupts import run_uninterrupted
 from fer.storage.s3_boto import ReadOnlyHandler
 
 MAX_ATTEMPTS = 10
@@ -119,12 +119,10 @@ def _has_credentials() -> bool:
 def _boto3() -> ModuleType:
     """Import boto3, which is slow and only needed for ``s3://``.
 
-    A thread of its own imports it, since signals interrupt the main one: Ray cancels a task with
-    SIGINT. An interrupted import leaves a part of the package behind, with which each later import
-    in the same process fails.
+    An interrupted import would leave a part of the package behind, with which each later import in
+    the same process fails.
     """
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(import_module, "boto3").result()
+    return run_uninterrupted(import_module, "boto3")
 
 
 def check_bucket(authority: str) -> None:

@@ -1,28 +1,46 @@
 """Sample the frames of animated images: GIF, WebP and PNG."""
 
 import io
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageSequence
 
-from fer.vision.decode import MAX_PHOTO_SIDE, ImageError, Photo
+from fer.vision.decode import (
+    MAX_PHOTO_SIDE,
+    ImageError,
+    Photo,
+    check_num_pixels,
+    too_many_pixels,
+)
 from fer.vision.sampling import ChosenFrame, Sampling
 
 ANIMATED_SUFFIXES = (".gif", ".webp", ".png", ".apng")
+
+ANIMATED_FORMATS = ("GIF", "WEBP", "PNG")
+"""Formats that Pillow may try. The pages of a TIFF or a PSD file are no frames."""
 
 DEFAULT_DURATION_MS = 100
 """How long browsers show a frame whose file says 0."""
 
 
 def is_animation(data: bytes) -> bool:
-    """Return whether a file is an image of several frames."""
+    """Return whether a file is an image of several frames, and not too large to be decoded."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             return bool(getattr(image, "is_animated", False))
     # Pillow raises all kinds of exceptions on damaged files, which decoding then reports.
     except Exception:
         return False
+
+
+def _open(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(io.BytesIO(data), formats=ANIMATED_FORMATS)
+    check_num_pixels(image)
+    return image
 
 
 def sample_animation(
@@ -39,19 +57,30 @@ def sample_animation(
     elapsed_ms, due = 0.0, sampling.start
     number = 0
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            for number, frame in enumerate(ImageSequence.Iterator(image)):
+        with _open(data) as image:
+            for frame in ImageSequence.Iterator(image):
+                # A frame of a GIF may extend beyond those before it.
+                check_num_pixels(frame)
                 seconds = elapsed_ms / 1000
                 rgba = frame.convert("RGBA")
                 if sampling.includes(seconds, due):
                     due = sampling.next_time(seconds)
                     yield ChosenFrame(number, round(elapsed_ms), round(seconds, 6)), _to_photo(rgba)
                 elapsed_ms += frame.info.get("duration") or DEFAULT_DURATION_MS
+                number += 1
     # Pillow raises all kinds of exceptions on damaged files.
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        problem = ImageError("unreadable", f"The frame can't be decoded: {reason}.")
-        yield ChosenFrame(number + 1, round(elapsed_ms), round(elapsed_ms / 1000, 6)), problem
+        chosen = ChosenFrame(number, round(elapsed_ms), round(elapsed_ms / 1000, 6))
+        yield chosen, _to_image_error(error)
+
+
+def _to_image_error(error: Exception) -> ImageError:
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, Image.DecompressionBombError):
+        return too_many_pixels()
+    reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return ImageError("unreadable", f"The frame can't be decoded: {reason}.")
 
 
 def _to_photo(rgba: Image.Image) -> Photo:

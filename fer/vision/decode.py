@@ -197,7 +197,7 @@ def _image_errors() -> Iterator[None]:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels() from error
+        raise too_many_pixels() from error
     except UnidentifiedImageError as error:
         raise _unreadable(str(error)) from error
     # Pillow raises all kinds of exceptions on damaged files.
@@ -209,7 +209,18 @@ def _unreadable(reason: str) -> ImageError:
     return ImageError("unreadable", f"The image can't be decoded: {reason}.")
 
 
-def _too_many_pixels() -> ImageError:
+def check_num_pixels(image: Image.Image) -> None:
+    """Check that an image, whose pixels need not be loaded, has at most ``MAX_IMAGE_PIXELS``.
+
+    Raises:
+        ImageError: It has more.
+    """
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise too_many_pixels()
+
+
+def too_many_pixels() -> ImageError:
+    """Return the error about an image of more than ``MAX_IMAGE_PIXELS``."""
     return ImageError("too_large", f"The image has more than {MAX_IMAGE_PIXELS:,} pixels.")
 
 
@@ -361,8 +372,7 @@ def _open(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         # A damaged file, of which metadata may be the damaged part.
         raise UnidentifiedImageError(why_not_opened(data)) from error
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise _too_many_pixels()
+    check_num_pixels(image)
     _check_decoding_cost(image, data)
     return image
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -220,6 +221,15 @@ def test_names_hold_the_whole_name_of_the_architecture(dataset, save_network, tm
     config = EvaluateConfig(dataset="d", output="o", checkpoint=checkpoints)
     named = evaluate._check_checkpoints(config, open_dataset(str(dataset)))
     assert list(named) == ["resnet10-w32-a", "resnet10-w48"]
+
+
+def test_long_names_of_checkpoints_fit_into_those_of_pictures(save_network, tmp_path):
+    folders = [tmp_path / ("あ" * 80 + end) for end in ("x", "y")]
+    for seed, folder in enumerate(folders):
+        save_network(folder, "shallow", seed=seed)
+    config = EvaluateConfig(dataset="d", output="o", checkpoint=tuple(map(str, folders)))
+    named = evaluate._check_checkpoints(config, SimpleNamespace(class_names=EMOTIONS))
+    assert list(named) == ["shallow-" + "あ" * 33, "shallow-" + "あ" * 33 + "-2"]
 
 
 def test_no_two_checkpoints_have_one_name(dataset, save_network, tmp_path):

@@ -1,6 +1,7 @@
 """Manifests: what their rows become, and which files are refused."""
 
 import gzip
+import json
 import os
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 
 from fer.data.items import MAX_IMAGE_BYTES, SourceItem, fetch_image
 from fer.errors import InputError
-from fer.labels.manifests import _start_of, check_manifest, is_manifest, read_manifest
+from fer.labels.manifests import _read_file, _start_of, check_manifest, is_manifest, read_manifest
 from fer.labels.schema import LABEL_SCHEMA
 from fer.storage import listing
 
@@ -56,6 +57,28 @@ def test_rows_without_a_usable_location_are_rejected(tmp_path, row, source, reas
     assert (rejected.kind, rejected.source) == ("rejected", source.format(folder=tmp_path))
     assert reason in rejected.reason
     assert good == SourceItem("image", f"{tmp_path}/good.png")
+
+
+def test_names_with_surrogates(tmp_path):
+    path = tmp_path / "list.jsonl"
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"image")
+    names = [name for name in os.listdir(tmp_path) if name.endswith(".jpg")]
+    names += [
+        f"file://{tmp_path}/{names[0]}",
+        f"https://{names[0]}",
+        "\ud800.jpg",
+        "\U0001f600.jpg",
+    ]
+    rows = [json.dumps({"image": name, "etag": name}) for name in names]
+    path.write_text("\n".join(rows))
+    listed, uri, web, half, whole = [*_read_file(str(path))]
+    assert listed.source == rf"{tmp_path}/caf\xe9.jpg"
+    assert (listed.kind, listed.etag, fetch_image(listed)) == ("image", None, b"image")
+    assert uri.source == listed.source
+    assert (web.kind, web.source) == ("rejected", r"https://caf\xe9.jpg")
+    assert (half.kind, half.source) == ("rejected", f"{path}#4")
+    assert half.reason == "names no image: its image contains '\\ud800', which is half a character"
+    assert (whole.source, whole.etag) == (f"{tmp_path}/\U0001f600.jpg", "\U0001f600.jpg")
 
 
 def test_a_table_of_labels_names_each_image_once(tmp_path):

@@ -33,7 +33,15 @@ def test_tables_are_named_by_their_videos_and_never_collide():
 
 
 @pytest.mark.parametrize(
-    "video", ["/a/" + "é" * 250, r"/a/\xe4: *?.mp4", "/a/=cmd|' /C calc'!A0", "/a/日本\n.mp4"]
+    "video",
+    [
+        "/a/" + "é" * 250,
+        "/a/" + "あ" * 80 + ".mp4",
+        "/a/" + "\U0001f600あ" * 30 + ".mp4",
+        r"/a/\xe4: *?.mp4",
+        "/a/=cmd|' /C calc'!A0",
+        "/a/日本\n.mp4",
+    ],
 )
 def test_the_name_of_a_table_is_one_that_every_disk_takes(video):
     folder, name = table_path(video).split("/")

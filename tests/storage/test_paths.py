@@ -25,6 +25,13 @@ def test_rejects_an_unknown_scheme():
         storage.resolve("ftp://host/file")
 
 
+@pytest.mark.parametrize(
+    ("name", "start"), [("talk.mp4", "talk.mp4"), ("x" * 101, "x" * 100), ("xあ" * 80, "xあ" * 25)]
+)
+def test_names_are_shortened_by_their_bytes(name, start):
+    assert storage.shorten(name) == start
+
+
 def test_special_characters_in_names_are_kept(tmp_path):
     location = str(tmp_path / "50% #1 ?.bin")
     storage.write_bytes(location, b"x")

@@ -1,6 +1,8 @@
 """Frames of animated images."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 from videos import draw_frame, read_number
 
 from fer.vision.animation import is_animation, sample_animation
-from fer.vision.decode import ImageError
+from fer.vision.decode import MAX_IMAGE_PIXELS, ImageError, decode_photo
 from fer.vision.sampling import Sampling
 
 
@@ -59,6 +61,48 @@ def test_a_damaged_animation_gives_its_frames_up_to_the_damage():
     frames = list(sample_animation(damaged, Sampling(None)))
     assert isinstance(frames[-1][1], ImageError)
     assert str(frames[-1][1]).startswith("The frame can't be decoded: ")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_the_frame_that_is_damaged_is_named(share):
+    content = animate("GIF", [100] * 5)
+    starts = [at for at in range(len(content)) if content.startswith(b"\x21\xf9\x04", at)]
+    assert len(starts) == 5
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(content)], strict=True)):
+        cut = content[: start + int((end - start) * share)]
+        frames = list(sample_animation(cut, Sampling(None)))
+        assert [chosen.number for chosen, _ in frames] == [*range(number + 1)]
+        assert [chosen.time for chosen, _ in frames] == [
+            100 * number for number in range(number + 1)
+        ]
+        assert isinstance(frames[-1][1], ImageError)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "MPO"])
+def test_pages_are_no_frames(kind):
+    pages = [Image.fromarray(draw_frame(number)) for number in range(2)]
+    file = io.BytesIO()
+    pages[0].save(file, kind, save_all=True, append_images=pages[1:])
+    assert not is_animation(file.getvalue())
+
+
+def header_of_png(width, height):
+    content = animate("PNG", [100, 100])
+    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+def test_large_animations_are_no_animations_and_too_large():
+    width = 8192
+    assert is_animation(header_of_png(width, MAX_IMAGE_PIXELS // width))
+    for height in (MAX_IMAGE_PIXELS // width + 1, 3 * MAX_IMAGE_PIXELS // width):
+        content = header_of_png(width, height)
+        assert not is_animation(content)
+        ((chosen, problem),) = sample_animation(content, Sampling(None))
+        assert (chosen.number, problem.status) == (0, "too_large")
+        with pytest.raises(ImageError) as caught:
+            decode_photo(content)
+        assert caught.value.status == "too_large"
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"GIF89a"])

@@ -1,0 +1,109 @@
+"""Archives that are damaged, that lack their end, or that hold a name twice."""
+
+import gzip
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+from fer.data.readers import read_items
+
+HEADER = 5 * 2 * tarfile.BLOCKSIZE
+"""Offset of the sixth of the members, each of which has a header and one block of data."""
+
+
+def pack_tar(members):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def read(path):
+    """Return the content of an archive's images by name, and the reasons of its rejects."""
+    items = [*read_items(str(path))]
+    images = [(item.path.partition("!/")[2], item.data) for item in items if item.kind == "image"]
+    assert len(dict(images)) == len(images)
+    rejects = [(item.source, item.reason) for item in items if item.kind == "rejected"]
+    assert len(dict(rejects)) == len(rejects)
+    return dict(images), dict(rejects)
+
+
+IMAGES = {f"happy/{number}.png": b"%d" % number for number in range(20)}
+WHOLE = pack_tar(IMAGES.items())
+FLIPPED = bytearray(WHOLE)
+FLIPPED[HEADER + 3] ^= 1
+END = len(IMAGES) * 2 * tarfile.BLOCKSIZE
+
+
+@pytest.mark.parametrize(
+    ("content", "num_images", "reason"),
+    [
+        (bytes(FLIPPED), 5, "the header of a member is damaged (bad checksum)"),
+        (WHOLE[: HEADER + 100], 5, "the header of a member is damaged (truncated header)"),
+        (WHOLE[:HEADER], 5, "it lacks the blocks of zeros that end a tar archive"),
+        (WHOLE[:END], 20, "it lacks the blocks of zeros that end a tar archive"),
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_tar_archive_that_ends_early_says_so(tmp_path, content, num_images, reason, pack):
+    path = tmp_path / ("faces.tar" if pack is bytes else "faces.tar.gz")
+    path.write_bytes(pack(content))
+    images, rejects = read(path)
+    assert images == dict([*IMAGES.items()][:num_images])
+    assert rejects[str(path)].startswith(f"can't be read to its end: {reason}")
+
+
+@pytest.mark.parametrize("content", [WHOLE, WHOLE[: END + tarfile.BLOCKSIZE]])
+def test_one_block_of_zeros_ends_a_tar_archive(tmp_path, content):
+    path = tmp_path / "faces.tar"
+    path.write_bytes(content)
+    assert read(path) == (IMAGES, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("inner.tar", bytes(FLIPPED)),
+        ("inner.tar", WHOLE[:HEADER]),
+        ("inner.tar", WHOLE[: HEADER + 600]),
+        ("inner.tar.gz", gzip.compress(WHOLE, mtime=0)[:-30]),
+        ("inner.png.gz", b"junk"),
+        ("inner.png.gz", gzip.compress(b"image", mtime=0)[:-9]),
+    ],
+    ids=["flipped", "no end", "cut", "cut gzip", "no gzip", "cut image"],
+)
+def test_a_damaged_file_in_a_tar_archive_costs_nothing_after_it(tmp_path, name, content):
+    path = tmp_path / "faces.tar"
+    path.write_bytes(pack_tar([("a.png", b"a"), (name, content), ("b.png", b"b")]))
+    images, rejects = read(path)
+    assert (images["a.png"], images["b.png"]) == (b"a", b"b")
+    assert list(rejects) == [f"{path}!/{name}"]
+    assert rejects[f"{path}!/{name}"].startswith("can't be unpacked: ")
+
+
+TWICE = [("a.png", b"old"), ("b.png", b"b"), ("README", b""), ("./a.png", b"new"), ("README", b"")]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_last_member_of_a_name_in_a_zip_archive_counts(tmp_path):
+    path = tmp_path / "faces.zip"
+    for name, content in TWICE:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, content)
+    assert read(path) == ({"a.png": b"new", "b.png": b"b"}, {})
+
+
+def test_a_tar_archive_that_holds_a_name_twice_is_read_once_and_says_so(tmp_path):
+    path = tmp_path / "faces.tar"
+    path.write_bytes(pack_tar(TWICE))
+    images, rejects = read(path)
+    assert images == {"a.png": b"old", "b.png": b"b"}
+    assert rejects == {
+        str(path): "holds several members of one name, such as a.png; the first of each name was "
+        "read and 1 left out: unpack it and pack it again"
+    }
