@@ -11,7 +11,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from fer.vision.containers import describe_error, open_video
+from fer.vision.containers import OnPacket, describe_error, ignore_packet, open_video
 from fer.vision.decode import MAX_PHOTO_SIDE, ImageError, Photo
 from fer.vision.sampling import ChosenFrame, FrameChunk
 
@@ -20,13 +20,14 @@ LATE_FRAMES = 64
 
 
 def decode_frames(
-    file: BinaryIO, chunk: FrameChunk
+    file: BinaryIO, chunk: FrameChunk, on_packet: OnPacket = ignore_packet
 ) -> Iterator[tuple[ChosenFrame, Photo | ImageError]]:
     """Decode the frames of a chunk, one after the other.
 
     Args:
         file: The video, open for random access.
         chunk: One of the chunks that ``plan`` yielded.
+        on_packet: Called before each packet.
 
     Yields:
         Each frame of the chunk, with its picture or why it can't be decoded.
@@ -41,7 +42,7 @@ def decode_frames(
     if not missing:
         return
     try:
-        for decoded in _decode(file, chunk):
+        for decoded in _decode(file, chunk, on_packet):
             if decoded.time is None or not times[decoded.time]:
                 continue
             while (frame := missing.popleft()).time != decoded.time:
@@ -98,16 +99,16 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
     return np.asarray(Image.alpha_composite(white, frame).convert("RGB"))
 
 
-def _decode(file: BinaryIO, chunk: FrameChunk) -> Iterator[_Decoded]:
+def _decode(file: BinaryIO, chunk: FrameChunk, on_packet: OnPacket) -> Iterator[_Decoded]:
     """Yield the frames around those of a chunk, in the order in which they are shown."""
     # The way to the first frame needs no index, which may be far away at the end of the file.
     seek = chunk.seek if chunk.first else None
-    frames = _decode_from(file, seek, by_number=chunk.by_number)
+    frames = _decode_from(file, seek, on_packet, by_number=chunk.by_number)
     head = next(frames, None)
     is_late = head is None or head.time is None or head.time > chunk.frames[0].time
     if is_late and seek is not None:
         # Some indexes lead to a later keyframe. The beginning is always right.
-        frames = _decode_from(file, None, by_number=chunk.by_number)
+        frames = _decode_from(file, None, on_packet, by_number=chunk.by_number)
         head = next(frames, None)
     if head is not None:
         yield head
@@ -120,9 +121,11 @@ def _decode(file: BinaryIO, chunk: FrameChunk) -> Iterator[_Decoded]:
             return
 
 
-def _decode_from(file: BinaryIO, seek: int | None, *, by_number: bool) -> Iterator[_Decoded]:
+def _decode_from(
+    file: BinaryIO, seek: int | None, on_packet: OnPacket, *, by_number: bool
+) -> Iterator[_Decoded]:
     """Yield the frames of a video from a keyframe, or from the beginning, on."""
-    with open_video(file) as video:
+    with open_video(file, on_packet) as video:
         if seek is not None:
             video.container.seek(seek, stream=video.stream)
         aspect = video.stream.sample_aspect_ratio or Fraction(1)

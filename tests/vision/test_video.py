@@ -193,6 +193,15 @@ def test_what_follows_the_end_is_not_read(make, kind):
     assert file.num_bytes < len(content) / 2
 
 
+@pytest.mark.parametrize("samples_per_chunk", [256, 10])
+@pytest.mark.parametrize("kind", ["MP4", "MPEG-TS"])
+def test_no_more_frames_are_looked_for_than_the_limit(make, kind, samples_per_chunk, monkeypatch):
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", samples_per_chunk)
+    frames, problem = sampled(make(kind), Sampling(None, start=0.4, limit=40))
+    assert (numbers(frames), problem) == (list(range(10, 50)), None)
+    assert numbers(sampled(make(kind), Sampling(1.0, limit=5))[0]) == [0, 25, 50, 75]
+
+
 def test_times_before_or_after_the_video_give_no_frame(make):
     (chunk,) = plan(io.BytesIO(make("MP4")), Sampling(1.0, start=60.0))
     assert (chunk.frames, chunk.problem, chunk.is_only) == ((), None, True)
