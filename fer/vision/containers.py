@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fer.vision.decode import MAX_IMAGE_PIXELS, ImageError
+from fer.vision.decode import MAX_IMAGE_PIXELS, MAX_SCANNED_PIXELS, ImageError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,gif"
 """FFmpeg's names of the containers that are opened.
@@ -85,11 +85,22 @@ class OpenVideo:
         self.stream.codec_context.thread_count = 1
         self.stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
         for packet in self.packets():
+            if self._takes_minutes(packet):
+                continue
             try:
                 yield from packet.decode()
             except av.error.InvalidDataError:
                 # What follows may be intact.
                 continue
+
+    def _takes_minutes(self, packet: "Packet[VideoStream]") -> bool:
+        """Whether a frame is a progressive JPEG of so many scans that it would block the process.
+
+        The stream's size does not count, because that in the frame itself may be larger.
+        """
+        if self.stream.codec_context.name != "mjpeg":
+            return False
+        return bytes(packet).count(b"\xff\xda") > MAX_SCANNED_PIXELS // MAX_IMAGE_PIXELS
 
 
 @contextmanager
