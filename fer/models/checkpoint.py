@@ -256,7 +256,7 @@ def _members(location: str, content: Mapping[str, Any]) -> list[tuple[str, float
         and 0 < len(names) == len(weights)
         and all(isinstance(name, str) and _MEMBER.fullmatch(name) for name in names)
         and all(isinstance(weight, int | float) and 0 <= weight < math.inf for weight in weights)
-        and sum(weights) > 0
+        and 0 < sum(weights) < math.inf
     )
     if not is_valid:
         raise InputError(
@@ -351,9 +351,10 @@ def _check_config(location: str, config: CheckpointConfig) -> None:
             f"{location}/{CONFIG} is not the configuration of a checkpoint; expected an object "
             "with a name as architecture, and a number as temperature."
         )
-    if not config.temperature > 0:
+    if not 0 < config.temperature < math.inf:
         raise InputError(
-            f"{location} has the temperature {config.temperature}; expected a number above 0."
+            f"{location} has the temperature {config.temperature}; expected a finite number "
+            "above 0."
         )
 
 

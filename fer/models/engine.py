@@ -101,7 +101,8 @@ def _may_replace_float32(engine: OnnxEngine, model: str) -> bool:
     if not engine.int8_scores.is_proven:
         return False
     drift = engine.measure_drift()
-    if drift > MAX_DRIFT:
+    # Probabilities that are not numbers are also none that may be used.
+    if not drift <= MAX_DRIFT:
         log.warning(
             "%s runs in float32: its probabilities in int8 are off by %.3f on this processor, "
             "where %.3f is allowed.",

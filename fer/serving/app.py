@@ -21,7 +21,7 @@ from fer.serving.uploads import (
     is_image_list,
     read_uploads,
 )
-from fer.serving.videos import VideoOptions
+from fer.serving.videos import MAX_FPS, MIN_FPS, VideoOptions
 
 WEB = Path(__file__).with_name("web")
 
@@ -46,9 +46,6 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         "that many seconds. Without it, the request took too long.",
     },
 }
-
-MAX_FPS = 240.0
-"""Largest rate at which frames of a video are sampled."""
 
 STATUS_CODES = {"unreadable": 422, "too_large": 413}
 """HTTP status when a request's only image fails. In a list, each image has a status of its own."""
@@ -100,7 +97,7 @@ def _add_predict_route(
     async def predict(
         request: Request,
         detector: DetectorName | None = None,
-        fps: Annotated[float, Query(gt=0, le=MAX_FPS)] = 1.0,
+        fps: Annotated[float, Query(ge=MIN_FPS, le=MAX_FPS)] = 1.0,
     ) -> Response:
         """Predict the expression that each face in the images appears to show.
 

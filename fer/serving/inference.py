@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,14 @@ Classify = Callable[[np.ndarray], Awaitable[np.ndarray]]
 """Takes crops uint8 (N, *shape), N at least 1, and returns probabilities float32 (N, C)."""
 
 MAX_DETECTION_SECONDS = 60.0
-"""Longest time to decode an image and detect its faces. An image that takes longer blocks its
-process, which then fails its health check and is replaced."""
+"""Longest time to decode an image, or a frame of a video, and detect its faces. What takes longer
+blocks its process, which then fails its health check and is replaced."""
 
 DEFAULT_VIDEOS = VideoOptions()
+
+
+class _GivenUpError(Exception):
+    """The request for which a video is decoded has ended."""
 
 
 class InferenceService:
@@ -163,7 +168,8 @@ class InferenceService:
         labeler: Labeler,
         turns: asyncio.Semaphore,
     ) -> ImageResult:
-        loop, pictures = asyncio.get_running_loop(), video.frames()
+        loop, is_given_up = asyncio.get_running_loop(), threading.Event()
+        pictures = video.frames(partial(self._go_on, is_given_up))
         frames: list[DetectedFrame] = []
         try:
             while True:
@@ -177,9 +183,22 @@ class InferenceService:
                 frames.append(frame)
         except ImageError as error:
             return ImageResult(name=name, status=error.status, error=str(error))
+        finally:
+            # If the request took too long, the thread must not decode for nobody.
+            is_given_up.set()
         crops = [crop for frame in frames for crop in frame.crops]
         probs = (await self._classify(np.stack(crops))).tolist() if crops else []
         return build_video_result(name, frames, probs, labeler, video.problem)
+
+    def _go_on(self, is_given_up: threading.Event) -> None:
+        """Note that the detection thread is not stuck in a video, or end its work on that.
+
+        Raises:
+            _GivenUpError: Nobody waits for the result.
+        """
+        if is_given_up.is_set():
+            raise _GivenUpError
+        self._detection_start = time.monotonic()
 
     def _find_faces_in_next(
         self, pictures: Iterator[tuple[ChosenFrame, Photo | ImageError]], detector: DetectorName
@@ -210,7 +229,10 @@ class InferenceService:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        """Note since when the detection thread works on one picture, for ``check_health``."""
+        """Note since when the detection thread works on one picture, for ``check_health``.
+
+        In a video, the clock starts again with each packet: see ``_go_on``.
+        """
         self._detection_start = time.monotonic()
         try:
             yield

@@ -10,10 +10,15 @@ import numpy as np
 
 from fer.labels.schema import BOX_FIELDS, Labeler
 from fer.serving.schemas import FrameResult, VideoResult, build_frame_result
+from fer.vision.containers import OnPacket, ignore_packet
 from fer.vision.decode import ImageError, Photo
 from fer.vision.sampling import ChosenFrame, FrameChunk, Sampling, plan
 from fer.vision.tracking import Tracker
 from fer.vision.video import decode_frames
+
+MIN_FPS, MAX_FPS = 0.1, 240.0
+"""Rates at which frames of a video are sampled. Whatever lies between two sampled frames must be
+decoded as well, so that a lower rate would make much work of a small request."""
 
 
 @dataclass(frozen=True)
@@ -44,31 +49,37 @@ class UploadedVideo:
     options: VideoOptions
     problem: str | None = None
 
-    def frames(self) -> Iterator[tuple[ChosenFrame, Photo | ImageError]]:
+    def frames(
+        self, on_packet: OnPacket = ignore_packet
+    ) -> Iterator[tuple[ChosenFrame, Photo | ImageError]]:
         """Yield the sampled frames, each with its picture or why it can't be decoded.
+
+        Args:
+            on_packet: Called before each packet of the video is decoded; also between the sampled
+                frames, and before the first of them.
 
         Raises:
             ImageError: The file is no video, holds no frame, or too many are sampled.
         """
-        chunks = self._plan()
+        chunks = self._plan(on_packet)
         self.problem = chunks[-1].problem
         if not any(chunk.frames for chunk in chunks):
             raise ImageError("unreadable", self.problem or "The video holds no frame.")
         for chunk in chunks:
-            yield from decode_frames(io.BytesIO(self.data), chunk)
+            yield from decode_frames(io.BytesIO(self.data), chunk, on_packet)
 
-    def _plan(self) -> list[FrameChunk]:
-        chunks, num_frames = [], 0
-        for chunk in plan(io.BytesIO(self.data), Sampling(self.options.fps)):
-            chunks.append(chunk)
-            num_frames += len(chunk.frames)
-            if num_frames > self.options.max_frames:
-                raise ImageError(
-                    "too_large",
-                    f"The video has more than {self.options.max_frames} frames at "
-                    f"{self.options.fps:g} a second; send a shorter one, lower fps, or label the "
-                    "file with fer label --images FILE.",
-                )
+    def _plan(self, on_packet: OnPacket) -> list[FrameChunk]:
+        fps, max_frames = self.options.fps, self.options.max_frames
+        # One more than is allowed shows that there are too many, without the rest of the video.
+        sampling = Sampling(fps, limit=max_frames + 1)
+        chunks = list(plan(io.BytesIO(self.data), sampling, on_packet))
+        if sum(len(chunk.frames) for chunk in chunks) > max_frames:
+            raise ImageError(
+                "too_large",
+                f"The video has more than {max_frames} frames at {fps:g} a second; send a shorter "
+                f"one, lower fps (to {MIN_FPS:g} at least), or label the file with fer label "
+                "--images FILE.",
+            )
         return chunks
 
 

@@ -1,6 +1,6 @@
 """Open videos: which containers are read, and what each can tell about its frames."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,10 +8,11 @@ from typing import BinaryIO
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fer.vision.decode import MAX_IMAGE_PIXELS, ImageError
+from fer.vision.decode import MAX_IMAGE_PIXELS, MAX_SCANNED_PIXELS, ImageError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,gif"
 """FFmpeg's names of the containers that are opened.
@@ -24,6 +25,15 @@ UNTIMED_FORMATS = ("mpegts", "mpeg", "avi")
 go back. Only decoding them from the beginning tells which frame is which."""
 
 
+OnPacket = Callable[[], object]
+"""Called before each packet of a video, which is most often a frame, is read and decoded. What it
+raises ends the work."""
+
+
+def ignore_packet() -> None:
+    """Go on with the next packet."""
+
+
 @dataclass(frozen=True)
 class OpenVideo:
     """An open video.
@@ -31,10 +41,12 @@ class OpenVideo:
     Attributes:
         container: The file as FFmpeg reads it.
         stream: Its first stream of pictures.
+        on_packet: Called before each packet.
     """
 
     container: InputContainer
     stream: VideoStream
+    on_packet: OnPacket = ignore_packet
 
     @property
     def is_timed(self) -> bool:
@@ -61,22 +73,43 @@ class OpenVideo:
             return float(self.container.duration / av.time_base)
         return None
 
+    def packets(self) -> "Iterator[Packet[VideoStream]]":
+        """Read packet by packet from where the container is."""
+        for packet in self.container.demux(self.stream):
+            self.on_packet()
+            yield packet
+
     def decode(self) -> Iterator[VideoFrame]:
         """Decode frame by frame from where the container is, past what is damaged."""
         # Each CPU decodes a video of its own, so more threads would compete for the same CPUs.
         self.stream.codec_context.thread_count = 1
         self.stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
-        for packet in self.container.demux(self.stream):
+        for packet in self.packets():
+            if self._takes_minutes(packet):
+                continue
             try:
                 yield from packet.decode()
             except av.error.InvalidDataError:
                 # What follows may be intact.
                 continue
 
+    def _takes_minutes(self, packet: "Packet[VideoStream]") -> bool:
+        """Whether a frame is a progressive JPEG of so many scans that it would block the process.
+
+        The stream's size does not count, because that in the frame itself may be larger.
+        """
+        if self.stream.codec_context.name != "mjpeg":
+            return False
+        return bytes(packet).count(b"\xff\xda") > MAX_SCANNED_PIXELS // MAX_IMAGE_PIXELS
+
 
 @contextmanager
-def open_video(file: BinaryIO) -> Iterator[OpenVideo]:
+def open_video(file: BinaryIO, on_packet: OnPacket = ignore_packet) -> Iterator[OpenVideo]:
     """Open a video.
+
+    Args:
+        file: The video, open for random access.
+        on_packet: Called before each packet.
 
     Raises:
         ImageError: The file is no video, or its frames are too large.
@@ -89,7 +122,7 @@ def open_video(file: BinaryIO) -> Iterator[OpenVideo]:
         reason = f"The file is not a video that FFmpeg reads: {describe_error(error)}."
         raise ImageError("unreadable", reason) from error
     with container:
-        yield OpenVideo(container, _first_pictures(container))
+        yield OpenVideo(container, _first_pictures(container), on_packet)
 
 
 def _first_pictures(container: InputContainer) -> VideoStream:

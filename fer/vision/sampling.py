@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import av
 
-from fer.vision.containers import OpenVideo, describe_error, open_video
+from fer.vision.containers import OnPacket, OpenVideo, describe_error, ignore_packet, open_video
 
 CHUNK_SAMPLES, CHUNK_FRAMES = 256, 1800
 """Sampled frames, and frames to decode, at which a chunk ends at the next keyframe."""
@@ -41,11 +41,13 @@ class Sampling:
         fps: Frames for each second of playing time; None uses every frame.
         start: First time in seconds.
         end: Time in seconds before which frames are used; None means the end of the video.
+        limit: Number of used frames after which no more are looked for; None means no limit.
     """
 
     fps: float | None = 1.0
     start: float = 0.0
     end: float | None = None
+    limit: int | None = None
 
     def includes(self, time: float, next_time: float) -> bool:
         """Tell whether a frame at ``time`` is used if the next sample is due at ``next_time``."""
@@ -138,20 +140,23 @@ class _ClockGoesBackError(Exception):
     """A packet is decoded or shown before one that it follows, so times tell frames no longer."""
 
 
-def plan(file: BinaryIO, sampling: Sampling) -> Iterator[FrameChunk]:
+def plan(
+    file: BinaryIO, sampling: Sampling, on_packet: OnPacket = ignore_packet
+) -> Iterator[FrameChunk]:
     """Choose the frames of a video to use, and yield them in chunks.
 
     There is at least one chunk. The last one says what is wrong with the video, if anything is.
 
     Args:
-        file: The video, open for random access. It is read to the end of the times to sample.
+        file: The video, open for random access. It is read to the end of what is to be sampled.
         sampling: Which frames are used.
+        on_packet: Called before each packet.
 
     Raises:
         ImageError: The file is no video, or its frames are too large.
         OSError: The file can't be read.
     """
-    with open_video(file) as video:
+    with open_video(file, on_packet) as video:
         planner = _Planner(sampling, video, by_number=not video.is_timed)
         try:
             yield from _plan(video, planner)
@@ -159,7 +164,7 @@ def plan(file: BinaryIO, sampling: Sampling) -> Iterator[FrameChunk]:
             pass
         else:
             return
-    with open_video(file) as video:
+    with open_video(file, on_packet) as video:
         yield from _plan(video, _Planner(sampling, video, by_number=True, before=planner))
 
 
@@ -169,7 +174,7 @@ def _plan(video: OpenVideo, planner: "_Planner") -> Iterator[FrameChunk]:
         timed = _decode(video) if planner.by_number else _in_shown_order(_read_packets(video))
         for packet in timed:
             yield from planner.add(packet)
-            if planner.is_past_end:
+            if planner.is_done:
                 break
     except av.error.FFmpegError as error:
         problem = f"The video can't be read beyond {planner.position}: {describe_error(error)}."
@@ -185,7 +190,7 @@ def _read_packets(video: OpenVideo) -> Iterator[_Packet]:
     keyframe: int | None = None
     earlier: int | None = None
     newest = -math.inf
-    for packet in video.container.demux(video.stream):
+    for packet in video.packets():
         time = packet.dts if packet.pts is None else packet.pts
         if time is None or not packet.size:
             continue
@@ -275,6 +280,7 @@ class _Planner:
         self._num_chunks: int = before._num_chunks if before else 0
         # Number of the frame from which on samples are not in a chunk yet.
         self._unplanned: int = before._unplanned if before else 0
+        self._num_planned: int = before._num_planned if before else 0
 
     @property
     def position(self) -> str:
@@ -282,9 +288,11 @@ class _Planner:
         return f"{float(self._elapsed):.1f} s"
 
     @property
-    def is_past_end(self) -> bool:
+    def is_done(self) -> bool:
         """Whether no later frame is to be sampled."""
-        return self._sampling.end is not None and self._elapsed >= self._sampling.end
+        end, limit = self._sampling.end, self._sampling.limit
+        is_past_end = end is not None and self._elapsed >= end
+        return is_past_end or (limit is not None and self._num_planned + len(self._chosen) >= limit)
 
     def add(self, packet: _Packet) -> Iterator[FrameChunk]:
         """Take the next frame; yield the chunk before it if that is complete."""
@@ -323,6 +331,7 @@ class _Planner:
     def _cut(self, problem: str | None = None, *, is_only: bool = False) -> FrameChunk:
         frames = tuple(self._chosen)
         self._chosen, self._num_chunks = [], self._num_chunks + 1
+        self._num_planned += len(frames)
         if frames:
             self._unplanned = frames[-1].number + 1
         return FrameChunk(self._seek, self._decoded_from, frames, problem, is_only, self.by_number)
@@ -339,7 +348,7 @@ class _Planner:
         if self._previous and self._is_timed:
             # Some headers count from the start of the clock, and not from the first frame.
             ends = max(ends, self._previous.time * self._time_base + self._frame_seconds)
-        if promised and promised - ends > CUT_SECONDS and not self.is_past_end:
+        if promised and promised - ends > CUT_SECONDS and not self.is_done:
             return (
                 f"The video ends after {self.position}, although its header promises "
                 f"{promised:.1f} s."

@@ -4,7 +4,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from typing import BinaryIO
 
 import av
@@ -12,22 +11,23 @@ import numpy as np
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from fer.vision.containers import describe_error, open_video
+from fer.vision.containers import OnPacket, describe_error, ignore_packet, open_video
 from fer.vision.decode import MAX_PHOTO_SIDE, ImageError, Photo
 from fer.vision.sampling import ChosenFrame, FrameChunk
 
 LATE_FRAMES = 64
-"""Frames that are decoded beyond those that a chunk was planned with, before it is given up."""
+"""Frames that are decoded beyond the last one of a chunk, before what is missing is given up."""
 
 
 def decode_frames(
-    file: BinaryIO, chunk: FrameChunk
+    file: BinaryIO, chunk: FrameChunk, on_packet: OnPacket = ignore_packet
 ) -> Iterator[tuple[ChosenFrame, Photo | ImageError]]:
     """Decode the frames of a chunk, one after the other.
 
     Args:
         file: The video, open for random access.
         chunk: One of the chunks that ``plan`` yielded.
+        on_packet: Called before each packet.
 
     Yields:
         Each frame of the chunk, with its picture or why it can't be decoded.
@@ -42,7 +42,7 @@ def decode_frames(
     if not missing:
         return
     try:
-        for decoded in _decode(file, chunk):
+        for decoded in _decode(file, chunk, on_packet):
             if decoded.time is None or not times[decoded.time]:
                 continue
             while (frame := missing.popleft()).time != decoded.time:
@@ -99,31 +99,35 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
     return np.asarray(Image.alpha_composite(white, frame).convert("RGB"))
 
 
-def _decode(file: BinaryIO, chunk: FrameChunk) -> Iterator[_Decoded]:
+def _decode(file: BinaryIO, chunk: FrameChunk, on_packet: OnPacket) -> Iterator[_Decoded]:
     """Yield the frames around those of a chunk, in the order in which they are shown."""
-    wanted, first = chunk.frames, chunk.first
     # The way to the first frame needs no index, which may be far away at the end of the file.
-    seek = chunk.seek if first else None
-    frames = _decode_from(file, seek, first, by_number=chunk.by_number)
+    seek = chunk.seek if chunk.first else None
+    frames = _decode_from(file, seek, on_packet, by_number=chunk.by_number)
     head = next(frames, None)
-    is_late = head is None or head.time is None or head.time > wanted[0].time
+    is_late = head is None or head.time is None or head.time > chunk.frames[0].time
     if is_late and seek is not None:
         # Some indexes lead to a later keyframe. The beginning is always right.
-        first = 0
-        frames = _decode_from(file, None, first, by_number=chunk.by_number)
+        frames = _decode_from(file, None, on_packet, by_number=chunk.by_number)
         head = next(frames, None)
     if head is not None:
         yield head
-    yield from islice(frames, wanted[-1].number - first + LATE_FRAMES)
+    # Not by their number: some indexes lead to a keyframe that is far before the planned one.
+    end, num_late = max(frame.time for frame in chunk.frames), 0
+    for frame in frames:
+        yield frame
+        num_late += frame.time is None or frame.time > end
+        if num_late == LATE_FRAMES:
+            return
 
 
 def _decode_from(
-    file: BinaryIO, seek: int | None, first: int, *, by_number: bool
+    file: BinaryIO, seek: int | None, on_packet: OnPacket, *, by_number: bool
 ) -> Iterator[_Decoded]:
-    """Yield the frames of a video from a keyframe on: see ``FrameChunk``."""
-    with open_video(file) as video:
+    """Yield the frames of a video from a keyframe, or from the beginning, on."""
+    with open_video(file, on_packet) as video:
         if seek is not None:
             video.container.seek(seek, stream=video.stream)
         aspect = video.stream.sample_aspect_ratio or Fraction(1)
-        for number, frame in enumerate(video.decode(), start=first):
+        for number, frame in enumerate(video.decode()):
             yield _Decoded(frame, number if by_number else frame.pts, aspect)

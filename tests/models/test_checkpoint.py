@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -62,7 +63,9 @@ def test_temperature_divides_the_logits(tmp_path, save_network, faces):
         ({"image_size": 225}, "has the image_size 225; this version supports 24 to 224"),
         ({"channels": 2}, "has the channels 2; this version supports 1 and 3"),
         ({"architecture": "deep"}, "expected an object with a name as archi"),
-        ({"temperature": 0}, "temperature"),
+        ({"temperature": 0}, "has the temperature 0; expected a finite number above 0"),
+        ({"temperature": math.inf}, "has the temperature inf; expected a finite number above 0"),
+        ({"temperature": math.nan}, "has the temperature nan; expected a finite number above 0"),
         ({"surprise": 1}, "surprise"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -56,7 +57,15 @@ def test_float32_is_chosen_on_request(bundled):
 
 
 @pytest.mark.parametrize(
-    "change", [{"agreement": 0.979}, {"accuracy_loss": 0.0031}, {"macro_f1_loss": 0.0031}]
+    "change",
+    [
+        {"agreement": 0.979},
+        {"accuracy_loss": 0.0031},
+        {"macro_f1_loss": 0.0031},
+        {"agreement": math.nan},
+        {"accuracy_loss": math.nan},
+        {"macro_f1_loss": math.nan},
+    ],
 )
 def test_a_form_that_loses_too_much_is_taken_on_request_only(bundled, change):
     scores = {**asdict(Int8Scores(1000, 0.98, 0.003, 0.003)), **change}
@@ -66,8 +75,9 @@ def test_a_form_that_loses_too_much_is_taken_on_request_only(bundled, change):
     assert build_engine(member, "cpu", "int8").name == "int8"
 
 
-def test_a_processor_that_answers_otherwise_runs_float32(bundled, caplog):
-    probs = np.roll(json.loads(onnx_metadata(bundled)[PROBS_KEY]), 1, axis=1)
+@pytest.mark.parametrize("factor", [1, math.nan])
+def test_a_processor_that_answers_otherwise_runs_float32(bundled, caplog, factor):
+    probs = factor * np.roll(json.loads(onnx_metadata(bundled)[PROBS_KEY]), 1, axis=1)
     member = with_metadata(bundled, **{PROBS_KEY: json.dumps(probs.tolist())})
     with caplog.at_level(logging.WARNING):
         assert build_engine(member, "cpu").name == "float32"

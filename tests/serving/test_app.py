@@ -157,7 +157,7 @@ def test_a_single_image_that_fails_determines_the_status_code(client, body, code
                 "content": b"--b\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n--b--\r\n",
                 "headers": {"content-type": "multipart/form-data; charset=undefined; boundary=b"},
             },
-            "its field names do not match its charset",
+            "its charset 'undefined' is not supported; send names in UTF-8",
         ),
         ({"content": b"x", "params": {"detector": "haar"}}, "query.detector: Input should be"),
         ({"content": b"x", "params": {"detector": "yunet"}}, "This server has no detector"),
@@ -279,6 +279,29 @@ def test_requests_that_take_too_long_get_503(predictor, crop):
     response = client.post("/v1/predict", content=crop)
     assert (response.status_code, response.headers.get("retry-after")) == (503, None)
     assert response.json()["detail"].startswith("The request took longer than 0.2 s; ")
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "utf-7", "PunyCode"])
+def test_a_charset_that_takes_long_to_decode_is_refused(client, crop, charset):
+    head = b'--b\r\nContent-Disposition: form-data; name="images"'
+    parts = [head, b"\r\n\r\n", b"a" * 1000, b"-" + b"a" * 1000, b"\r\n"]
+    parts += [head, b'; filename="a.png"\r\n\r\n', crop, b"\r\n--b--\r\n"]
+    headers = {"content-type": f"multipart/form-data; charset={charset}; boundary=b"}
+    response = client.post("/v1/predict", content=b"".join(parts), headers=headers)
+    assert (response.status_code, response.json()["detail"]) == (
+        422,
+        f"The form can't be read: its charset '{charset.lower()}' is not supported; send names in "
+        "UTF-8.",
+    )
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", '"utf-8"', "ISO-8859-1"])
+def test_a_form_may_name_its_charset(client, crop, charset):
+    head = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
+    headers = {"content-type": f"multipart/form-data; charset={charset}; boundary=b"}
+    content = head + crop + b"\r\n--b--\r\n"
+    (result,) = client.post("/v1/predict", content=content, headers=headers).json()["results"]
+    assert (result["name"], result["status"]) == ("a.png", "ok")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from fer.models.predictor import Predictor
 from fer.serving.app import build_api
 from fer.serving.inference import InferenceService
 from fer.serving.uploads import Limits
+from fer.serving.videos import UploadedVideo, VideoOptions
 from fer.vision.decode import ImageError
 
 
@@ -82,16 +83,35 @@ def test_a_video_of_too_many_frames_is_refused_with_what_to_do(client, crossing)
     answer = predict(client, crossing, "?fps=5")
     assert answer.status_code == 413
     assert answer.json()["detail"] == (
-        "The video has more than 20 frames at 5 a second; send a shorter one, lower fps, or label "
-        "the file with fer label --images FILE."
+        "The video has more than 20 frames at 5 a second; send a shorter one, lower fps (to 0.1 at "
+        "least), or label the file with fer label --images FILE."
     )
 
 
-@pytest.mark.parametrize("fps", ["0", "-1", "nan", "1e9", "x"])
+@pytest.mark.parametrize("fps", ["0", "0.05", "-1", "nan", "1e9", "x"])
 def test_rates_that_make_no_sense_are_refused(client, crossing, fps):
     answer = predict(client, crossing, f"?fps={fps}")
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("query.fps: Input should be")
+
+
+def test_a_rate_that_would_decode_hours_for_one_frame_is_refused(client, crossing):
+    answer = predict(client, crossing, "?fps=1e-9")
+    sentence = "query.fps: Input should be greater than or equal to 0.1."
+    assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
+    assert predict(client, crossing, "?fps=0.1").status_code == 200
+
+
+@pytest.mark.parametrize("container", ["avi", "mpegts", "mp4"])
+def test_what_follows_too_many_frames_is_not_decoded(container):
+    content, packets = make_video(container, num_frames=300, g=25, sc_threshold=0, bf=0), []
+    uploaded = UploadedVideo(content, VideoOptions(fps=25, max_frames=20))
+    with pytest.raises(ImageError, match="more than 20 frames at 25 a second"):
+        list(uploaded.frames(lambda: packets.append(None)))
+    # The decoder holds some frames back.
+    assert len(packets) < 50
+    exact = UploadedVideo(content, VideoOptions(fps=1, max_frames=12))
+    assert [chosen.number for chosen, _ in exact.frames()] == list(range(0, 300, 25))
 
 
 @pytest.mark.parametrize(
@@ -119,8 +139,8 @@ def test_a_frame_that_cannot_be_decoded_has_a_result_of_its_own(client, monkeypa
     from fer.serving import videos
     from fer.vision.video import decode_frames
 
-    def decode_all_but_one(file, chunk):
-        for chosen, photo in decode_frames(file, chunk):
+    def decode_all_but_one(file, chunk, on_packet):
+        for chosen, photo in decode_frames(file, chunk, on_packet):
             broken = ImageError("unreadable", "The frame can't be decoded.")
             yield chosen, broken if chosen.number == 10 else photo
 

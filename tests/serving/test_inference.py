@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from videos import make_video
@@ -11,6 +12,8 @@ from fer.models.predictor import Predictor
 from fer.serving import inference
 from fer.serving.inference import InferenceService
 from fer.serving.uploads import Upload
+from fer.serving.videos import VideoOptions
+from fer.vision.containers import OpenVideo
 from fer.vision.decode import crop_center, decode_image
 
 
@@ -71,6 +74,67 @@ def test_an_image_that_blocks_the_service_fails_the_health_check(service, face, 
         return result
 
     assert asyncio.run(run()).error is None
+
+
+@pytest.fixture
+def on_packet(monkeypatch):
+    """Return a function that sets what is called with the number of each packet of a video."""
+
+    def set_call(call):
+        read = OpenVideo.packets
+
+        def read_and_call(opened):
+            for number, packet in enumerate(read(opened)):
+                call(number)
+                yield packet
+
+        monkeypatch.setattr(OpenVideo, "packets", read_and_call)
+
+    return set_call
+
+
+def test_a_video_of_which_many_frames_lie_between_two_samples_is_healthy(
+    service, on_packet, monkeypatch
+):
+    seconds = 0.0
+    monkeypatch.setattr(inference, "time", SimpleNamespace(monotonic=lambda: seconds))
+
+    def take_seconds(_number):
+        nonlocal seconds
+        seconds += inference.MAX_DETECTION_SECONDS / 4
+        asyncio.run(service.check_health())  # in the thread that decodes
+
+    on_packet(take_seconds)
+    content = make_video(num_frames=60, rate=10)
+    predicted = service.predict_images([Upload("v", content)], "none", VideoOptions(fps=0.1))
+    (result,) = asyncio.run(predicted).results
+    assert (result.status, [frame.frame for frame in result.frames]) == ("ok", [0])
+
+
+@pytest.mark.parametrize("container", ["avi", "mp4"])
+def test_a_request_that_is_given_up_decodes_no_more(service, on_packet, container):
+    numbers, is_decoding, may_go_on = [], threading.Event(), threading.Event()
+
+    def wait_at_ten(number):
+        numbers.append(number)
+        if number == 10:
+            is_decoding.set()
+            assert may_go_on.wait(30)
+
+    on_packet(wait_at_ten)
+
+    async def run():
+        upload = Upload("v", make_video(container, num_frames=100, rate=10))
+        predicted = asyncio.create_task(service.predict_images([upload], "none"))
+        await asyncio.to_thread(is_decoding.wait, 30)
+        predicted.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await predicted
+        may_go_on.set()
+        await service.predict_images([Upload("junk", b"junk")], "none")  # after the video
+
+    asyncio.run(run())
+    assert numbers == list(range(11))
 
 
 def test_a_video_does_not_delay_others(service, face, monkeypatch):

@@ -5,8 +5,11 @@ import os
 import resource
 import subprocess
 import sys
+from fractions import Fraction
 
+import av
 import pytest
+from PIL import Image
 from sampled_videos import numbers, sampled
 from videos import draw_frame, make_sound, make_video, read_number, remux
 
@@ -147,6 +150,27 @@ def test_a_damaged_frame_of_an_avi_file_is_left_out():
     assert pictures == [number for number in range(60) if number != 7]
     times = [seconds for _, seconds, _ in frames]
     assert times == pytest.approx([number / 25 for number in pictures], abs=0.001)
+
+
+def test_a_jpeg_of_very_many_scans_is_not_decoded():
+    """Each scan passes over all pixels, so that a small file could take hours."""
+    jpeg = io.BytesIO()
+    Image.fromarray(draw_frame(0)).save(jpeg, "JPEG", progressive=True)
+    plain = jpeg.getvalue()
+    scan = plain[plain.rindex(b"\xff\xda") : -2]
+    packets = [plain, plain[:-2] + 50 * scan + b"\xff\xd9", plain]
+    file = io.BytesIO()
+    with av.open(file, "w", format="mov") as output:
+        stream = output.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 192, 96, "yuvj420p"
+        for number, content in enumerate(packets):
+            packet = av.Packet(content)
+            packet.stream, packet.pts, packet.dts = stream, number, number
+            packet.time_base, packet.is_keyframe = Fraction(1), True
+            output.mux(packet)
+    frames, _ = sampled(file.getvalue(), Sampling(None))
+    assert [type(photo).__name__ for _, _, photo in frames] == ["Photo", "ImageError", "Photo"]
+    assert str(frames[1][2]) == "The frame can't be decoded."
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which frames of a video are sampled, and that each is the one that its time says."""
 
 import io
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -11,6 +12,8 @@ from sampled_videos import KINDS, numbers, sampled
 from videos import make_video, read_number, turn
 
 from fer.vision import sampling, video
+from fer.vision.containers import OpenVideo
+from fer.vision.decode import ImageError
 from fer.vision.sampling import Sampling, plan
 
 
@@ -44,6 +47,54 @@ def test_frames_without_a_keyframe_are_decoded_from_the_one_before(monkeypatch):
     assert [len(chunk.frames) for chunk in chunks] == [20, 20, 20, 20, 10]
     assert {chunk.seek for chunk in chunks} == {0}
     assert numbers(sampled(content, Sampling(None))[0]) == list(range(90))
+
+
+def with_sparse_cues(matroska, step):
+    """Return a Matroska file whose index lists only every ``step``-th of its keyframes."""
+    sparse = bytearray(matroska)
+    place = matroska.rindex(b"\x1c\x53\xbb\x6b") + 4
+    size_of_size = 9 - matroska[place].bit_length()
+    size = int.from_bytes(matroska[place : place + size_of_size]) & (1 << 7 * size_of_size) - 1
+    place += size_of_size
+    end, number = place + size, 0
+    while place < end:
+        # Each point is small enough for a size of one byte.
+        if matroska[place] == 0xBB and number % step:
+            sparse[place] = 0xEC  # an element that readers skip
+        number += matroska[place] == 0xBB
+        place += 2 + (matroska[place + 1] & 0x7F)
+    assert number > step
+    return bytes(sparse)
+
+
+def test_an_index_that_lacks_keyframes_loses_no_frame(monkeypatch):
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", 20)
+    # Frames of groups that lie between are decoded, too, and are more than may be late.
+    content = make_video("matroska", num_frames=400, g=10, sc_threshold=0)
+    frames, problem = sampled(with_sparse_cues(content, 15), Sampling(None))
+    assert (numbers(frames), problem) == (list(range(400)), None)
+
+
+def test_a_missing_frame_is_given_up_soon_after_its_time(make, monkeypatch):
+    """A frame that never comes must not cost the decoding of all that follows."""
+    monkeypatch.setattr(video, "LATE_FRAMES", 5)
+    content, decoded = make("MP4"), []
+    decode = OpenVideo.decode
+
+    def decode_and_count(opened):
+        for frame in decode(opened):
+            decoded.append(frame)
+            yield frame
+
+    monkeypatch.setattr(OpenVideo, "decode", decode_and_count)
+    (chunk,) = plan(io.BytesIO(content), Sampling(5.0, end=1.0))
+    wanted = chunk.frames
+    missing = replace(wanted[-1], time=wanted[-1].time + 1)
+    chunk = replace(chunk, frames=(*wanted[:-1], missing))
+    found = list(video.decode_frames(io.BytesIO(content), chunk))
+    assert [isinstance(photo, ImageError) for _, photo in found] == [False] * 4 + [True]
+    assert str(found[-1][1]) == "The frame can't be decoded."
+    assert len(decoded) == wanted[-1].number + 1 + 5
 
 
 def test_decoding_starts_at_the_last_keyframe_before_the_first_sample(make):
@@ -140,6 +191,15 @@ def test_what_follows_the_end_is_not_read(make, kind):
     assert [frame.number for frame in chunk.frames] == [0, 25]
     assert chunk.problem is None
     assert file.num_bytes < len(content) / 2
+
+
+@pytest.mark.parametrize("samples_per_chunk", [256, 10])
+@pytest.mark.parametrize("kind", ["MP4", "MPEG-TS"])
+def test_no_more_frames_are_looked_for_than_the_limit(make, kind, samples_per_chunk, monkeypatch):
+    monkeypatch.setattr(sampling, "CHUNK_SAMPLES", samples_per_chunk)
+    frames, problem = sampled(make(kind), Sampling(None, start=0.4, limit=40))
+    assert (numbers(frames), problem) == (list(range(10, 50)), None)
+    assert numbers(sampled(make(kind), Sampling(1.0, limit=5))[0]) == [0, 25, 50, 75]
 
 
 def test_times_before_or_after_the_video_give_no_frame(make):

@@ -5,6 +5,7 @@ import { showFaces } from "./faces.js";
 import { drawCrop } from "./overlay.js";
 
 const VIDEO_NAME = /\.(mp4|m4v|mov|mkv|webm|avi|ts|mts|m2ts|mpg|3gp)$/i;
+const MIN_FPS = 0.1; // the lowest that the server accepts
 const MAX_FPS = 5;
 const WANTED_FRAMES = 100;
 const NO_PREVIEW = "This browser can't play the video, but the server can read it. These are its first faces.";
@@ -42,7 +43,7 @@ export class GalleryVideo extends GalleryImage {
   async framesPerSecond() {
     const seconds = (await this.preview) ? this.image.duration : NaN;
     if (!Number.isFinite(seconds) || seconds <= 0) return 1;
-    return Number(Math.min(MAX_FPS, WANTED_FRAMES / seconds).toPrecision(3));
+    return Number(Math.min(MAX_FPS, Math.max(MIN_FPS, WANTED_FRAMES / seconds)).toPrecision(3));
   }
 
   async showResult(result) {
