@@ -119,7 +119,7 @@ def weights(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.nightly)])
 def test_training_starts_from_published_weights(fer, colors, weights, tmp_path, workers):
     file, published = weights
     frozen = train(

@@ -174,6 +174,7 @@ def tables_of(output):
     return tables
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_videos_killed_three_times_and_resumed(fer, clips, checkpoint, faults):
     job = command(clips, checkpoint, "s3://open/clips-labels", "--fps", "2", "--format", "csv")
@@ -191,6 +192,7 @@ def test_videos_killed_three_times_and_resumed(fer, clips, checkpoint, faults):
     assert tables == tables_of("s3://open/clips-whole")
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_lost_process_and_then_a_lost_machine_lose_no_rows(
     undisturbed, collection, checkpoint, faults, tmp_path

@@ -81,6 +81,7 @@ def train_on_nodes(dataset, output, num_nodes, *flags):
     return history(output)
 
 
+@pytest.mark.nightly
 def test_a_lost_node_is_replaced_by_another(dataset, undisturbed, tmp_path):
     """Two workers on three nodes, of which one that works goes."""
     epochs = train_on_nodes(dataset, tmp_path / "run", 3, "--num-workers", "2")
@@ -129,6 +130,7 @@ def epochs_in_bucket(client):
     return [json.loads(line) for line in content.splitlines()]
 
 
+@pytest.mark.nightly
 def test_a_killed_driver_is_submitted_again(dataset, undisturbed, tmp_path):
     output = tmp_path / "run"
     command = [sys.executable, "-m", "ray_jobs", "train", "--dataset", str(dataset)]

@@ -27,6 +27,7 @@ def test_training_starts_from_a_checkpoint(fer, trained, dataset, tmp_path):
     assert history(tmp_path / "run")[0]["train_loss"] < history(trained["1"][0])[0]["train_loss"]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_training_learns_from_a_teacher(fer, trained, dataset, sources, tmp_path):
     """The network of a fixture says what is learned, in place of the labels."""

@@ -142,6 +142,7 @@ def submit(nodes, *arguments, **environment):
     )
 
 
+@pytest.mark.nightly
 def test_a_stopped_job_is_resumed_under_another_id(label, tmp_path):
     output, submitted = label[-1], ["submit", "--working-dir", ".", "--submission-id"]
     job = ["--", "python", "-m", "ray_jobs", *label]

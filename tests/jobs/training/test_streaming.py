@@ -39,6 +39,7 @@ def test_each_pass_yields_every_example_once_in_a_new_order(dataset):
     assert changes > len(first) / 2
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_streamed_run_learns_like_one_in_memory(fer, dataset, tmp_path):
     arguments = ("train", "--dataset", dataset, *FAST, "--num-workers", "2")
