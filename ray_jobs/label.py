@@ -179,7 +179,8 @@ def _complete(
     """
     catalog, labeled = Catalog.read(config.output), write.read_labeled(config.output)
     done = labeled.images
-    worklist.make(config.images, config.output, inputs.selection, done)
+    lost = catalog.files - set(map(write.file_of_chunk, done))
+    worklist.make(config.images, config.output, inputs.selection, done, lost)
     listed = worklist.read(config.output)
     if not done and listed.is_empty:
         raise JobError(_no_image(config, listed.ignored))
@@ -193,13 +194,15 @@ def _complete(
     if not tally.images:
         raise JobError(_no_image(config, tally.ignored))
     tracked = tracks.number_tracks(config.output, tally.videos, class_names, config.format)
+    if listed.is_partial:
+        worklist.retire(config.output)
     return _finish(config, inputs, output, tally, tracked, catalog, num_labeled)
 
 
 def _reopen(output: str) -> None:
     """Make complete labels incomplete, so that their images are listed anew."""
-    for name in (OUTPUT.completed_by, worklist.COMPLETE):
-        storage.delete(storage.join(output, name))
+    storage.delete(storage.join(output, OUTPUT.completed_by))
+    worklist.retire(output)
 
 
 def _no_image(config: LabelConfig, ignored: Mapping[str, int]) -> str:

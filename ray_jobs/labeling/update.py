@@ -22,6 +22,7 @@ from fer.labels.catalog import record_removed
 from fer.labels.files import read_rows, read_tally, write_labels
 from fer.labels.schema import FAILED_STATUSES
 from fer.storage import listing, parquet
+from ray_jobs.labeling import videos
 from ray_jobs.labeling.write import file_of_chunk
 from ray_jobs.pipeline import stages
 
@@ -42,7 +43,10 @@ is the file that holds an item, as labels name it: the image itself, or the arch
 
 
 def select_unlabeled(
-    listed: ray.data.Dataset, output: str, done: Mapping[str, int]
+    listed: ray.data.Dataset,
+    output: str,
+    done: Mapping[str, int],
+    lost: Collection[str] = (),
 ) -> ray.data.Dataset:
     """Return the listed items that are new or have changed since they were labeled.
 
@@ -52,6 +56,7 @@ def select_unlabeled(
         listed: Rows of ``stages.ITEM_SCHEMA``, with archives unopened.
         output: Folder of the labels.
         done: Number of images in each chunk that has a label file, by the name of the chunk.
+        lost: Names of label files that were there and are gone.
     """
     label_files = sorted(map(file_of_chunk, done))
     labeled = (
@@ -72,7 +77,7 @@ def select_unlabeled(
     # Repartitioning by key puts all rows of a file into one block, as Ray Data's groupby does.
     return both.repartition(1 + num_files // FILES_PER_PARTITION, keys=["file"]).map_batches(
         _compare,
-        fn_kwargs={"output": output},
+        fn_kwargs={"output": output, "lost": frozenset(map(videos.part_of, lost))},
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=0.25,
@@ -103,8 +108,14 @@ def _kind(row: dict[str, Any]) -> str:
     return "image" if is_fetched else "rejected"
 
 
-def _compare(both: pa.Table, output: str) -> pa.Table:
-    """Return the listed items that are new or changed, and record the rows that they replace."""
+def _compare(both: pa.Table, output: str, lost: Collection[str] = ()) -> pa.Table:
+    """Return the listed items that are new or changed, and record the rows that they replace.
+
+    Args:
+        both: Rows of ``COMPARED_SCHEMA``: all of some files.
+        output: Folder of the labels.
+        lost: What ``videos.part_of`` says of the label files that are gone.
+    """
     labeled = defaultdict(list)
     for row in (rows := both.to_pylist()):
         if row["labeled_in"]:
@@ -112,7 +123,7 @@ def _compare(both: pa.Table, output: str) -> pa.Table:
     new = [
         row
         for row in rows
-        if not row["labeled_in"] and not _is_unchanged(row, labeled[row["file"]])
+        if not row["labeled_in"] and not _is_unchanged(row, labeled[row["file"]], lost)
     ]
     for row in new:
         if row["kind"] == "unknown":
@@ -130,14 +141,21 @@ def _compare(both: pa.Table, output: str) -> pa.Table:
     return pa.Table.from_pylist(items, stages.ITEM_SCHEMA)
 
 
-def _is_unchanged(item: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
+def _is_unchanged(
+    item: dict[str, Any], labeled: list[dict[str, Any]], lost: Collection[str]
+) -> bool:
     """Tell whether the labels have an item as it is now.
 
     Args:
         item: A listed item.
         labeled: What the labels record of its file.
+        lost: See ``_compare``.
     """
     if not labeled or any(row["kind"] == "rejected" for row in labeled):
+        return False
+    # An image has all its rows in one file; an archive or a long video may lack some of them.
+    parts = {videos.part_of(row["labeled_in"]) for row in labeled}
+    if any(part in lost for part in parts if part or item["kind"] == "archive"):
         return False
     return item["etag"] is None or {row["etag"] for row in labeled} == {item["etag"]}
 

@@ -50,6 +50,12 @@ def name_video(video: SourceItem, salt: str) -> str:
     return VIDEO_PREFIX + digest[:24]
 
 
+def part_of(file: str) -> str:
+    """Return what the names of the label files of a long video begin with; empty for others."""
+    is_part = storage.base_name(file).startswith(VIDEO_PREFIX)
+    return file.rpartition("-")[0] if is_part else ""
+
+
 def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
     """Cut a video into chunks, each of a single item with the frames to use.
 

@@ -72,6 +72,11 @@ class Worklist:
         """Whether it holds nothing that could be an image."""
         return not set(self.kinds) - {"ignored"}
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether it names only what had no labels when it was made."""
+        return bool(self.salt)
+
     def count(self, item: SourceItem) -> None:
         """Count an item."""
         self.kinds[item.kind] += 1
@@ -79,7 +84,13 @@ class Worklist:
             self.ignored[ending(item.source)] += 1
 
 
-def make(images: str, output: str, selection: Selection, done: Mapping[str, int]) -> None:
+def make(
+    images: str,
+    output: str,
+    selection: Selection,
+    done: Mapping[str, int],
+    lost: Collection[str] = (),
+) -> None:
     """List what is still to be labeled and write the worklist, unless it is complete already.
 
     Args:
@@ -87,8 +98,9 @@ def make(images: str, output: str, selection: Selection, done: Mapping[str, int]
         output: Folder of the labels.
         selection: Which images to label. A limit counts them in the order of their names.
         done: Number of images in each chunk that has a label file, by the name of the chunk.
+        lost: Names of label files that were there and are gone.
     """
-    if storage.exists(storage.join(output, COMPLETE)):
+    if is_made(output):
         return
     # A new listing may meet the files in another order than an interrupted one, so start over.
     for folder in (FOLDER, update.REPLACED):
@@ -98,9 +110,19 @@ def make(images: str, output: str, selection: Selection, done: Mapping[str, int]
     if few is not None:
         worklist = _write_items(few, output, salt="", num_tasks=1)
     else:
-        worklist = _make_with_tasks(sections, output, selection, done)
+        worklist = _make_with_tasks(sections, output, selection, done, lost)
     with stages.explain_write_errors(output):
         storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(worklist)).encode())
+
+
+def is_made(output: str) -> bool:
+    """Tell whether an output has a complete worklist."""
+    return storage.exists(storage.join(output, COMPLETE))
+
+
+def retire(output: str) -> None:
+    """Let whoever resumes these labels list the source anew: compare it with what has labels."""
+    storage.delete(storage.join(output, COMPLETE))
 
 
 def _make_salt(done: Collection[str]) -> str:
@@ -118,12 +140,16 @@ def read(output: str) -> Worklist:
 
 
 def _make_with_tasks(
-    sections: Sequence[Section], output: str, selection: Selection, done: Mapping[str, int]
+    sections: Sequence[Section],
+    output: str,
+    selection: Selection,
+    done: Mapping[str, int],
+    lost: Collection[str],
 ) -> Worklist:
     num_tasks = min(len(sections), MAX_LISTING_TASKS)
     items = _list_items(sections, num_tasks, selection)
     if done:
-        items = update.select_unlabeled(items, output, done)
+        items = update.select_unlabeled(items, output, done, lost)
     worklist = Worklist(salt=_make_salt(done))
     written = items.map_batches(
         _write,

@@ -168,6 +168,27 @@ def test_an_update_completes_labels_that_were_never_finished(
     check_told(told, rows_of(tmp_path), gone={"more.zip"})
 
 
+@pytest.mark.slow
+def test_label_files_that_somebody_deletes_after_an_update_are_written_again(
+    label, folder, drawings, tmp_path
+):
+    label()
+    grow(folder, drawings)
+    label("--update")
+    before = rows_of(tmp_path)
+    files = sorted((tmp_path / "labels" / "faces").iterdir())
+    for file in (*files[::2], tmp_path / "labels" / "summary.json"):
+        file.unlink()
+    assert label("--resume").code == 0
+    rows = rows_of(tmp_path)
+    # It is gone from the folder.
+    for known in (rows, before):
+        known.pop("b/01.png", None)
+    assert rows == before
+    assert changes_of(tmp_path)[0].keys() - {"b/01.png"} == before.keys()
+    assert counts_of(label("--update"))[1] == 0
+
+
 def _fail(*_):
     raise JobError("The machine was lost.")
 
