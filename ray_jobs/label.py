@@ -177,7 +177,10 @@ def _complete(
     Returns:
         What the RESULT line says.
     """
-    catalog, labeled = Catalog.read(config.output), write.read_labeled(config.output)
+    catalog = Catalog.read(config.output)
+    if worklist.is_made(config.output):
+        write.delete_unread(config.output, catalog.files)
+    labeled = write.read_labeled(config.output)
     done = labeled.images
     lost = catalog.files - set(map(write.file_of_chunk, done))
     worklist.make(config.images, config.output, inputs.selection, done, lost)
@@ -194,7 +197,7 @@ def _complete(
     if not tally.images:
         raise JobError(_no_image(config, tally.ignored))
     tracked = tracks.number_tracks(config.output, tally.videos, class_names, config.format)
-    if listed.is_partial:
+    if listed.is_partial or any(map(write.is_unread, tally.files)):
         worklist.retire(config.output)
     return _finish(config, inputs, output, tally, tracked, catalog, num_labeled)
 

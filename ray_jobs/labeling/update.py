@@ -214,6 +214,9 @@ def _rewrite(
         outdated[row["labeled_in"]].add(row["file"])
     for name, files in outdated.items():
         location = storage.join(output, name)
+        # That of a chunk that could not be read may be deleted by now.
+        if not storage.exists(location):
+            continue
         rows = read_rows(location)
         kept = [row for row in rows if containing_file(row["image"]) not in files]
         removed = {row["image"] for row in rows} - {row["image"] for row in kept}

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from fer import storage
 from fer.data.items import NotAnImageError, SourceItem, fetch_image
-from fer.labels.chunks import Chunk
+from fer.labels.chunks import UNREAD, Chunk
 from fer.storage import listing
 from fer.vision.animation import is_animation, sample_animation
 from fer.vision.decode import ImageError, Photo
@@ -71,8 +71,7 @@ def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
             item = replace(video, frames=frames.to_json())
             yield Chunk(f"{name}-{number:06}", (item,))
     except (NotAnImageError, ImageError, OSError) as error:
-        # The name differs from those of chunks that an interrupted run may have labeled.
-        yield Chunk(f"{name}-unread", (_unread(video, number, error),))
+        yield Chunk(name + UNREAD, (_unread(video, number, error),))
 
 
 def _plan(video: SourceItem, sampling: Sampling) -> Iterator[FrameChunk]:
@@ -83,9 +82,11 @@ def _plan(video: SourceItem, sampling: Sampling) -> Iterator[FrameChunk]:
 def _unread(video: SourceItem, num_chunks: int, error: Exception) -> SourceItem:
     """Return a video that was read up to an error, without its ETag, so that an update tries again.
 
-    If there is no chunk yet, nothing is known about it, unless it must not be opened again.
+    If it is damaged, or gone, and has no chunk yet, detection tells why. After another error,
+    detection must not read it: it might succeed, and an earlier run may have labeled chunks of it.
     """
-    if not num_chunks and not isinstance(error, ChildProcessError):
+    is_refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    if not num_chunks and not is_refused:
         return video
     reason = storage.describe_error(error) if isinstance(error, OSError) else str(error)
     what = "The rest of the video" if num_chunks else "The video"
@@ -161,12 +162,13 @@ def undecodable(video: SourceItem, error: ChildProcessError) -> list[dict[str, A
     They have no ETag, so that an update tries the video again.
     """
     chunk = FrameChunk.from_json(video.frames)
-    first, last = chunk.frames[0], chunk.frames[-1]
-    lost = (
-        f"The frames from {first.time_seconds:.1f} s to {last.time_seconds:.1f} s can't be "
-        f"decoded: {error}."
-    )
-    problems = [lost, chunk.problem] if chunk.problem else [lost]
+    problems = [chunk.problem] if chunk.problem else []
+    if chunk.frames:
+        start, end = (chunk.frames[index].time_seconds for index in (0, -1))
+        lost = f"The frames from {start:.1f} s to {end:.1f} s can't be decoded: {error}."
+        problems.insert(0, lost)
+    elif not problems:
+        problems = [f"The file can't be read: {error}."]
     return [{**_problem(video, problem), "etag": None} for problem in problems]
 
 

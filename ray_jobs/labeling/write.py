@@ -16,6 +16,7 @@ import ray.data
 
 from fer import storage
 from fer.data.kinds import ending
+from fer.labels.chunks import UNREAD
 from fer.labels.files import SUFFIX, read_tally, write_labels
 from fer.labels.schema import FAILED_STATUSES, Labeler, is_of_video
 from fer.labels.tally import LabelTally, SampleFace
@@ -173,6 +174,24 @@ class Labeled:
 def file_of_chunk(name: str) -> str:
     """Return the name of a chunk's file in the output."""
     return f"{FACES}/{name}{SUFFIX}"
+
+
+def is_unread(file: str) -> bool:
+    """Tell whether a label file is that of a chunk that can't be read for the moment."""
+    return file.removesuffix(SUFFIX).endswith(UNREAD)
+
+
+def delete_unread(output: str, committed: Collection[str]) -> None:
+    """Delete the label files of what could not be read by a run that is resumed: it tries again.
+
+    Args:
+        output: Folder of the labels.
+        committed: Names of the label files that earlier runs have committed. Only an update
+            replaces their rows.
+    """
+    for name in filter(is_unread, listing.child_names(storage.join(output, FACES))):
+        if f"{FACES}/{name}" not in committed:
+            storage.delete(storage.join(output, FACES, name))
 
 
 def read_labeled(output: str, names: Iterable[str] | None = None) -> Labeled:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import zipfile
 from collections import Counter, defaultdict
 
@@ -187,6 +188,16 @@ def test_label_files_that_somebody_deletes_after_an_update_are_written_again(
     assert rows == before
     assert changes_of(tmp_path)[0].keys() - {"b/01.png"} == before.keys()
     assert counts_of(label("--update"))[1] == 0
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_could_not_read_is_forgotten(label, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(update, "drop_replaced", _fail)
+        assert label().code == 1
+    file = next((tmp_path / "labels" / "faces").iterdir())
+    shutil.copy(file, file.with_name("a-unread.parquet"))
+    assert counts_of(label("--resume"))[0] == len(rows_of(tmp_path)) == 50
 
 
 def _fail(*_):
