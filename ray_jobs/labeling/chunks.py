@@ -146,8 +146,12 @@ def _split_archive(archive: SourceItem, selection: Selection, salt: str) -> Iter
     members = selection.select(_members(archive, all_files=selection.all_files))
     if salt:
         # The first run has already counted the archive's files that are not images.
-        members = (member for member in members if member.kind != "ignored")
+        members = (member for member in members if not _is_ignored(member))
     return split_into_chunks(members, salt)
+
+
+def _is_ignored(member: SourceItem) -> bool:
+    return member.kind == "ignored" or (member.kind == "video" and videos.is_program(member))
 
 
 def _unlabeled(

@@ -17,9 +17,10 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.items import containing_file, kind_by_content
+from fer.data.items import SourceItem, containing_file, kind_by_content
 from fer.labels.catalog import record_removed
 from fer.labels.files import read_rows, read_tally, write_labels
+from fer.labels.manifests import is_bad_row
 from fer.labels.schema import FAILED_STATUSES
 from fer.storage import listing, parquet
 from ray_jobs.labeling import videos
@@ -125,20 +126,43 @@ def _compare(both: pa.Table, output: str, lost: Collection[str] = ()) -> pa.Tabl
         for row in rows
         if not row["labeled_in"] and not _is_unchanged(row, labeled[row["file"]], lost)
     ]
-    for row in new:
-        if row["kind"] == "unknown":
-            row["kind"] = kind_by_content(row["source"])
-    # The first run has already counted the files that are not images.
-    items = [row for row in new if row["kind"] != "ignored"]
+    outdated = {row["file"] for row in new} | _no_longer_named(rows)
     replaced = [
         {name: old[name] for name in ("file", "labeled_in")}
-        for item in items
-        for old in labeled[item["file"]]
+        for file in sorted(outdated)
+        for old in labeled[file]
     ]
+    for row in new:
+        row["kind"] = _kind_by_content(row)
+    # The first run has already counted the files that are not images, and they have no rows.
+    items = [row for row in new if row["kind"] != "ignored"]
     if replaced:
         with stages.explain_write_errors(output):
             parquet.write_keyed_table(output, REPLACED, pa.Table.from_pylist(replaced), key="file")
     return pa.Table.from_pylist(items, stages.ITEM_SCHEMA)
+
+
+def _no_longer_named(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Return what the labels reject and the listing does not name, though no file has gone.
+
+    A folder is listed by its files once it may be read, and the row of a manifest by what it names
+    once it is right.
+    """
+    listed = {row["file"] for row in rows if not row["labeled_in"]}
+    rejected = {row["file"] for row in rows if row["labeled_in"] and row["kind"] == "rejected"}
+    return {file for file in rejected - listed if file.endswith("/") or is_bad_row(file)}
+
+
+def _kind_by_content(row: dict[str, Any]) -> str:
+    """Return the kind of a listed item, by its content where its name does not tell."""
+    if row["kind"] == "unknown":
+        return kind_by_content(row["source"])
+    is_program = row["kind"] == "video" and videos.is_program(SourceItem(**_item(row)))
+    return "ignored" if is_program else str(row["kind"])
+
+
+def _item(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in stages.ITEM_SCHEMA.names}
 
 
 def _is_unchanged(

@@ -190,9 +190,28 @@ def _open(video: SourceItem) -> Iterator[BinaryIO]:
         OSError: It can't be read, or has changed since it was listed.
     """
     with WatchedFile(_open_file(video)) as file:
-        if video.source.lower().endswith(".ts") and _is_text(file.read(TEXT_BYTES)):
+        if _may_be_program(video) and _is_text(file.read(TEXT_BYTES)):
             raise NotAnImageError(video.source)
         yield cast(BinaryIO, file)
+
+
+def is_program(video: SourceItem) -> bool:
+    """Tell whether a file that is named like a video is a program in TypeScript.
+
+    False if it can't be read to tell.
+    """
+    if not _may_be_program(video):
+        return False
+    if video.data is not None:
+        return _is_text(video.data[:TEXT_BYTES])
+    try:
+        return _is_text(storage.read_bytes(video.source, TEXT_BYTES))
+    except OSError:
+        return False
+
+
+def _may_be_program(video: SourceItem) -> bool:
+    return video.source.lower().endswith(".ts")
 
 
 def _open_file(video: SourceItem) -> BinaryIO:
