@@ -27,6 +27,7 @@ from fer.data.sources import check_readable, check_source
 from fer.errors import JobError
 from fer.labels import schema, video_tables
 from fer.labels.catalog import CATALOG, CHANGES, Catalog, removed_in
+from fer.labels.chunks import most_images
 from fer.labels.export import ENCODERS
 from fer.labels.files import export_path
 from fer.labels.globs import Selection
@@ -183,7 +184,8 @@ def _complete(
     labeled = write.read_labeled(config.output)
     done = labeled.images
     lost = catalog.files - set(map(write.file_of_chunk, done))
-    worklist.make(config.images, config.output, inputs.selection, done, lost)
+    max_images = most_images(inputs.network.shape)
+    worklist.make(config.images, config.output, inputs.selection, done, lost, max_images)
     listed = worklist.read(config.output)
     if not done and listed.is_empty:
         raise JobError(_no_image(config, listed.ignored))
@@ -241,7 +243,8 @@ def _label_chunks(
     """Detect, classify and write as one stream; yield what became of each chunk."""
     fps = 1.0 if config.fps is None else config.fps
     sampling = Sampling(None if fps == "all" else fps, config.start, config.end)
-    opened = chunks.open_chunks(config.output, done, inputs.selection, sampling)
+    max_images = most_images(inputs.network.shape)
+    opened = chunks.open_chunks(config.output, done, inputs.selection, sampling, max_images)
     detection = Detection(
         inputs.weights,
         config.min_face_size,

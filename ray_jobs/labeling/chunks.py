@@ -13,7 +13,7 @@ import ray.data
 from fer import storage
 from fer.data.items import SourceItem, containing_file
 from fer.data.readers import read_items
-from fer.labels.chunks import UNREAD, Chunk, name_chunk, split_into_chunks
+from fer.labels.chunks import MAX_IMAGES, UNREAD, Chunk, name_chunk, split_into_chunks
 from fer.labels.files import read_rows
 from fer.labels.globs import Selection
 from fer.storage import listing
@@ -39,7 +39,11 @@ NUM_READ_TOGETHER = 32
 
 
 def open_chunks(
-    output: str, done: Collection[str], selection: Selection, sampling: Sampling
+    output: str,
+    done: Collection[str],
+    selection: Selection,
+    sampling: Sampling,
+    max_images: int = MAX_IMAGES,
 ) -> ray.data.Dataset:
     """Return the chunks of a worklist as rows of ``OPENED_SCHEMA``.
 
@@ -48,6 +52,7 @@ def open_chunks(
         done: Names of the chunks to leave out.
         selection: Which images of each archive to label.
         sampling: Which frames of each video to label.
+        max_images: Most images in a chunk of an archive.
     """
     listed = worklist.read(output)
     # Archives and videos come first, because each is read by one task from beginning to end.
@@ -63,6 +68,7 @@ def open_chunks(
             "selection": selection,
             "sampling": sampling,
             "salt": listed.salt,
+            "max_images": max_images,
         },
         batch_format="pyarrow",
         batch_size=1,
@@ -125,6 +131,7 @@ def _read_chunks(
     selection: Selection,
     sampling: Sampling,
     salt: str,
+    max_images: int = MAX_IMAGES,
 ) -> Iterator[pa.Table]:
     """Yield the chunks of the archive or video that the worklist names; others stay unread."""
     name = unread["chunk"][0].as_py()
@@ -133,7 +140,8 @@ def _read_chunks(
         return
     item = SourceItem(**_read_file(name, output).to_pylist()[0])
     if item.kind == "archive":
-        found = _unlabeled(_split_archive(item, selection, salt), item, output, done, salt)
+        found = _split_archive(item, selection, salt, max_images)
+        found = _unlabeled(found, item, output, done, salt)
     else:
         found = videos.cut(item, sampling, name)
     for chunk in found:
@@ -142,12 +150,14 @@ def _read_chunks(
             yield pa.table({"chunk": [chunk.name], "table": [packed]}, OPENED_SCHEMA)
 
 
-def _split_archive(archive: SourceItem, selection: Selection, salt: str) -> Iterator[Chunk]:
+def _split_archive(
+    archive: SourceItem, selection: Selection, salt: str, max_images: int = MAX_IMAGES
+) -> Iterator[Chunk]:
     members = selection.select(_members(archive, all_files=selection.all_files))
     if salt:
         # The first run has already counted the archive's files that are not images.
         members = (member for member in members if not _is_ignored(member))
-    return split_into_chunks(members, salt)
+    return split_into_chunks(members, salt, max_images=max_images)
 
 
 def _is_ignored(member: SourceItem) -> bool:

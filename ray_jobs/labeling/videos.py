@@ -29,6 +29,9 @@ VIDEO_PREFIX = "video-"
 """Prefix of a chunk's name if the chunk is a part of one video. The digest of the video and the
 number of the part follow."""
 
+PART_SUFFIX = "-{:06}"
+"""End of a chunk's name that gives the number of a part, from 1."""
+
 CLIP_BYTES, CLIPS_PER_CHUNK = 2 * 2**20, 16
 """Largest size of a video that shares a chunk with others, and most videos in such a chunk."""
 
@@ -56,6 +59,11 @@ def part_of(file: str) -> str:
     return file.rpartition("-")[0] if is_part else ""
 
 
+def is_first_part(name: str) -> bool:
+    """Tell whether a chunk is the first one of a video, or holds something else."""
+    return not name.startswith(VIDEO_PREFIX) or name.endswith(PART_SUFFIX.format(1))
+
+
 def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
     """Cut a video into chunks, each of a single item with the frames to use.
 
@@ -69,7 +77,7 @@ def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
             planned = _plan(video, sampling)
         for number, frames in enumerate(planned, start=1):
             item = replace(video, frames=frames.to_json())
-            yield Chunk(f"{name}-{number:06}", (item,))
+            yield Chunk(name + PART_SUFFIX.format(number), (item,))
     except (NotAnImageError, ImageError, OSError) as error:
         yield Chunk(name + UNREAD, (_unread(video, number, error),))
 

@@ -24,6 +24,7 @@ from fer.labels.turns import choose_turn_faces
 from fer.storage import listing
 from ray_jobs.cluster import metrics, session
 from ray_jobs.labeling.images import IGNORED
+from ray_jobs.labeling.videos import is_first_part
 from ray_jobs.pipeline import stages
 
 FACES = "faces"
@@ -93,7 +94,9 @@ def write_images(
     with stages.explain_write_errors(output):
         write_labels(output, file, rows, tally, labeler.class_names, formats)
     seconds["write"] = time.perf_counter() - start
-    size_bytes = sum(image["size_bytes"] or 0 for image in images)
+    # A video has a row for each frame, and each chunk of a long one would count it anew.
+    sizes = {image["image"]: image["size_bytes"] or 0 for image in images}
+    size_bytes = sum(sizes.values()) if is_first_part(name) else 0
     # They are read from the file again, with those of the video's other files.
     tally.turn_faces.clear()
     return Written(tally, seconds, size_bytes, _sample(rows, labeler))
@@ -129,7 +132,7 @@ class Written:
     Attributes:
         tally: Tally of its rows.
         seconds: Seconds that each stage took.
-        size_bytes: Size of its image files.
+        size_bytes: Size of its image files. A long video counts in its first chunk alone.
         sample: Emotion and confidence of some of its faces.
     """
 
