@@ -27,6 +27,7 @@ from fer.data.sources import check_readable, check_source
 from fer.errors import JobError
 from fer.labels import schema, video_tables
 from fer.labels.catalog import CATALOG, CHANGES, Catalog, removed_in
+from fer.labels.chunks import most_images
 from fer.labels.export import ENCODERS
 from fer.labels.files import export_path
 from fer.labels.globs import Selection
@@ -177,9 +178,14 @@ def _complete(
     Returns:
         What the RESULT line says.
     """
-    catalog, labeled = Catalog.read(config.output), write.read_labeled(config.output)
+    catalog = Catalog.read(config.output)
+    if worklist.is_made(config.output):
+        write.delete_unread(config.output, catalog.files)
+    labeled = write.read_labeled(config.output)
     done = labeled.images
-    worklist.make(config.images, config.output, inputs.selection, done)
+    lost = catalog.files - set(map(write.file_of_chunk, done))
+    max_images = most_images(inputs.network.shape)
+    worklist.make(config.images, config.output, inputs.selection, done, lost, max_images)
     listed = worklist.read(config.output)
     if not done and listed.is_empty:
         raise JobError(_no_image(config, listed.ignored))
@@ -193,13 +199,15 @@ def _complete(
     if not tally.images:
         raise JobError(_no_image(config, tally.ignored))
     tracked = tracks.number_tracks(config.output, tally.videos, class_names, config.format)
+    if listed.is_partial or any(map(write.is_unread, tally.files)):
+        worklist.retire(config.output)
     return _finish(config, inputs, output, tally, tracked, catalog, num_labeled)
 
 
 def _reopen(output: str) -> None:
     """Make complete labels incomplete, so that their images are listed anew."""
-    for name in (OUTPUT.completed_by, worklist.COMPLETE):
-        storage.delete(storage.join(output, name))
+    storage.delete(storage.join(output, OUTPUT.completed_by))
+    worklist.retire(output)
 
 
 def _no_image(config: LabelConfig, ignored: Mapping[str, int]) -> str:
@@ -235,7 +243,8 @@ def _label_chunks(
     """Detect, classify and write as one stream; yield what became of each chunk."""
     fps = 1.0 if config.fps is None else config.fps
     sampling = Sampling(None if fps == "all" else fps, config.start, config.end)
-    opened = chunks.open_chunks(config.output, done, inputs.selection, sampling)
+    max_images = most_images(inputs.network.shape)
+    opened = chunks.open_chunks(config.output, done, inputs.selection, sampling, max_images)
     detection = Detection(
         inputs.weights,
         config.min_face_size,

@@ -8,7 +8,7 @@ so a generation that it lists is complete.
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -85,6 +85,11 @@ class Catalog:
         return cls(tuple(map(Generation.from_dict, content["generations"])))
 
     @property
+    def files(self) -> set[str]:
+        """Names of the label files of all generations."""
+        return {file for generation in self.generations for file in generation.files}
+
+    @property
     def next_number(self) -> int:
         """Number of the generation that is committed next."""
         return len(self.generations) + 1
@@ -94,20 +99,26 @@ class Catalog:
     ) -> "Catalog":
         """Return the catalog with the generation of a run, if the run changed anything.
 
+        Label files that somebody has deleted are no longer listed.
+
         Args:
             files: Names of all label files that now exist.
             removed: Names of the files that tell whose rows the run removed.
             now: The time, with a time zone.
         """
-        known = {file for generation in self.generations for file in generation.files}
-        added = tuple(sorted({*files} - known))
+        existing = {*files}
+        added = tuple(sorted(existing - self.files))
+        kept = tuple(
+            replace(old, files=tuple(file for file in old.files if file in existing))
+            for old in self.generations
+        )
         if not (added or removed):
-            return self
+            return Catalog(kept)
         # The clock of this machine may be behind that of the machine before.
         after = [old.committed_at + timedelta(microseconds=1) for old in self.generations[-1:]]
         time = max([now, *after])
         newest = Generation(self.next_number, time, added, tuple(sorted(removed)))
-        return Catalog((*self.generations, newest))
+        return Catalog((*kept, newest))
 
     def since(self, time: datetime | None) -> "Catalog":
         """Return the generations that were committed after a time; None returns all."""

@@ -34,6 +34,25 @@ def is_manifest(location: str) -> bool:
     return next(are_tables, False) and all(are_tables)
 
 
+def is_bad_row(location: str) -> bool:
+    """Return whether a rejected item is a manifest's row that names nothing that can be opened."""
+    file, mark, number = location.rpartition("#")
+    if mark and number.isdigit() and is_table(file):
+        return True
+    return _is_foreign(location)
+
+
+def _is_foreign(location: str) -> bool:
+    """Return whether a location has a scheme that can't be opened, as that of a web page."""
+    if not storage.is_uri(location) or location.lower().startswith("s3://"):
+        return False
+    try:
+        storage.filesystem(location)
+    except InputError:
+        return True
+    return False
+
+
 def list_manifest_files(location: str) -> list[str]:
     """Return the files of a manifest, sorted by name."""
     if not storage.is_folder(location):

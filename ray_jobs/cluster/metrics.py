@@ -104,7 +104,7 @@ LABEL_FAILURES = Counter(
     "Images that could not be used, by the status of their row",
     ("status",),
 )
-LABEL_BYTES = Counter("fer_label_read_bytes_total", "Bytes of the image files that were read")
+LABEL_BYTES = Counter("fer_label_read_bytes_total", "Bytes of images and videos that were read")
 LABEL_SECONDS = Counter(
     "fer_label_stage_seconds_total",
     "Seconds that all tasks together spent in a stage: `detect` (with fetching and decoding), "

@@ -1,6 +1,9 @@
 """The stage that opens the worklist: it yields chunks, and cuts archives and videos into such."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -8,14 +11,16 @@ import pyarrow.parquet as pq
 import ray.data
 
 from fer import storage
-from fer.data.items import SourceItem
+from fer.data.items import SourceItem, containing_file
 from fer.data.readers import read_items
-from fer.labels.chunks import Chunk, split_into_chunks
+from fer.labels.chunks import MAX_IMAGES, UNREAD, Chunk, name_chunk, split_into_chunks
+from fer.labels.files import read_rows
 from fer.labels.globs import Selection
 from fer.storage import listing
 from fer.vision.sampling import Sampling
 from ray_jobs.cluster import session
-from ray_jobs.labeling import videos, worklist
+from ray_jobs.labeling import update, videos, worklist
+from ray_jobs.labeling.write import file_of_chunk
 from ray_jobs.pipeline import stages
 
 LONG = (worklist.ARCHIVE_PREFIX, videos.VIDEO_PREFIX)
@@ -29,9 +34,16 @@ MAX_TOGETHER, TASKS_PER_CPU = 512, 8
 """A task takes several small chunks, of about as many images in all. But each CPU gets at least as
 many tasks, so that none waits long for the last one."""
 
+NUM_READ_TOGETHER = 32
+"""Label files that a task reads at the same time."""
+
 
 def open_chunks(
-    output: str, done: Collection[str], selection: Selection, sampling: Sampling
+    output: str,
+    done: Collection[str],
+    selection: Selection,
+    sampling: Sampling,
+    max_images: int = MAX_IMAGES,
 ) -> ray.data.Dataset:
     """Return the chunks of a worklist as rows of ``OPENED_SCHEMA``.
 
@@ -40,6 +52,7 @@ def open_chunks(
         done: Names of the chunks to leave out.
         selection: Which images of each archive to label.
         sampling: Which frames of each video to label.
+        max_images: Most images in a chunk of an archive.
     """
     listed = worklist.read(output)
     # Archives and videos come first, because each is read by one task from beginning to end.
@@ -50,10 +63,12 @@ def open_chunks(
         _read_chunks,
         fn_kwargs={
             "output": output,
-            "done": frozenset(done),
+            # Those of archives and videos: the worklist holds no others of their chunks.
+            "done": frozenset(done) - {*listed.files},
             "selection": selection,
             "sampling": sampling,
             "salt": listed.salt,
+            "max_images": max_images,
         },
         batch_format="pyarrow",
         batch_size=1,
@@ -116,6 +131,7 @@ def _read_chunks(
     selection: Selection,
     sampling: Sampling,
     salt: str,
+    max_images: int = MAX_IMAGES,
 ) -> Iterator[pa.Table]:
     """Yield the chunks of the archive or video that the worklist names; others stay unread."""
     name = unread["chunk"][0].as_py()
@@ -124,7 +140,8 @@ def _read_chunks(
         return
     item = SourceItem(**_read_file(name, output).to_pylist()[0])
     if item.kind == "archive":
-        found = _split_archive(item, selection, salt)
+        found = _split_archive(item, selection, salt, max_images)
+        found = _unlabeled(found, item, output, done, salt)
     else:
         found = videos.cut(item, sampling, name)
     for chunk in found:
@@ -133,12 +150,76 @@ def _read_chunks(
             yield pa.table({"chunk": [chunk.name], "table": [packed]}, OPENED_SCHEMA)
 
 
-def _split_archive(archive: SourceItem, selection: Selection, salt: str) -> Iterator[Chunk]:
+def _split_archive(
+    archive: SourceItem, selection: Selection, salt: str, max_images: int = MAX_IMAGES
+) -> Iterator[Chunk]:
     members = selection.select(_members(archive, all_files=selection.all_files))
     if salt:
         # The first run has already counted the archive's files that are not images.
-        members = (member for member in members if member.kind != "ignored")
-    return split_into_chunks(members, salt)
+        members = (member for member in members if not _is_ignored(member))
+    return split_into_chunks(members, salt, max_images=max_images)
+
+
+def _is_ignored(member: SourceItem) -> bool:
+    return member.kind == "ignored" or (member.kind == "video" and videos.is_program(member))
+
+
+def _unlabeled(
+    chunks: Iterator[Chunk], archive: SourceItem, output: str, done: frozenset[str], salt: str
+) -> Iterator[Chunk]:
+    """Yield the chunks of an archive, and those after an I/O error under names of their own.
+
+    The members that can't be read change where these chunks end. So those that an earlier run has
+    labeled are left out, and a run that resumes this one labels them again.
+    """
+    labeled = None
+    for chunk in chunks:
+        if labeled is None and any(map(_is_unread, chunk.items)):
+            labeled = _labeled_members(storage.strip_access_mode(archive.source), output, done)
+        if labeled is None:
+            yield chunk
+            continue
+        items = [
+            item for item in chunk.items if storage.strip_access_mode(item.source) not in labeled
+        ]
+        if items:
+            named = name_chunk(items, salt)
+            yield Chunk(named.name + UNREAD, named.items)
+
+
+def _is_unread(item: SourceItem) -> bool:
+    """Tell whether an item of an archive could not be read, and perhaps can be later."""
+    return item.kind == "rejected" and item.etag is None
+
+
+def _labeled_members(archive: str, output: str, done: frozenset[str]) -> set[str]:
+    """Return the items of an archive that have rows which no update replaces."""
+    records = listing.child_names(storage.join(output, update.REPLACED))
+    replaced = {
+        row["labeled_in"]
+        for name in records
+        for row in read_rows(storage.join(output, update.REPLACED, name))
+        if row["file"] == archive
+    }
+    files = {*_files_by_archive(output, done).get(archive, ())} - replaced
+    return {image for file in files for image in _images_in(output, file)}
+
+
+@lru_cache(maxsize=1)
+def _files_by_archive(output: str, done: frozenset[str]) -> Mapping[str, list[str]]:
+    """Return the label files of each archive, of which alone such a file holds rows."""
+    by_archive = defaultdict(list)
+    files = [file_of_chunk(name) for name in done if not name.startswith(videos.VIDEO_PREFIX)]
+    with ThreadPoolExecutor(NUM_READ_TOGETHER) as threads:
+        first = threads.map(lambda file: _images_in(output, file)[:1], files)
+        for file, images in zip(files, first, strict=True):
+            for image in images:
+                by_archive[containing_file(image)].append(file)
+    return by_archive
+
+
+def _images_in(output: str, file: str) -> list[str]:
+    return [row["image"] for row in read_rows(storage.join(output, file), ["image"])]
 
 
 def _members(archive: SourceItem, *, all_files: bool) -> Iterator[SourceItem]:

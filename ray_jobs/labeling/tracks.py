@@ -25,7 +25,7 @@ from fer.labels.tracks import number_faces
 from fer.labels.video_tables import VideoTable
 from fer.vision.tracking import Tracker
 from ray_jobs.cluster import session
-from ray_jobs.labeling.videos import VIDEO_PREFIX
+from ray_jobs.labeling.videos import part_of
 from ray_jobs.pipeline import stages
 
 MAX_TIMELINES = 12
@@ -84,8 +84,7 @@ def _group_by_video(files: Collection[str]) -> list[list[str]]:
     """Return the label files of each long video in order; others hold whole videos."""
     groups = defaultdict(list)
     for file in sorted(files):
-        is_part = storage.base_name(file).startswith(VIDEO_PREFIX)
-        groups[file.rpartition("-")[0] if is_part else file].append(file)
+        groups[part_of(file) or file].append(file)
     return list(groups.values())
 
 

@@ -17,11 +17,13 @@ import pyarrow as pa
 import ray.data
 
 from fer import storage
-from fer.data.items import containing_file, kind_by_content
+from fer.data.items import SourceItem, containing_file, kind_by_content
 from fer.labels.catalog import record_removed
 from fer.labels.files import read_rows, read_tally, write_labels
+from fer.labels.manifests import is_bad_row
 from fer.labels.schema import FAILED_STATUSES
 from fer.storage import listing, parquet
+from ray_jobs.labeling import videos
 from ray_jobs.labeling.write import file_of_chunk
 from ray_jobs.pipeline import stages
 
@@ -42,7 +44,10 @@ is the file that holds an item, as labels name it: the image itself, or the arch
 
 
 def select_unlabeled(
-    listed: ray.data.Dataset, output: str, done: Mapping[str, int]
+    listed: ray.data.Dataset,
+    output: str,
+    done: Mapping[str, int],
+    lost: Collection[str] = (),
 ) -> ray.data.Dataset:
     """Return the listed items that are new or have changed since they were labeled.
 
@@ -52,6 +57,7 @@ def select_unlabeled(
         listed: Rows of ``stages.ITEM_SCHEMA``, with archives unopened.
         output: Folder of the labels.
         done: Number of images in each chunk that has a label file, by the name of the chunk.
+        lost: Names of label files that were there and are gone.
     """
     label_files = sorted(map(file_of_chunk, done))
     labeled = (
@@ -72,7 +78,7 @@ def select_unlabeled(
     # Repartitioning by key puts all rows of a file into one block, as Ray Data's groupby does.
     return both.repartition(1 + num_files // FILES_PER_PARTITION, keys=["file"]).map_batches(
         _compare,
-        fn_kwargs={"output": output},
+        fn_kwargs={"output": output, "lost": frozenset(map(videos.part_of, lost))},
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=0.25,
@@ -103,8 +109,14 @@ def _kind(row: dict[str, Any]) -> str:
     return "image" if is_fetched else "rejected"
 
 
-def _compare(both: pa.Table, output: str) -> pa.Table:
-    """Return the listed items that are new or changed, and record the rows that they replace."""
+def _compare(both: pa.Table, output: str, lost: Collection[str] = ()) -> pa.Table:
+    """Return the listed items that are new or changed, and record the rows that they replace.
+
+    Args:
+        both: Rows of ``COMPARED_SCHEMA``: all of some files.
+        output: Folder of the labels.
+        lost: What ``videos.part_of`` says of the label files that are gone.
+    """
     labeled = defaultdict(list)
     for row in (rows := both.to_pylist()):
         if row["labeled_in"]:
@@ -112,32 +124,62 @@ def _compare(both: pa.Table, output: str) -> pa.Table:
     new = [
         row
         for row in rows
-        if not row["labeled_in"] and not _is_unchanged(row, labeled[row["file"]])
+        if not row["labeled_in"] and not _is_unchanged(row, labeled[row["file"]], lost)
     ]
-    for row in new:
-        if row["kind"] == "unknown":
-            row["kind"] = kind_by_content(row["source"])
-    # The first run has already counted the files that are not images.
-    items = [row for row in new if row["kind"] != "ignored"]
+    outdated = {row["file"] for row in new} | _no_longer_named(rows)
     replaced = [
         {name: old[name] for name in ("file", "labeled_in")}
-        for item in items
-        for old in labeled[item["file"]]
+        for file in sorted(outdated)
+        for old in labeled[file]
     ]
+    for row in new:
+        row["kind"] = _kind_by_content(row)
+    # The first run has already counted the files that are not images, and they have no rows.
+    items = [row for row in new if row["kind"] != "ignored"]
     if replaced:
         with stages.explain_write_errors(output):
             parquet.write_keyed_table(output, REPLACED, pa.Table.from_pylist(replaced), key="file")
     return pa.Table.from_pylist(items, stages.ITEM_SCHEMA)
 
 
-def _is_unchanged(item: dict[str, Any], labeled: list[dict[str, Any]]) -> bool:
+def _no_longer_named(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Return what the labels reject and the listing does not name, though no file has gone.
+
+    A folder is listed by its files once it may be read, and the row of a manifest by what it names
+    once it is right.
+    """
+    listed = {row["file"] for row in rows if not row["labeled_in"]}
+    rejected = {row["file"] for row in rows if row["labeled_in"] and row["kind"] == "rejected"}
+    return {file for file in rejected - listed if file.endswith("/") or is_bad_row(file)}
+
+
+def _kind_by_content(row: dict[str, Any]) -> str:
+    """Return the kind of a listed item, by its content where its name does not tell."""
+    if row["kind"] == "unknown":
+        return kind_by_content(row["source"])
+    is_program = row["kind"] == "video" and videos.is_program(SourceItem(**_item(row)))
+    return "ignored" if is_program else str(row["kind"])
+
+
+def _item(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in stages.ITEM_SCHEMA.names}
+
+
+def _is_unchanged(
+    item: dict[str, Any], labeled: list[dict[str, Any]], lost: Collection[str]
+) -> bool:
     """Tell whether the labels have an item as it is now.
 
     Args:
         item: A listed item.
         labeled: What the labels record of its file.
+        lost: See ``_compare``.
     """
     if not labeled or any(row["kind"] == "rejected" for row in labeled):
+        return False
+    # An image has all its rows in one file; an archive or a long video may lack some of them.
+    parts = {videos.part_of(row["labeled_in"]) for row in labeled}
+    if any(part in lost for part in parts if part or item["kind"] == "archive"):
         return False
     return item["etag"] is None or {row["etag"] for row in labeled} == {item["etag"]}
 
@@ -196,6 +238,9 @@ def _rewrite(
         outdated[row["labeled_in"]].add(row["file"])
     for name, files in outdated.items():
         location = storage.join(output, name)
+        # That of a chunk that could not be read may be deleted by now.
+        if not storage.exists(location):
+            continue
         rows = read_rows(location)
         kept = [row for row in rows if containing_file(row["image"]) not in files]
         removed = {row["image"] for row in rows} - {row["image"] for row in kept}

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from fer import storage
 from fer.data.items import NotAnImageError, SourceItem, fetch_image
-from fer.labels.chunks import Chunk
+from fer.labels.chunks import UNREAD, Chunk
 from fer.storage import listing
 from fer.vision.animation import is_animation, sample_animation
 from fer.vision.decode import ImageError, Photo
@@ -28,6 +28,9 @@ from ray_jobs.labeling.images import (
 VIDEO_PREFIX = "video-"
 """Prefix of a chunk's name if the chunk is a part of one video. The digest of the video and the
 number of the part follow."""
+
+PART_SUFFIX = "-{:06}"
+"""End of a chunk's name that gives the number of a part, from 1."""
 
 CLIP_BYTES, CLIPS_PER_CHUNK = 2 * 2**20, 16
 """Largest size of a video that shares a chunk with others, and most videos in such a chunk."""
@@ -50,6 +53,17 @@ def name_video(video: SourceItem, salt: str) -> str:
     return VIDEO_PREFIX + digest[:24]
 
 
+def part_of(file: str) -> str:
+    """Return what the names of the label files of a long video begin with; empty for others."""
+    is_part = storage.base_name(file).startswith(VIDEO_PREFIX)
+    return file.rpartition("-")[0] if is_part else ""
+
+
+def is_first_part(name: str) -> bool:
+    """Tell whether a chunk is the first one of a video, or holds something else."""
+    return not name.startswith(VIDEO_PREFIX) or name.endswith(PART_SUFFIX.format(1))
+
+
 def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
     """Cut a video into chunks, each of a single item with the frames to use.
 
@@ -63,10 +77,9 @@ def cut(video: SourceItem, sampling: Sampling, name: str) -> Iterator[Chunk]:
             planned = _plan(video, sampling)
         for number, frames in enumerate(planned, start=1):
             item = replace(video, frames=frames.to_json())
-            yield Chunk(f"{name}-{number:06}", (item,))
+            yield Chunk(name + PART_SUFFIX.format(number), (item,))
     except (NotAnImageError, ImageError, OSError) as error:
-        # The name differs from those of chunks that an interrupted run may have labeled.
-        yield Chunk(f"{name}-unread", (_unread(video, number, error),))
+        yield Chunk(name + UNREAD, (_unread(video, number, error),))
 
 
 def _plan(video: SourceItem, sampling: Sampling) -> Iterator[FrameChunk]:
@@ -77,9 +90,11 @@ def _plan(video: SourceItem, sampling: Sampling) -> Iterator[FrameChunk]:
 def _unread(video: SourceItem, num_chunks: int, error: Exception) -> SourceItem:
     """Return a video that was read up to an error, without its ETag, so that an update tries again.
 
-    If there is no chunk yet, nothing is known about it, unless it must not be opened again.
+    If it is damaged, or gone, and has no chunk yet, detection tells why. After another error,
+    detection must not read it: it might succeed, and an earlier run may have labeled chunks of it.
     """
-    if not num_chunks and not isinstance(error, ChildProcessError):
+    is_refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    if not num_chunks and not is_refused:
         return video
     reason = storage.describe_error(error) if isinstance(error, OSError) else str(error)
     what = "The rest of the video" if num_chunks else "The video"
@@ -155,12 +170,13 @@ def undecodable(video: SourceItem, error: ChildProcessError) -> list[dict[str, A
     They have no ETag, so that an update tries the video again.
     """
     chunk = FrameChunk.from_json(video.frames)
-    first, last = chunk.frames[0], chunk.frames[-1]
-    lost = (
-        f"The frames from {first.time_seconds:.1f} s to {last.time_seconds:.1f} s can't be "
-        f"decoded: {error}."
-    )
-    problems = [lost, chunk.problem] if chunk.problem else [lost]
+    problems = [chunk.problem] if chunk.problem else []
+    if chunk.frames:
+        start, end = (chunk.frames[index].time_seconds for index in (0, -1))
+        lost = f"The frames from {start:.1f} s to {end:.1f} s can't be decoded: {error}."
+        problems.insert(0, lost)
+    elif not problems:
+        problems = [f"The file can't be read: {error}."]
     return [{**_problem(video, problem), "etag": None} for problem in problems]
 
 
@@ -182,9 +198,28 @@ def _open(video: SourceItem) -> Iterator[BinaryIO]:
         OSError: It can't be read, or has changed since it was listed.
     """
     with WatchedFile(_open_file(video)) as file:
-        if video.source.lower().endswith(".ts") and _is_text(file.read(TEXT_BYTES)):
+        if _may_be_program(video) and _is_text(file.read(TEXT_BYTES)):
             raise NotAnImageError(video.source)
         yield cast(BinaryIO, file)
+
+
+def is_program(video: SourceItem) -> bool:
+    """Tell whether a file that is named like a video is a program in TypeScript.
+
+    False if it can't be read to tell.
+    """
+    if not _may_be_program(video):
+        return False
+    if video.data is not None:
+        return _is_text(video.data[:TEXT_BYTES])
+    try:
+        return _is_text(storage.read_bytes(video.source, TEXT_BYTES))
+    except OSError:
+        return False
+
+
+def _may_be_program(video: SourceItem) -> bool:
+    return video.source.lower().endswith(".ts")
 
 
 def _open_file(video: SourceItem) -> BinaryIO:

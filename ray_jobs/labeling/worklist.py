@@ -19,7 +19,7 @@ import ray.data
 from fer import storage
 from fer.data.items import SourceItem, kind_by_content
 from fer.data.kinds import ending
-from fer.labels.chunks import Chunk, name_chunk, split_into_chunks
+from fer.labels.chunks import MAX_IMAGES, Chunk, name_chunk, split_into_chunks
 from fer.labels.globs import Selection
 from fer.storage import listing, parquet
 from ray_jobs.labeling import update, videos
@@ -72,6 +72,11 @@ class Worklist:
         """Whether it holds nothing that could be an image."""
         return not set(self.kinds) - {"ignored"}
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether it names only what had no labels when it was made."""
+        return bool(self.salt)
+
     def count(self, item: SourceItem) -> None:
         """Count an item."""
         self.kinds[item.kind] += 1
@@ -79,7 +84,14 @@ class Worklist:
             self.ignored[ending(item.source)] += 1
 
 
-def make(images: str, output: str, selection: Selection, done: Mapping[str, int]) -> None:
+def make(
+    images: str,
+    output: str,
+    selection: Selection,
+    done: Mapping[str, int],
+    lost: Collection[str] = (),
+    max_images: int = MAX_IMAGES,
+) -> None:
     """List what is still to be labeled and write the worklist, unless it is complete already.
 
     Args:
@@ -87,8 +99,10 @@ def make(images: str, output: str, selection: Selection, done: Mapping[str, int]
         output: Folder of the labels.
         selection: Which images to label. A limit counts them in the order of their names.
         done: Number of images in each chunk that has a label file, by the name of the chunk.
+        lost: Names of label files that were there and are gone.
+        max_images: Most images in a chunk.
     """
-    if storage.exists(storage.join(output, COMPLETE)):
+    if is_made(output):
         return
     # A new listing may meet the files in another order than an interrupted one, so start over.
     for folder in (FOLDER, update.REPLACED):
@@ -96,11 +110,21 @@ def make(images: str, output: str, selection: Selection, done: Mapping[str, int]
     sections = divide(images, whole=selection.limit is not None)
     few = None if done else _list_few(sections, selection)
     if few is not None:
-        worklist = _write_items(few, output, salt="", num_tasks=1)
+        worklist = _write_items(few, output, salt="", num_tasks=1, max_images=max_images)
     else:
-        worklist = _make_with_tasks(sections, output, selection, done)
+        worklist = _make_with_tasks(sections, output, selection, done, lost, max_images)
     with stages.explain_write_errors(output):
         storage.write_bytes(storage.join(output, COMPLETE), json.dumps(vars(worklist)).encode())
+
+
+def is_made(output: str) -> bool:
+    """Tell whether an output has a complete worklist."""
+    return storage.exists(storage.join(output, COMPLETE))
+
+
+def retire(output: str) -> None:
+    """Let whoever resumes these labels list the source anew: compare it with what has labels."""
+    storage.delete(storage.join(output, COMPLETE))
 
 
 def _make_salt(done: Collection[str]) -> str:
@@ -118,16 +142,26 @@ def read(output: str) -> Worklist:
 
 
 def _make_with_tasks(
-    sections: Sequence[Section], output: str, selection: Selection, done: Mapping[str, int]
+    sections: Sequence[Section],
+    output: str,
+    selection: Selection,
+    done: Mapping[str, int],
+    lost: Collection[str],
+    max_images: int,
 ) -> Worklist:
     num_tasks = min(len(sections), MAX_LISTING_TASKS)
     items = _list_items(sections, num_tasks, selection)
     if done:
-        items = update.select_unlabeled(items, output, done)
+        items = update.select_unlabeled(items, output, done, lost)
     worklist = Worklist(salt=_make_salt(done))
     written = items.map_batches(
         _write,
-        fn_kwargs={"output": output, "salt": worklist.salt, "num_tasks": 1 if done else num_tasks},
+        fn_kwargs={
+            "output": output,
+            "salt": worklist.salt,
+            "num_tasks": 1 if done else num_tasks,
+            "max_images": max_images,
+        },
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=0.25,
@@ -183,14 +217,18 @@ def _list_sections(rows: dict[str, np.ndarray], selection: Selection) -> Iterato
 # Write.
 
 
-def _write(items: pa.Table, output: str, salt: str, num_tasks: int) -> dict[str, np.ndarray]:
+def _write(
+    items: pa.Table, output: str, salt: str, num_tasks: int, max_images: int
+) -> dict[str, np.ndarray]:
     """Split items into chunks, write each to a file, and return the share of the worklist."""
-    return stages.tally_batch(_write_items(items, output, salt, num_tasks))
+    return stages.tally_batch(_write_items(items, output, salt, num_tasks, max_images))
 
 
-def _write_items(items: pa.Table, output: str, salt: str, num_tasks: int) -> Worklist:
+def _write_items(
+    items: pa.Table, output: str, salt: str, num_tasks: int, max_images: int
+) -> Worklist:
     share = Worklist(salt=salt)
-    for chunk in _split(items, share, num_tasks):
+    for chunk in _split(items, share, num_tasks, max_images):
         share.files.append(chunk.name)
         location = storage.join(output, FOLDER, chunk.name + SUFFIX)
         with stages.explain_write_errors(output):
@@ -198,11 +236,13 @@ def _write_items(items: pa.Table, output: str, salt: str, num_tasks: int) -> Wor
     return share
 
 
-def _split(items: pa.Table, share: Worklist, num_tasks: int) -> Iterator[Chunk]:
+def _split(
+    items: pa.Table, share: Worklist, num_tasks: int, max_images: int = MAX_IMAGES
+) -> Iterator[Chunk]:
     """Yield chunks of images, then of clips, then each video and archive alone; count the items."""
     aside: dict[str, list[SourceItem]] = {"archive": [], "video": []}
     others = _set_aside(items, aside, share)
-    yield from split_into_chunks(others, share.salt, num_tasks)
+    yield from split_into_chunks(others, share.salt, num_tasks, max_images)
     clips = [video for video in aside["video"] if videos.is_clip(video)]
     for start in range(0, len(clips), videos.CLIPS_PER_CHUNK):
         together = clips[start : start + videos.CLIPS_PER_CHUNK]

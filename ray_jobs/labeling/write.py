@@ -16,6 +16,7 @@ import ray.data
 
 from fer import storage
 from fer.data.kinds import ending
+from fer.labels.chunks import UNREAD
 from fer.labels.files import SUFFIX, read_tally, write_labels
 from fer.labels.schema import FAILED_STATUSES, Labeler, is_of_video
 from fer.labels.tally import LabelTally, SampleFace
@@ -23,6 +24,7 @@ from fer.labels.turns import choose_turn_faces
 from fer.storage import listing
 from ray_jobs.cluster import metrics, session
 from ray_jobs.labeling.images import IGNORED
+from ray_jobs.labeling.videos import is_first_part
 from ray_jobs.pipeline import stages
 
 FACES = "faces"
@@ -92,7 +94,9 @@ def write_images(
     with stages.explain_write_errors(output):
         write_labels(output, file, rows, tally, labeler.class_names, formats)
     seconds["write"] = time.perf_counter() - start
-    size_bytes = sum(image["size_bytes"] or 0 for image in images)
+    # A video has a row for each frame, and each chunk of a long one would count it anew.
+    sizes = {image["image"]: image["size_bytes"] or 0 for image in images}
+    size_bytes = sum(sizes.values()) if is_first_part(name) else 0
     # They are read from the file again, with those of the video's other files.
     tally.turn_faces.clear()
     return Written(tally, seconds, size_bytes, _sample(rows, labeler))
@@ -128,7 +132,7 @@ class Written:
     Attributes:
         tally: Tally of its rows.
         seconds: Seconds that each stage took.
-        size_bytes: Size of its image files.
+        size_bytes: Size of its image files. A long video counts in its first chunk alone.
         sample: Emotion and confidence of some of its faces.
     """
 
@@ -173,6 +177,24 @@ class Labeled:
 def file_of_chunk(name: str) -> str:
     """Return the name of a chunk's file in the output."""
     return f"{FACES}/{name}{SUFFIX}"
+
+
+def is_unread(file: str) -> bool:
+    """Tell whether a label file is that of a chunk that can't be read for the moment."""
+    return file.removesuffix(SUFFIX).endswith(UNREAD)
+
+
+def delete_unread(output: str, committed: Collection[str]) -> None:
+    """Delete the label files of what could not be read by a run that is resumed: it tries again.
+
+    Args:
+        output: Folder of the labels.
+        committed: Names of the label files that earlier runs have committed. Only an update
+            replaces their rows.
+    """
+    for name in filter(is_unread, listing.child_names(storage.join(output, FACES))):
+        if f"{FACES}/{name}" not in committed:
+            storage.delete(storage.join(output, FACES, name))
 
 
 def read_labeled(output: str, names: Iterable[str] | None = None) -> Labeled:

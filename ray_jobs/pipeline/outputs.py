@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,9 @@ JOB = "job.json"
 
 FINGERPRINTS = "made_from"
 """Key in ``job.json`` of what the result is made from: the id or digest of each input."""
+
+OUTDATED = "outdated"
+"""Key in ``job.json`` of what is still to be deleted before a run that has begun can work."""
 
 _SECRET_FLAGS = ("mlflow_uri", "notify")
 """Flags that may hold a password and are never written down."""
@@ -85,8 +88,11 @@ class OutputSpec:
         if update and not has_run:
             raise InputError(f"{config.output} holds no labels to update; leave out --update.")
         if update or (resume and has_run):
-            self._check_same_run(config, fingerprints)
-            return Reservation(self, config.output, started, is_resumed=resume)
+            job = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
+            self._check_same_run(config, fingerprints, job)
+            outdated = tuple(job.pop(OUTDATED, ()))
+            begun = job if outdated else None
+            return Reservation(self, config.output, started, outdated, begun, is_resumed=resume)
         if self.started_by and not (config.overwrite or resume):
             self._check_not_started(config.output)
         outdated = self._check_replaceable(config)
@@ -120,9 +126,13 @@ class OutputSpec:
             )
         return (self.completed_by, *sorted(names - {self.completed_by, JOB}))
 
-    def _check_same_run(self, config: Any, fingerprints: Mapping[str, str]) -> None:  # noqa: ANN401
+    def _check_same_run(
+        self,
+        config: Any,  # noqa: ANN401
+        fingerprints: Mapping[str, str],
+        job: Mapping[str, Any],
+    ) -> None:
         """Refuse to resume a run that other flags or other inputs started."""
-        job = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
         hint = "resume it unchanged, or start over with --overwrite."
         if changes := ", ".join(self._changed_flags(config, job)):
             raise InputError(f"The run in {config.output} was started with {changes}; {hint}")
@@ -152,7 +162,7 @@ class Reservation:
         output: Location of the folder.
         started: When the job was asked for, by ``time.monotonic``.
         outdated: Names that are deleted when the job begins, the completing file first.
-        job: Content of ``job.json``; None where an earlier run is continued.
+        job: Content of ``job.json``; None where an earlier run is continued that has begun.
         is_resumed: Whether the job continues the run that the output holds.
     """
 
@@ -181,16 +191,29 @@ class Reservation:
     def begin(self) -> None:
         """Delete what is outdated and write down which job owns the folder.
 
+        What is to be deleted is written down, too: a resumed run must not take what a killed one
+        has left for its own.
+
         Raises:
             InputError: The output cannot be written to.
         """
         if self.job is None:
             return
+        completing, others = self.outdated[:1], self.outdated[1:]
         with locations.refuse_unwritable(self.output):
-            for name in self.outdated:
-                storage.delete(storage.join(self.output, name))
-            content = json.dumps(self.job, indent=2).encode()
-            storage.write_bytes(storage.join(self.output, JOB), content)
+            self._delete(completing)
+            if others:
+                self._write_job({**self.job, OUTDATED: self.outdated})
+                self._delete(others)
+            self._write_job(self.job)
+
+    def _delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            storage.delete(storage.join(self.output, name))
+
+    def _write_job(self, job: Mapping[str, Any]) -> None:
+        content = json.dumps(job, indent=2).encode()
+        storage.write_bytes(storage.join(self.output, JOB), content)
 
     def commit(
         self, completing: Mapping[str, Any], files: Mapping[str, bytes] | None = None

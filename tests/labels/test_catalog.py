@@ -126,6 +126,20 @@ def test_a_repeated_commit_adds_no_generation(labels):
     ]
 
 
+def test_label_files_that_somebody_deletes_are_not_missed(labels):
+    labels.write("1", row("a"))
+    labels.write("2", row("b"))
+    first = labels.commit()
+    Path(labels.folder, "faces", "1.parquet").unlink()
+    labels.commit()
+    assert labels.changes() == ({("b", "1", "added")}, ())
+    # Its images are labeled again, into a file of another name.
+    labels.write("3", row("a"))
+    labels.commit()
+    assert labels.changes() == ({("a", "1", "added"), ("b", "1", "added")}, ())
+    assert labels.changes(first) == ({("a", "1", "added")}, ())
+
+
 def test_a_clock_that_is_behind_does_not_hide_a_generation(labels):
     labels.write("one", row("a"))
     first = labels.commit()

@@ -4,8 +4,9 @@ import pytest
 
 from fer.data.items import SourceItem
 from fer.data.sources import list_items, take
-from fer.labels.chunks import MAX_IMAGES, MIN_IMAGES, split_into_chunks
+from fer.labels.chunks import MAX_IMAGES, MIN_IMAGES, most_images, split_into_chunks
 from fer.storage import listing
+from fer.vision.shape import FER2013_SHAPE, ImageShape
 
 
 def items(number, data=None):
@@ -50,6 +51,33 @@ def test_the_bytes_in_a_chunk_are_limited(monkeypatch):
     monkeypatch.setattr("fer.labels.chunks.MAX_BYTES", 100)
     sizes = [len(chunk.items) for chunk in split_into_chunks(items(20, data=b"x" * 30))]
     assert sizes == [4, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        (ImageShape(48, 1), 4096),
+        (ImageShape(128, 1), 4096),
+        (ImageShape(128, 3), 1365),
+        (ImageShape(224, 3), 445),
+    ],
+)
+def test_chunks_of_large_crops_have_fewer_images(shape, expected):
+    assert most_images(shape) == expected
+    sizes = [
+        len(chunk.items)
+        for chunk in split_into_chunks(items(80_000), max_images=most_images(shape))
+    ]
+    assert max(sizes) == expected
+    assert sum(sizes) == 80_000
+
+
+def test_the_names_of_chunks_stay_as_they_are():
+    """Or an older run could not be resumed."""
+    names = [chunk.name for chunk in split_into_chunks(items(100))]
+    assert names[0] == "0207444985e261192d343d1c"
+    shaped = split_into_chunks(items(100), max_images=most_images(FER2013_SHAPE))
+    assert [chunk.name for chunk in shaped] == names
 
 
 def test_ignored_files_do_not_count_toward_a_limit():

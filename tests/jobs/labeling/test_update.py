@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import zipfile
 from collections import Counter, defaultdict
 
@@ -166,6 +167,37 @@ def test_an_update_completes_labels_that_were_never_finished(
     first, _ = Catalog.read(str(tmp_path / "labels")).generations
     told, _ = changes_of(tmp_path, first.committed_at)
     check_told(told, rows_of(tmp_path), gone={"more.zip"})
+
+
+@pytest.mark.slow
+def test_label_files_that_somebody_deletes_after_an_update_are_written_again(
+    label, folder, drawings, tmp_path
+):
+    label()
+    grow(folder, drawings)
+    label("--update")
+    before = rows_of(tmp_path)
+    files = sorted((tmp_path / "labels" / "faces").iterdir())
+    for file in (*files[::2], tmp_path / "labels" / "summary.json"):
+        file.unlink()
+    assert label("--resume").code == 0
+    rows = rows_of(tmp_path)
+    # It is gone from the folder.
+    for known in (rows, before):
+        known.pop("b/01.png", None)
+    assert rows == before
+    assert changes_of(tmp_path)[0].keys() - {"b/01.png"} == before.keys()
+    assert counts_of(label("--update"))[1] == 0
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_could_not_read_is_forgotten(label, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(update, "drop_replaced", _fail)
+        assert label().code == 1
+    file = next((tmp_path / "labels" / "faces").iterdir())
+    shutil.copy(file, file.with_name("a-unread.parquet"))
+    assert counts_of(label("--resume"))[0] == len(rows_of(tmp_path)) == 50
 
 
 def _fail(*_):

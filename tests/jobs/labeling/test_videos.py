@@ -215,6 +215,32 @@ def test_a_video_of_which_the_store_refuses_a_range_gives_what_comes_before(s3, 
     assert row["error"] == f"The rest of the video can't be read: {reason}."
 
 
+def test_a_video_that_the_store_refuses_is_not_read_as_a_whole_later(tmp_path, clip, monkeypatch):
+    """Chunks of it may be labeled already."""
+    item = save(tmp_path, "a.mp4", clip)
+
+    def refuse(file, wanted):
+        raise OSError("the store answered 503")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(videos, "plan", refuse)
+        (chunk,) = cut(item)
+    (row,) = detect(chunk.items)
+    assert (chunk.name, row["status"], row["etag"]) == ("video-1-unread", "unreadable", None)
+    assert row["error"] == "The video can't be read: the store answered 503."
+
+
+def test_what_crashes_without_frames_is_said_in_one_row(tmp_path, clip):
+    item, crash = save(tmp_path, "a.mp4", clip), ChildProcessError("it ends its process")
+    for problem, expected in (
+        ("The video ends after 2.0 s.", "The video ends after 2.0 s."),
+        (None, "The file can't be read: it ends its process."),
+    ):
+        last = replace(item, frames=sampling.FrameChunk(None, 0, (), problem).to_json())
+        (row,) = videos.undecodable(last, crash)
+        assert (row["status"], row["etag"], row["error"]) == ("unreadable", None, expected)
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_a_video_in_an_archive_gives_the_rows_of_the_file(tmp_path, clip, kind):
     path, alone = tmp_path / f"a.{kind}", save(tmp_path, "alone.mp4", clip)

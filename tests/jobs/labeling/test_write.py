@@ -96,6 +96,22 @@ def test_a_written_chunk_says_what_it_took(tmp_path):
     assert read_tally(str(tmp_path / "faces" / "c.parquet")).to_json() == written.tally.to_json()
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("c", 1100), ("video-1-000001", 1100), ("video-1-000002", 0), ("video-1-unread", 0)],
+)
+def test_a_video_that_is_read_counts_once(tmp_path, name, expected):
+    shared = {"faces": [], "probs_0": [], "seconds": 0.0, "classify_seconds": 0.0}
+    frames = [
+        {"image": image, "size_bytes": size, "frame": number, "time_seconds": number, **shared}
+        for image, size in (("a.mp4", 1000), ("b.mp4", 100))
+        for number in range(3)
+    ]
+    table = stages.unpack(classified(*frames)["table"][0].as_py())
+    labeler = Labeler(("sad", "happy"), "m", "none", min_confidence=0.7)
+    assert write.write_images(name, table, str(tmp_path), labeler).size_bytes == expected
+
+
 def test_a_large_chunk_tells_some_of_its_faces(tmp_path):
     face = {"box": None, "detection_score": None, "thumbnail": None}
     image = {"faces": [face], "seconds": 0.0, "engine": "int8", "classify_seconds": 0.0}

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from fer import storage
+from fer.errors import InputError
 from ray_jobs.config import LabelConfig
 from ray_jobs.label import OUTPUT
 from ray_jobs.pipeline.leases import HeldError
@@ -134,3 +136,52 @@ def test_only_an_update_steps_aside(tmp_path, flag):
         run_label(replace(config, resume=True), fail=True)
     with held(config.output), pytest.raises(HeldError, match="wait until that job ends"):
         run_label(replace(config, resume=True))
+
+
+def begin(config, monkeypatch, *, num_deleted=None):
+    """Begin to replace an output, and return what is left; die after some deletions if asked."""
+    deleted = []
+
+    def delete_some(location):
+        if ".lease-" not in location:
+            if len(deleted) == num_deleted:
+                raise KeyboardInterrupt
+            deleted.append(location)
+        delete(location)
+
+    delete = storage.delete
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "delete", delete_some)
+        run_label(config, fail=True)
+
+
+@pytest.mark.parametrize("num_deleted", range(1, 5))
+@pytest.mark.parametrize("flag", ["resume", "update"])
+def test_what_a_killed_overwrite_has_left_is_not_continued(
+    tmp_path, monkeypatch, flag, num_deleted
+):
+    """Labels without some of their files, whose worklist is that of an update."""
+    output = tmp_path / "labels"
+    config = LabelConfig(images=str(tmp_path), output=str(output))
+    run_label(config)
+    (output / "faces").mkdir()
+    for name in ("faces/a.parquet", "catalog.json", "worklist.json", "report.html"):
+        (output / name).write_text("{}")
+    overwrite = replace(config, overwrite=True, min_face_size=20.0)
+    with pytest.raises(KeyboardInterrupt):
+        begin(overwrite, monkeypatch, num_deleted=num_deleted)
+    left = {path.name for path in output.iterdir()}
+    assert len(left) == 6 - num_deleted
+    assert "summary.json" not in left
+    with pytest.raises(InputError, match=r"started with --min-face-size 20\.0 \(now 16\.0\)"):
+        run_label(replace(config, **{flag: True}))
+    again = replace(overwrite, overwrite=False, **{flag: True})
+    with pytest.raises(KeyboardInterrupt):
+        begin(again, monkeypatch)
+    assert {path.name for path in output.iterdir()} == {"job.json"}
+    assert "outdated" not in json.loads((output / "job.json").read_text())
+    # What the new run writes is kept.
+    (output / "worklist.json").write_text("{}")
+    with pytest.raises(KeyboardInterrupt):
+        begin(again, monkeypatch)
+    assert {path.name for path in output.iterdir()} == {"job.json", "worklist.json"}
