@@ -328,8 +328,10 @@ def _read_tar_member(
     try:
         unpack = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
         yield from _read_member(unpack, name, info.size, member)
-    # A file in the archive is damaged, not the archive, unless reading on says so as well.
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        # What lacks a part of an image is this archive. But an archive in it may be damaged alone.
+        if is_image(name) or is_video(name):
+            raise
         yield member.reject(f"can't be unpacked: {_error_text(error)}")
 
 
