@@ -166,7 +166,8 @@ def _explain_start(address: str | None, error: Exception) -> InputError | JobErr
             "RAY_ADDRESS is auto, but no Ray cluster runs on this machine; start one with ray "
             "start --head, or unset RAY_ADDRESS to start one for this job alone."
         )
-    reason = last_line(error)
+    # Ray's ConnectionError names the address alone; the error it was raised from says what failed.
+    reason = last_line(error.__cause__ or error)
     if address in (None, "", "local"):
         return JobError(
             f"Ray did not start on this machine: {reason}; check its memory and disks, and the "

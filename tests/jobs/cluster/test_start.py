@@ -90,6 +90,21 @@ def test_a_start_that_fails_is_one_sentence(alone, error, reason):
     assert reason in str(caught.value)
 
 
+def test_a_cluster_that_can_t_be_joined_is_one_sentence_with_its_reason(alone, mute):
+    def init(**_):
+        raise ConnectionError(f"Failed to connect to Ray cluster at {mute}") from reason
+
+    reason = RuntimeError("No node info found.")
+    alone.setenv("RAY_ADDRESS", mute)
+    alone.setattr(session, "_check_address", lambda address: None)
+    alone.setattr(ray, "init", init)
+    with pytest.raises(JobError) as caught:
+        session.connect()
+    assert str(caught.value).startswith(
+        f"The Ray cluster at {mute} can't be joined: No node info found; check that its nodes run,"
+    )
+
+
 def on_its_own():
     """Return the environment of a process that starts a cluster of its own."""
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
