@@ -51,7 +51,7 @@ def measured_peaks() -> Iterator[Peaks]:
     finally:
         finished.set()
         watcher.join()
-        peaks.driver = _peak_bytes()
+        peaks.driver = peak_bytes()
 
 
 def in_new_process(function: Callable[..., Result], *arguments: object) -> Result:
@@ -60,7 +60,7 @@ def in_new_process(function: Callable[..., Result], *arguments: object) -> Resul
         return alone.submit(function, *arguments).result()
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Return this process's peak of resident memory; getrusage would include its parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
