@@ -195,6 +195,8 @@ def describe_bend(rows: Sequence[Row]) -> str:
     """Return from how many nodes on more nodes do not get more chunks in proportion."""
     # A single node does not wait: Ray Data returns at once where there is only one task.
     first = next((row for row in rows if row.nodes > 1), rows[0])
+    if first.nodes == rows[-1].nodes:
+        return "A bend shows only with two numbers of --nodes above 1."
     enough = BENT * first.rate / first.nodes
     bent = [row.nodes for row in rows if row.nodes > first.nodes and row.rate / row.nodes < enough]
     change = f"falls below {BENT:.0%}" if bent else f"stays above {BENT:.0%}"

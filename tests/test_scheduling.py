@@ -143,6 +143,7 @@ def test_it_says_where_more_nodes_get_no_more_chunks_in_proportion(stubs):
 
     rates = {1: 480, 4: 1600, 16: 6000, 64: 20_000}
     rows = [row(stubs, nodes, np.arange(41) / rate) for nodes, rate in rates.items()]
+    assert "two numbers of --nodes" in scheduling.describe_bend(rows[:2])
     good = "With 16 nodes, the rate of each stays above 90% of that with 4."
     assert scheduling.describe_bend(rows[:3]) == good
     bent = "With 64 nodes, the rate of each falls below 90% of that with 4."
