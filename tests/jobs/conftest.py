@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import boto3
@@ -95,16 +96,21 @@ def cluster(s3_server):
         # As jobs have it on clusters of their own: the next task need not wait for a new process.
         "RAY_idle_worker_killing_time_threshold_ms": "60000",
     }
-    with internals.agent_at_free_port():
-        ray.init(
-            address="local",
-            num_cpus=4,
-            object_store_memory=512 * 2**20,
-            include_dashboard=True,
-            log_to_driver=False,
-        )
-    yield
-    ray.shutdown()
+    # A short path: those of sockets have at most 107 bytes.
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        with internals.agent_at_free_port():
+            context = ray.init(
+                address="local",
+                num_cpus=4,
+                object_store_memory=512 * 2**20,
+                include_dashboard=True,
+                log_to_driver=False,
+                _temp_dir=folder,
+            )
+        # As ray start does it. Without this file, a submitted job joins any cluster of the machine.
+        Path(folder, "ray_current_cluster").write_text(context.address_info["gcs_address"])
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")
