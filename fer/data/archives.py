@@ -20,7 +20,7 @@ from fer.data.rejects import RejectedError
 from fer.errors import InputError, JobError
 from fer.storage import listing
 from fer.storage.local import escape_bytes
-from fer.vision.decode import MAX_IMAGE_BYTES
+from fer.vision.loading import MAX_IMAGE_BYTES
 
 MAX_ARCHIVE_DEPTH = 2
 """Archives that an image may be nested in: a tar file in a zip or tar file."""

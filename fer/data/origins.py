@@ -9,7 +9,7 @@ from fer import storage
 from fer.data.items import MEMBER_SEPARATOR, SourceItem
 from fer.data.kinds import is_supported, is_unknown, is_video
 from fer.data.rejects import RejectCode
-from fer.vision.decode import MAX_IMAGE_BYTES
+from fer.vision.loading import MAX_IMAGE_BYTES
 
 
 @dataclass(frozen=True)

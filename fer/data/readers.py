@@ -20,7 +20,7 @@ from fer.data.tables import read_csv_blocks, read_parquet_rows
 from fer.errors import InputError, JobError
 from fer.storage import listing
 from fer.vision import signatures
-from fer.vision.decode import MAX_IMAGE_BYTES
+from fer.vision.loading import MAX_IMAGE_BYTES
 
 
 def read_items(
