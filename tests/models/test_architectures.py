@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from fer.errors import InputError
-from fer.models.architectures import MODELS, build_model, count_multiply_adds
+from fer.models.architectures import (
+    FAMILIES,
+    MODELS,
+    build_model,
+    count_multiply_adds,
+    family_of,
+)
 from fer.vision.shape import ImageShape
 from ray_jobs.config import Model
 
@@ -22,6 +28,13 @@ def test_one_logit_per_class(name):
 def test_rejects_unknown_names():
     with pytest.raises(InputError, match="choose one of shallow, deep.*resnet10-w48"):
         build_model("wide")
+    with pytest.raises(InputError, match="Unknown model 'wide'"):
+        family_of("wide")
+
+
+def test_networks_of_one_family_are_of_one_class():
+    classes = {(family_of(name), type(build_model(name, shape=ImageShape(64)))) for name in MODELS}
+    assert len(classes) == len(FAMILIES) == len({network for _, network in classes})
 
 
 @pytest.mark.parametrize("is_training", [False, True])
