@@ -96,7 +96,7 @@ def test_a_cluster_that_can_t_be_joined_is_one_sentence_with_its_reason(alone, m
 
     reason = RuntimeError("No node info found.")
     alone.setenv("RAY_ADDRESS", mute)
-    alone.setattr(session, "_check_address", lambda address: None)
+    alone.setattr(session, "_check_address", lambda _: None)
     alone.setattr(ray, "init", init)
     with pytest.raises(JobError) as caught:
         session.connect()
