@@ -213,6 +213,7 @@ def written_names():
         r"arn:aws:iam::\d+:role/[\w-]+",
         r"kubernetes\.io/metadata\.name: ([\w-]+)",
         r"gatewayClassName: (\w+)",
+        r"release: ([\w-]+)",
         r"secretKeyRef: \{name: ([\w-]+)",
         r"imagePullSecrets:\n\s+- name: ([\w-]+)",
         r"^namespace: ([\w-]+)",
