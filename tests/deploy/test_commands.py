@@ -26,7 +26,7 @@ def submit_script():
 def commands(name):
     """Return the command lines of an overlay as a shell would run them, one after the other."""
     if name == "standing":
-        (line,) = re.findall(r"-- (bash -c '.*?')", submit_script(), re.DOTALL)
+        (line,) = re.findall(r"-- .*?(bash -c '.*?')", submit_script(), re.DOTALL)
     else:
         line = job_of(resource(name))["entrypoint"]
     words = shlex.split(line)
@@ -74,6 +74,13 @@ def test_nights_update_labels_and_complete_what_was_lost(name):
 
 def test_both_ways_to_a_nightly_run_run_the_same():
     assert commands("nightly") == commands("standing")
+
+
+def test_a_night_on_a_cluster_that_stays_ends_before_the_pod_that_follows_it():
+    (cron_job,) = [item for item in overlay("standing") if item["kind"] == "CronJob"]
+    ((grace, hours),) = re.findall(r"-- exec timeout -k (\d+) (\d+)h bash ", submit_script())
+    deadline = cron_job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+    assert 3600 * int(hours) + int(grace) < deadline < 86400
 
 
 def test_training_fits_its_node_pool():
