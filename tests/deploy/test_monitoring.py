@@ -19,7 +19,7 @@ FOREIGN = {
     "kube_cronjob_created": {"cronjob", "namespace"},
     "kube_cronjob_status_last_successful_time": {"cronjob", "namespace"},
 }
-"""Metrics of KubeRay and of kube-state-metrics with their labels, as their documentation has them."""
+"""Metrics of KubeRay and kube-state-metrics with their labels, as their documentation has them."""
 
 
 def monitor():
