@@ -26,7 +26,7 @@ def submit_script():
 def words_of(name):
     """Return the command line of an overlay's job as a shell splits it."""
     if name == "standing":
-        (line,) = re.findall(r"-- \\\n *(python .*)", submit_script())
+        (line,) = re.findall(r"exec timeout .* \\\n *(python .*)", submit_script())
     else:
         line = job_of(resource(name))["entrypoint"]
     return shlex.split(line)
@@ -64,6 +64,13 @@ def test_nights_update_labels(name):
 
 def test_both_ways_to_a_nightly_run_run_the_same():
     assert words_of("nightly") == words_of("standing")
+
+
+def test_a_night_on_a_cluster_that_stays_ends_before_the_pod_that_follows_it():
+    (cron_job,) = [item for item in overlay("standing") if item["kind"] == "CronJob"]
+    ((grace, hours),) = re.findall(r"-- exec timeout -k (\d+) (\d+)h ", submit_script())
+    deadline = cron_job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+    assert 3600 * int(hours) + int(grace) < deadline < 86400
 
 
 def test_training_fits_its_node_pool():
