@@ -91,8 +91,7 @@ def cluster(s3_server):
     """A cluster of four logical CPUs, whose processes know the S3 server."""
     os.environ |= {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-        # A process less for each training: no node of this cluster is preempted.
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        **internals.OWN_CLUSTER_SETTINGS,
         # As jobs have it on clusters of their own: the next task need not wait for a new process.
         "RAY_idle_worker_killing_time_threshold_ms": "60000",
     }

@@ -14,7 +14,7 @@ from fer import Predictor
 from fer.data.dataset import open_dataset
 from fer.data.emotions import EMOTIONS
 from fer.models.ensemble import fusion_weights
-from fer.vision.conditions import spoil
+from fer.vision.conditions import degrade
 from ray_jobs import evaluate
 from ray_jobs.config import EvaluateConfig
 
@@ -98,12 +98,12 @@ def test_the_report_names_what_each_network_costs(report):
     assert (report / "pictures" / "cost.png").exists()
 
 
-def test_the_networks_are_scored_on_spoiled_faces_too(report, dataset, networks):
+def test_the_networks_are_scored_on_degraded_faces_too(report, dataset, networks):
     *listed, ensemble = json.loads((report / "report.json").read_text())["checkpoints"]
     assert ensemble["robustness"] == []
     val = open_dataset(str(dataset)).read_split("val")
     views = [
-        [image, *spoil(image, digest)]
+        [image, *degrade(image, digest)]
         for image, digest in zip(val.images, val.digests, strict=True)
     ]
     for checkpoint, folder in zip(listed, networks, strict=True):

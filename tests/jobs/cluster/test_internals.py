@@ -114,6 +114,13 @@ def test_ray_train_reads_the_interval_of_health_checks():
     assert constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR in internals.PROCESS_SETTINGS
 
 
+def test_ray_train_knows_the_setting_of_its_preemption_watcher():
+    from ray.train.v2._internal import constants
+
+    assert constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR in internals.OWN_CLUSTER_SETTINGS
+    assert constants.DEFAULT_ENABLE_PREEMPTION_WATCHER
+
+
 def test_the_raylet_knows_the_setting_of_idle_workers():
     raylet = Path(ray.__file__).parent / "core" / "src" / "ray" / "raylet" / "raylet"
     (setting,) = [name for name in internals.PROCESS_SETTINGS if name != name.upper()]
