@@ -129,6 +129,7 @@ def scores_of(rows):
     return len(rows), accuracy_score(truth, predicted), macro
 
 
+@pytest.mark.slow
 def test_scores_are_also_those_without_copies_of_train(
     fer, dataset_with_copies, networks, tmp_path
 ):
@@ -169,6 +170,7 @@ def test_without_copies_both_scores_are_equal(report):
     assert "also in train" not in (report / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_train_is_no_copy_of_itself(fer, dataset, networks, tmp_path):
     flags = ("--split", "train", "--output", tmp_path / "report")
     run = fer("evaluate", "--dataset", dataset, "--checkpoint", networks[0], *flags)

@@ -26,6 +26,7 @@ def test_nodes_have_their_id_as_a_label(cluster):
     assert node["Labels"]["ray.io/node-id"] == node["NodeID"]
 
 
+@pytest.mark.slow
 def test_attempts_of_a_task_are_counted(cluster):
     def attempt():
         number = internals.task_attempt_number()
