@@ -64,7 +64,7 @@ def test_one_flag_with_several_values_equals_repeated_flags():
         ("ingest --source ftp://a --output b", "ftp:// locations cannot be opened"),
         ("label --images a --output b --detector none", "a does not exist: expected"),
         ("", "fer needs a job; choose one of ingest, train, "),
-        ("trian --dataset a", "fer has no job trian; choose one of ingest, train, "),
+        ("learn --dataset a", "fer has no job learn; choose one of ingest, train, "),
         (
             "train --datset a --output b",
             "fer train has no flag --datset; give --dataset, or see fer train --help.",
