@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from fer.errors import InputError, JobError
-from ray_jobs import jobs
+from ray_jobs import flag_names, jobs
 from ray_jobs.config import JobConfig
 from ray_jobs.pipeline import locations
 
@@ -64,9 +64,10 @@ def parse(arguments: Sequence[str]) -> Any:  # noqa: ANN401 - any job's configur
     """Return the configuration that a job's name and flags describe.
 
     Raises:
-        InputError: A flag's value is out of range.
-        SystemExit: With code 2, the job or a flag is unknown; with code 0, help was printed.
+        InputError: The job or a flag is unknown, one is missing, or a value is out of range.
+        SystemExit: With code 2, a value is not of its flag's type; with code 0, help was printed.
     """
+    flag_names.check(arguments)
     return tyro.cli(
         JobConfig,
         prog="fer",

@@ -27,7 +27,7 @@ from fer.models.engine import with_graphs
 from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights
 from fer.reports.robustness import RobustnessTally
 from fer.storage import parquet
-from fer.vision.conditions import spoil
+from fer.vision.conditions import degrade
 from fer.vision.shape import ImageShape
 from ray_jobs.cluster import session
 from ray_jobs.config import EvaluateConfig
@@ -195,7 +195,7 @@ def to_crops(
     """
     digests = examples["sha256"].to_pylist()
     crops = [
-        [view.tobytes() for view in (image, *(spoil(image, digest) if robustness else ()))]
+        [view.tobytes() for view in (image, *(degrade(image, digest) if robustness else ()))]
         for image, digest in zip(images_from_table(examples, shape), digests, strict=True)
     ]
     is_copy = [digest in copies for digest in digests]
@@ -300,7 +300,7 @@ def _report(
         for (name, location), network_probs in zip(locations_by_name.items(), probs, strict=True)
     ]
     if tally := predictions.robustness:
-        # The ensemble, which comes last, was not asked about spoiled faces.
+        # The ensemble, which comes last, was not asked about degraded faces.
         for number in range(len(checkpoints)):
             scores = tally.scores(number, data.class_names)
             evaluations[number] = dataclasses.replace(evaluations[number], robustness=scores)

@@ -154,7 +154,7 @@ def _label(config: LabelConfig, inputs: _Inputs, output: Reservation) -> dict[st
     if not config.use_gpu:
         on_cpus.start_process()
     output.begin()
-    if not config.update:
+    if not output.is_updated:
         return _complete(config, inputs, output)
     num_before = 0
     if not output.is_complete:

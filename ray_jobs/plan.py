@@ -132,7 +132,7 @@ def _plan(
 def planned_network(config: PlanConfig, costs: Coefficients) -> PlannedNetwork:
     """Return what the network of a planned training costs, from the most similar measured one.
 
-    Networks of one class do the same per multiply-add, more or less, so that their times are to
+    Networks of one family do the same per multiply-add, more or less, so that their times are to
     each other as their multiply-adds for an image.
 
     Raises:
@@ -144,6 +144,7 @@ def planned_network(config: PlanConfig, costs: Coefficients) -> PlannedNetwork:
         build_model,
         count_multiply_adds,
         count_parameters,
+        family_of,
     )
 
     network = build_model(
@@ -151,11 +152,11 @@ def planned_network(config: PlanConfig, costs: Coefficients) -> PlannedNetwork:
     )
     own = count_multiply_adds(network)
     measured = costs.gpu_train if config.gpus_per_node else costs.train
-    models = {name: build_model(name) for name in measured}
+    family = family_of(config.model)
     sizes = {
-        name: count_multiply_adds(model)
-        for name, model in models.items()
-        if name == config.model or type(model) is type(network)
+        name: count_multiply_adds(build_model(name))
+        for name in measured
+        if family_of(name) == family
     }
     if not sizes:
         where = "a GPU" if config.gpus_per_node else "a CPU"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_jobs.__main__ import main, spread_repeatable
+from ray_jobs.__main__ import main, parse, spread_repeatable
 
 
 def test_one_flag_with_several_values_equals_repeated_flags():
@@ -63,6 +63,16 @@ def test_one_flag_with_several_values_equals_repeated_flags():
         ("demo --seed -1", "--seed must be from 0 to 4294967295, but is -1"),
         ("ingest --source ftp://a --output b", "ftp:// locations cannot be opened"),
         ("label --images a --output b --detector none", "a does not exist: expected"),
+        ("", "fer needs a job; choose one of ingest, train, "),
+        ("learn --dataset a", "fer has no job learn; choose one of ingest, train, "),
+        (
+            "train --datset a --output b",
+            "fer train has no flag --datset; give --dataset, or see fer train --help.",
+        ),
+        ("train --output b --no-lr", "fer train has no flag --no-lr; "),
+        ("label --bogus=1", "fer label has no flag --bogus; see fer label --help."),
+        ("label", "fer label needs --images and --output; see fer label --help."),
+        ("train --output=b", "fer train needs --dataset; see fer train --help."),
     ],
 )
 def test_misuse_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
@@ -74,12 +84,28 @@ def test_misuse_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
     assert sentence in captured.err
 
 
-@pytest.mark.parametrize("arguments", ["", "train", "nothing", "train --datset a --output b"])
-def test_unknown_jobs_and_flags_exit_with_code_2(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ("--no-such-flag", 2, "--no-such-flag"),
+        ("train --dataset a --output b --num-epochs x", 2, "--num-epochs"),
+        ("train --dataset a --output b --model small", 2, "--model"),
+        ("train --help", 0, "--dataset"),
+        ("--help", 0, "train"),
+    ],
+)
+def test_what_tyro_explains_itself(arguments, code, told, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments.split())
-    assert caught.value.code == 2
-    assert "fer" in capsys.readouterr().err
+    assert caught.value.code == code
+    captured = capsys.readouterr()
+    assert told in captured.out + captured.err
+
+
+def test_every_spelling_of_a_flag_that_tyro_takes_is_known():
+    spelled = ["--images=a", "--output", "b", "--use_gpu", "--min_face_size=8", "--no-resume"]
+    config = parse(["label", *spelled])
+    assert (config.images, config.use_gpu, config.min_face_size) == ("a", True, 8)
 
 
 @pytest.mark.parametrize(

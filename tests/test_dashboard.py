@@ -7,11 +7,13 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ray_jobs.cluster.metrics import MAX_OBSERVED, METRICS, Histogram, stride
 
 ROOT = Path(__file__).parents[1]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "fer.json").read_text())
+ALERTS = ROOT / "deploy" / "kubernetes" / "monitoring" / "alerts.yaml"
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 ADDED_BY_RAY = {"le"}
 """Labels that the dashboard uses and that no metric declares."""
@@ -24,8 +26,11 @@ def expressions():
     for panel in PANELS:
         for target in panel["targets"]:
             yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
-    for expression in re.findall(r"expr: (.+)", (ROOT / "docs" / "metrics.md").read_text()):
-        yield "docs/metrics.md", expression
+    (group,) = yaml.safe_load(ALERTS.read_text())["spec"]["groups"]
+    for rule in group["rules"]:
+        # tests/deploy/test_monitoring.py checks those that read the metrics of others.
+        if "ray_fer_" in rule["expr"]:
+            yield rule["alert"], rule["expr"]
 
 
 def exported(metric):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.vision.decode import MAX_IMAGE_BYTES
+from fer.vision.loading import MAX_IMAGE_BYTES
 
 MIB = 2**20
 CHILD = """

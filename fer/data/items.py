@@ -7,7 +7,7 @@ from fer import storage
 from fer.data.kinds import is_archive
 from fer.data.rejects import RejectCode
 from fer.vision import signatures
-from fer.vision.decode import MAX_IMAGE_BYTES, ImageError
+from fer.vision.loading import MAX_IMAGE_BYTES, ImageError
 
 MEMBER_SEPARATOR = "!/"
 """Separates an archive from its member in the name of an example."""

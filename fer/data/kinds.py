@@ -10,7 +10,10 @@ TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
 
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".3gp")
+    (
+        *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"),
+        *(".mpg", ".mpeg", ".3gp"),
+    )
 )
 
 RAW_SUFFIXES = frozenset(

@@ -11,17 +11,24 @@ from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
 from fer.models.convnet import PLAIN_NETWORKS, ConvNet
 from fer.models.efficientnet import EfficientNetLite0
-from fer.models.imagenet import IMAGENET_NETWORKS, MIN_SIZES
+from fer.models.imagenet import FEATURE_NETWORKS, MIN_SIZES, ResNet18
 from fer.models.layers import Layers, Network
 from fer.models.residual import RESIDUAL_NETWORKS, ResNet
 from fer.vision.shape import FER2013_SHAPE, MAX_SIZE, MIN_SIZE, ImageShape
 
-NETWORKS: dict[str, Callable[[int, ImageShape, Layers], Network]] = {
-    **{name: partial(ConvNet, architecture) for name, architecture in PLAIN_NETWORKS.items()},
-    **{name: partial(ResNet, stages) for name, stages in RESIDUAL_NETWORKS.items()},
-    **IMAGENET_NETWORKS,
-    "efficientnet-lite0": EfficientNetLite0,
+FAMILIES: dict[str, dict[str, Callable[[int, ImageShape, Layers], Network]]] = {
+    "plain": {name: partial(ConvNet, sizes) for name, sizes in PLAIN_NETWORKS.items()},
+    "residual": {name: partial(ResNet, stages) for name, stages in RESIDUAL_NETWORKS.items()},
+    "alexnet-vgg": FEATURE_NETWORKS,
+    "resnet18": {"resnet18": ResNet18},
+    "efficientnet": {"efficientnet-lite0": EfficientNetLite0},
 }
+"""What builds each network, by its family and its name.
+
+Networks of one family differ in their sizes, and are otherwise built alike.
+"""
+
+NETWORKS = {name: build for family in FAMILIES.values() for name, build in family.items()}
 """What builds each network, by its name."""
 
 MODELS = tuple(NETWORKS)
@@ -46,8 +53,7 @@ def build_model(
         InputError: ``name`` is not one of ``MODELS``, or the shape or the layers do not fit the
             network.
     """
-    if name not in NETWORKS:
-        raise InputError(f"Unknown model {name!r}; choose one of {', '.join(MODELS)}.")
+    _check_name(name)
     smallest = MIN_SIZES.get(name, MIN_SIZE)
     if shape.size < smallest:
         raise InputError(
@@ -57,6 +63,21 @@ def build_model(
     network = NETWORKS[name](num_classes, shape, Layers(**layers))
     network.name = name
     return network
+
+
+def family_of(name: str) -> str:
+    """Return the family of a network, a key of ``FAMILIES``.
+
+    Raises:
+        InputError: ``name`` is not one of ``MODELS``.
+    """
+    _check_name(name)
+    return next(family for family, networks in FAMILIES.items() if name in networks)
+
+
+def _check_name(name: str) -> None:
+    if name not in NETWORKS:
+        raise InputError(f"Unknown model {name!r}; choose one of {', '.join(MODELS)}.")
 
 
 def count_parameters(model: nn.Module) -> int:

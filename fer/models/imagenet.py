@@ -164,7 +164,7 @@ class BasicBlock(nn.Module):
         return activated
 
 
-IMAGENET_NETWORKS: dict[str, Callable[[int, ImageShape, Layers], Network]] = {
+FEATURE_NETWORKS: dict[str, Callable[[int, ImageShape, Layers], Network]] = {
     "alexnet": partial(FeatureNetwork, _alexnet_features, 6, True, "alexnet"),
     "vgg11": partial(
         FeatureNetwork, partial(_vgg_features, repeats=(1, 1, 2, 2, 2)), 7, False, "vgg11"
@@ -172,6 +172,5 @@ IMAGENET_NETWORKS: dict[str, Callable[[int, ImageShape, Layers], Network]] = {
     "vgg16": partial(
         FeatureNetwork, partial(_vgg_features, repeats=(2, 2, 3, 3, 3)), 7, False, "vgg16"
     ),
-    "resnet18": ResNet18,
 }
-"""What builds each of the networks, by its name."""
+"""What builds AlexNet and each VGG, by its name."""

@@ -109,7 +109,7 @@ class Evaluation:
         without_copies: Its scores without the images that ``train`` holds too.
         mistakes: The M faces that it misclassified most confidently, uint8 (M, size, size[, 3]).
         captions: Label and prediction of each of these.
-        robustness: Its scores on faces that conditions spoil, the clean ones first; empty if they
+        robustness: Its scores on faces that conditions degrade, the clean ones first; empty if they
             were not computed.
     """
 

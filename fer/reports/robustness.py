@@ -1,4 +1,4 @@
-"""Scores of networks on faces that photographs spoil, and the counts that add up to them."""
+"""Scores of networks on faces that photographs degrade, and the counts that add up to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ class ConditionScore:
     """The scores of a network under one condition.
 
     Attributes:
-        kind: What spoils the faces; empty for clean images.
+        kind: What degrades the faces; empty for clean images.
         level: How much.
         accuracy: Share of correct predictions.
         macro_f1: Mean F1 of the classes.

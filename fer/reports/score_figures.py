@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from fer.metrics import Scores
 from fer.reports.plotting import COLORS, TEXT_COLOR, style_axes, to_png
 from fer.reports.robustness import CLEAN, ConditionScore
-from fer.vision.conditions import CONDITIONS, spoil
+from fer.vision.conditions import CONDITIONS, degrade
 
 
 def plot_confusion_matrix(scores: Scores, title: str) -> bytes:
@@ -128,7 +128,7 @@ def plot_mistakes(images: np.ndarray, captions: Sequence[str], columns: int = 8)
 def plot_conditions(images: np.ndarray) -> bytes:
     """Show faces uint8 (N, size, size[, 3]) under each of the ``CONDITIONS``, one column a face."""
     # Seeded as images are that have this digest.
-    views = [[image, *spoil(image, "0" * 64)] for image in images]
+    views = [[image, *degrade(image, "0" * 64)] for image in images]
     names = [CLEAN, *(condition.name for condition in CONDITIONS)]
     columns = 9
     rows = -(-len(names) // columns)
@@ -136,8 +136,8 @@ def plot_conditions(images: np.ndarray) -> bytes:
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, name, *spoiled in zip(grid.flat, names, *views, strict=False):
-        axes.imshow(np.concatenate(spoiled), cmap="gray", vmin=0, vmax=255)
+    for axes, name, *degraded in zip(grid.flat, names, *views, strict=False):
+        axes.imshow(np.concatenate(degraded), cmap="gray", vmin=0, vmax=255)
         axes.set_title(name.replace(": ", ":\n"), fontsize=7, color=TEXT_COLOR)
     return to_png(figure)
 

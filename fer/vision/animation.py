@@ -7,13 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageSequence
 
-from fer.vision.decode import (
-    MAX_PHOTO_SIDE,
-    ImageError,
-    Photo,
-    check_num_pixels,
-    too_many_pixels,
-)
+from fer.vision.decode import MAX_PHOTO_SIDE, Photo
+from fer.vision.loading import ImageError, check_num_pixels, too_many_pixels
 from fer.vision.sampling import ChosenFrame, Sampling
 
 ANIMATED_SUFFIXES = (".gif", ".webp", ".png", ".apng")

@@ -21,12 +21,12 @@ from fer.vision.shape import IMAGE_SIZE
 
 @dataclass(frozen=True)
 class Condition:
-    """A way in which photographs spoil faces, at one strength.
+    """A way in which photographs degrade faces, at one strength.
 
     Attributes:
-        kind: What spoils the face, such as ``noise``.
+        kind: What degrades the face, such as ``noise``.
         level: How much, such as ``deviation 12``.
-        apply: Takes an image and a generator of random numbers; returns the spoiled image.
+        apply: Takes an image and a generator of random numbers; returns the degraded image.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Condition:
         return f"{self.kind}: {self.level}"
 
 
-def spoil(image: np.ndarray, digest: str) -> list[np.ndarray]:
+def degrade(image: np.ndarray, digest: str) -> list[np.ndarray]:
     """Return an image under each of the ``CONDITIONS``, the same ones for the same digest.
 
     Args:

@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fer.vision.decode import MAX_IMAGE_PIXELS, MAX_SCANNED_PIXELS, ImageError
+from fer.vision.loading import MAX_IMAGE_PIXELS, MAX_SCANNED_PIXELS, ImageError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,gif"
 """FFmpeg's names of the containers that are opened.

@@ -188,8 +188,8 @@ def load_detector_weights(location: str | None) -> bytes:
     except (OSError, ValueError) as error:
         raise InputError(
             f"The face detector can't be downloaded from {YUNET_URL}: pass a copy with "
-            f"--detector-weights, run once with network access (the file is cached in {cache}), or "
-            "treat each image as one face with --detector none."
+            f"--detector-weights, run once with Internet access (the file is cached in {cache}), "
+            "or treat each image as one face with --detector none."
         ) from error
     return Path(file).read_bytes()
 

@@ -34,6 +34,13 @@ every 2 seconds by default.
 default. After such a short time, the next chunk would often wait for a new process to start.
 """
 
+OWN_CLUSTER_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""Undocumented environment variables that Ray reads, for a cluster that this driver starts.
+
+``RAY_TRAIN_ENABLE_PREEMPTION_WATCHER``: whether each training starts a process that watches for
+nodes that are about to be preempted, as it does by default. No node of such a cluster can be.
+"""
+
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 _RETRY_HINT = re.compile(r"\n?Failed to [^\n]+ after \d+/\d+ attempts .*", re.DOTALL)

@@ -87,10 +87,10 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
     # Ray reads these variables when it starts. A user's own setting takes precedence.
     address = os.environ.get("RAY_ADDRESS")
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    settings |= internals.PROCESS_SETTINGS
     if not address:
-        # No node of this cluster can be preempted.
-        settings["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-    for name, value in {**settings, **internals.PROCESS_SETTINGS}.items():
+        settings |= internals.OWN_CLUSTER_SETTINGS
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
     if address and address not in ("auto", "local"):
         _check_address(address)

@@ -97,8 +97,8 @@ class LabelConfig:
     If there are none, begin."""
     update: bool = False
     """List the images again and add to the labels that --output holds: label only the images that
-    are new or have changed. Labels that are not complete are finished first. If another job writes
-    --output, this one does nothing and says so."""
+    are new or have changed. Labels that are not complete are finished first. If there are none,
+    begin. If another job writes --output, this one does nothing and says so."""
     overwrite: bool = False
     """Replace the labels that --output already holds."""
 

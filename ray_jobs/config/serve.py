@@ -35,8 +35,8 @@ class ServeConfig:
     their EXIF. A photograph without clearly upright faces is searched four times, each time turned
     by another 90 degrees."""
     min_confidence: float = 0.0
-    """Smallest confidence, from 0 to 1, at which a face gets an emotion. A face below it has the
-    status uncertain and no emotion."""
+    """Smallest confidence, from 0 to 1, at which a face gets an emotion. A face below it has none,
+    and an image in which no face has one has the status uncertain."""
     engine: Literal["auto", "float32", "int8"] = "auto"
     """How the network computes. auto is the fastest way that scores as well as float32: int8 on
     processors if the checkpoint has it, bfloat16 on GPUs that support it."""

@@ -38,8 +38,8 @@ class TrainConfig:
     """Folder or URI where the checkpoint is written."""
     model: Model = "deep"
     """Network to train: deep and shallow are the paper's networks of four and two convolutions;
-    conv1 to conv8 are plain networks of one to eight convolutions; resnet4 to resnet18 are residual
-    networks of one to eight blocks, whose first stage has 32 (w32) or 48 (w48) filters; alexnet,
+    conv1 to conv8 are plain networks of one to eight convolutions; resnet4-w32 to resnet18-w48 are
+    residual networks of one to eight blocks, whose first stage has 32 or 48 filters; alexnet,
     vgg11, vgg16, resnet18 and efficientnet-lite0 are ImageNet's, with --pretrained weights or
     without."""
     num_workers: str = "1"

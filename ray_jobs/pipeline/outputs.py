@@ -85,15 +85,15 @@ class OutputSpec:
     ) -> "Reservation":
         resume, update = getattr(config, "resume", False), getattr(config, "update", False)
         has_run = storage.exists(storage.join(config.output, JOB))
-        if update and not has_run:
-            raise InputError(f"{config.output} holds no labels to update; leave out --update.")
-        if update or (resume and has_run):
+        if has_run and (resume or update):
             job = json.loads(storage.read_bytes(storage.join(config.output, JOB)))
             self._check_same_run(config, fingerprints, job)
             outdated = tuple(job.pop(OUTDATED, ()))
             begun = job if outdated else None
-            return Reservation(self, config.output, started, outdated, begun, is_resumed=resume)
-        if self.started_by and not (config.overwrite or resume):
+            return Reservation(
+                self, config.output, started, outdated, begun, is_resumed=resume, is_updated=update
+            )
+        if self.started_by and not (config.overwrite or resume or update):
             self._check_not_started(config.output)
         outdated = self._check_replaceable(config)
         _check_inputs_survive(config)
@@ -164,6 +164,7 @@ class Reservation:
         outdated: Names that are deleted when the job begins, the completing file first.
         job: Content of ``job.json``; None where an earlier run is continued that has begun.
         is_resumed: Whether the job continues the run that the output holds.
+        is_updated: Whether the job adds to the labels that the output holds.
     """
 
     spec: OutputSpec
@@ -172,6 +173,7 @@ class Reservation:
     outdated: tuple[str, ...] = ()
     job: Mapping[str, Any] | None = None
     is_resumed: bool = False
+    is_updated: bool = False
 
     @property
     def elapsed_seconds(self) -> float:

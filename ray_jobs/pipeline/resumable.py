@@ -31,8 +31,8 @@ def run_resumable(
 ) -> dict[str, Any]:
     """Run a job whose unfinished output can be continued.
 
-    With ``--resume`` it continues the run in the output, or starts one if there is none. So a
-    scheduler can send the same command again and again.
+    With ``--resume`` it continues the run in the output, and with ``--update`` it adds to it. Both
+    start one if there is none. So a scheduler can send the same command again and again.
 
     With ``--update``, a run that finds another job at work on the output leaves it alone: of runs
     that a clock starts, a slow one may overlap the next.
@@ -80,7 +80,8 @@ def _complete(
     """Do what is left of a job, and return its result."""
     if reservation.is_resumed and reservation.is_complete:
         return report(reservation) if report else dict(reservation.read_completed()["result"])
-    if getattr(config, "resume", False) and not reservation.is_resumed:
-        say(f"{reservation.output} holds no run to resume; starting a new one.")
+    for flag, is_done in (("resume", reservation.is_resumed), ("update", reservation.is_updated)):
+        if getattr(config, flag, False) and not is_done:
+            say(f"{reservation.output} holds no run to {flag}; starting a new one.")
     with session.unwrap_errors():
         return work(config, inputs, reservation)

@@ -86,6 +86,19 @@ def test_a_damaged_file_in_a_tar_archive_costs_nothing_after_it(tmp_path, name, 
     assert rejects[f"{path}!/{name}"].startswith("can't be unpacked: ")
 
 
+def test_an_image_may_be_nested_in_two_archives(tmp_path):
+    inner = pack_tar([("a.png", b"a")])
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        archive.writestr("two.tar", inner)
+        archive.writestr("three.tar", pack_tar([("two.tar", inner)]))
+    images, rejects = read(tmp_path / "faces.zip")
+    assert images == {"two.tar!/a.png": b"a"}
+    assert rejects == {
+        f"{tmp_path}/faces.zip!/three.tar!/two.tar!/a.png": "is nested in more than 2 archives: "
+        "unpack the outer ones first"
+    }
+
+
 TWICE = [("a.png", b"old"), ("b.png", b"b"), ("README", b""), ("./a.png", b"new"), ("README", b"")]
 
 

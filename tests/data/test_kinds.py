@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer.data.kinds import commonest, describe_ignored, ending
+from fer.data.kinds import commonest, describe_ignored, ending, is_video
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,14 @@ from fer.data.kinds import commonest, describe_ignored, ending
 )
 def test_endings(name, expected):
     assert ending(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.mpg", True), ("s3://b/A.MPEG", True), ("a.mp4", True), ("mpeg", False), ("a.jpeg", False)],
+)
+def test_videos_by_name(name, expected):
+    assert is_video(name) == expected
 
 
 def test_only_the_commonest_endings_are_counted_one_by_one():

@@ -14,7 +14,7 @@ from fer.data.readers import read_items
 from fer.data.sources import check_source, list_items
 from fer.errors import InputError
 from fer.storage import listing
-from fer.vision.decode import MAX_IMAGE_BYTES, ImageError
+from fer.vision.loading import MAX_IMAGE_BYTES, ImageError
 
 
 def write_zip(path, names, data=b"x"):

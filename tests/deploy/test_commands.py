@@ -23,17 +23,13 @@ def submit_script():
     return script
 
 
-def commands(name):
-    """Return the command lines of an overlay as a shell would run them, one after the other."""
+def words_of(name):
+    """Return the command line of an overlay's job as a shell splits it."""
     if name == "standing":
-        (line,) = re.findall(r"-- (bash -c '.*?')", submit_script(), re.DOTALL)
+        (line,) = re.findall(r"exec timeout .* \\\n *(python .*)", submit_script())
     else:
         line = job_of(resource(name))["entrypoint"]
-    words = shlex.split(line)
-    if words[:2] == ["bash", "-c"]:
-        (script,) = words[2:]
-        return [shlex.split(command) for command in script.split("||")]
-    return [words]
+    return shlex.split(line)
 
 
 @pytest.mark.parametrize(
@@ -48,37 +44,37 @@ def commands(name):
     ],
 )
 def test_entrypoints_are_command_lines_of_jobs(name, config):
-    for words in commands(name):
-        assert words[:3] == ["python", "-m", "ray_jobs"]
-        chosen = parse(words[3:])
-        assert isinstance(chosen, config)
-        assert chosen.output.startswith("s3://bucket/")
+    words = words_of(name)
+    assert words[:3] == ["python", "-m", "ray_jobs"]
+    chosen = parse(words[3:])
+    assert isinstance(chosen, config)
+    assert chosen.output.startswith("s3://bucket/")
 
 
 @pytest.mark.parametrize("name", ["train", "label", "label-spot"])
 def test_each_try_continues_the_one_before(name):
-    (words,) = commands(name)
-    assert parse(words[3:]).resume
+    assert parse(words_of(name)[3:]).resume
     assert job_of(resource(name))["backoffLimit"] > 0
 
 
 @pytest.mark.parametrize("name", NIGHTLY)
-def test_nights_update_labels_and_complete_what_was_lost(name):
-    update, resume = (parse(words[3:]) for words in commands(name))
-    assert update.update
-    assert not update.resume
-    assert resume.resume
-    assert not resume.update
-    assert (update.images, update.output) == (resume.images, resume.output)
+def test_nights_update_labels(name):
+    assert parse(words_of(name)[3:]).update
 
 
 def test_both_ways_to_a_nightly_run_run_the_same():
-    assert commands("nightly") == commands("standing")
+    assert words_of("nightly") == words_of("standing")
+
+
+def test_a_night_on_a_cluster_that_stays_ends_before_the_pod_that_follows_it():
+    (cron_job,) = [item for item in overlay("standing") if item["kind"] == "CronJob"]
+    ((grace, hours),) = re.findall(r"-- exec timeout -k (\d+) (\d+)h ", submit_script())
+    deadline = cron_job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+    assert 3600 * int(hours) + int(grace) < deadline < 86400
 
 
 def test_training_fits_its_node_pool():
-    (words,) = commands("train")
-    config = parse(words[3:])
+    config = parse(words_of("train")[3:])
     (pool,) = [
         group
         for group in cluster_of(resource("train"))["workerGroupSpecs"]

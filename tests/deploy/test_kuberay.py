@@ -5,6 +5,7 @@ Checks that need KubeRay's schemas are skipped where the schemas are missing.
 
 import copy
 import re
+import shutil
 import tomllib
 
 import pytest
@@ -18,7 +19,9 @@ from manifests import (
     job_of,
     overlay,
     pod_templates,
+    pods_of,
     resource,
+    run_kustomize,
 )
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -213,6 +216,7 @@ def written_names():
         r"arn:aws:iam::\d+:role/[\w-]+",
         r"kubernetes\.io/metadata\.name: ([\w-]+)",
         r"gatewayClassName: (\w+)",
+        r"release: ([\w-]+)",
         r"secretKeyRef: \{name: ([\w-]+)",
         r"imagePullSecrets:\n\s+- name: ([\w-]+)",
         r"^namespace: ([\w-]+)",
@@ -240,6 +244,44 @@ def test_names_are_where_the_page_says():
             if place == "overlays":
                 files = (FOLDER / place).rglob("*job.yaml")
             assert any(name in path.read_text() for path in files), (name, place)
+
+
+@pytest.fixture
+def build_own(tmp_path, check):
+    """Build an overlay of a team's own that docs/kubernetes.md shows, beside a checkout."""
+
+    def build_block(begin, resources=()):
+        page = (ROOT / "docs" / "kubernetes.md").read_text()
+        blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+        (block,) = [block for block in blocks if begin in block]
+        # The page leaves out the digits of the digest.
+        kustomization = {"resources": resources, **yaml.safe_load(block.replace("…", "0" * 64))}
+        (tmp_path / "fer-on-ray").mkdir()
+        shutil.copytree(ROOT / "deploy", tmp_path / "fer-on-ray" / "deploy")
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        done = run_kustomize(tmp_path)
+        assert done.returncode == 0, done.stderr
+        manifest = yaml.safe_load(done.stdout)
+        check(manifest)
+        return manifest
+
+    return build_block
+
+
+def test_a_team_names_its_images_and_its_bucket_in_an_overlay_of_its_own(build_own):
+    job = build_own("images:")
+    assert "s3://photos/" in job["spec"]["entrypoint"]
+    for pod in pods_of(job).values():
+        assert re.fullmatch(
+            r"\d+\.dkr\.ecr\.[\w-]+\.amazonaws\.com/fer-on-ray-slim@sha256:0{64}",
+            pod["spec"]["containers"][0]["image"],
+        )
+
+
+def test_a_team_gives_the_head_the_secret_of_notifications(build_own):
+    night = build_own("FER_NOTIFY_SECRET", ["fer-on-ray/deploy/kubernetes/overlays/nightly"])
+    (variable,) = pods_of(night)["head"]["spec"]["containers"][0]["env"]
+    assert variable["name"] == "FER_NOTIFY_SECRET"
 
 
 def test_the_page_installs_the_version_of_kuberay_that_was_checked():

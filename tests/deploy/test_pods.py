@@ -1,6 +1,7 @@
 """The pods of the overlays: their rights, their size, their nodes and their probes."""
 
 import copy
+import re
 import tomllib
 
 import pytest
@@ -20,6 +21,13 @@ POD_RIGHTS = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 GIB = 2**30
+NODES = {
+    "m7i.xlarge": (3.92, 14162),
+    "c7i.4xlarge": (15.89, 27381),
+    "c7i.2xlarge": (7.91, 14162),
+    "g6.2xlarge": (7.91, 29317),
+}
+"""CPUs and MiB that Karpenter's reference of instance types leaves for pods."""
 
 
 def pods(*groups):
@@ -112,6 +120,44 @@ def test_ray_sees_the_cpus_and_gpus_that_its_pod_requests():
             assert group["rayStartParams"]["num-cpus"] == requests["cpu"]
             # What was measured is far less: docs/kubernetes.md, "Sizes".
             assert bytes_of(requests["memory"]) >= GIB * int(requests["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "group"),
+    [
+        ("head", "label", "head"),
+        ("CPU worker", "label", "cpu"),
+        ("GPU worker", "train", "gpu"),
+        ("worker of a service", "serve", "cpu"),
+    ],
+)
+def test_pods_have_the_size_that_the_page_says_and_fit_its_node(row, name, group, pod):
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    pattern = rf"^\| {row} \| (\d+) \| (\d+) GiB \| (\d+) GiB \| ([\w.]+)"
+    ((cpus, memory, disk, node),) = re.findall(pattern, page, re.MULTILINE)
+    requests = pod["containers"][0]["resources"]["requests"]
+    assert requests["cpu"] == cpus
+    assert (requests["memory"], requests["ephemeral-storage"]) == (f"{memory}Gi", f"{disk}Gi")
+    # Half a CPU and 512 MiB remain for the pods that every node has. Beside the head are the
+    # autoscaler and the submitter.
+    beside = 2 if group == "head" else 0
+    most_cpus, most_memory = NODES[node]
+    assert int(cpus) + 0.2 * beside + 0.5 <= most_cpus
+    assert 1024 * int(memory) + 512 * beside + 512 <= most_memory
+
+
+@pods("cpu", "gpu")
+def test_pods_outlive_the_draining_of_their_node(name, group, pod):
+    from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+
+    # Less than the two minutes that a preempted node has.
+    assert RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S < pod["terminationGracePeriodSeconds"] < 120
+
+
+def test_the_disk_of_a_head_is_limited():
+    """The volume that KubeRay mounts there at ``/tmp/ray`` has no limit of its own."""
+    resources = pod_templates("label")["head"]["spec"]["containers"][0]["resources"]
+    assert resources["limits"]["ephemeral-storage"] == resources["requests"]["ephemeral-storage"]
 
 
 @pods()

@@ -101,9 +101,19 @@ def test_no_head_is_evicted_unless_its_state_is_kept():
     for name in PODS:
         head = pod_templates(name)["head"]["metadata"]
         assert selects(budget["selector"], head["labels"]) == (name != "serve-ha")
-        assert ("karpenter.sh/do-not-disrupt" in head.get("annotations", {})) == (
-            name != "serve-ha"
-        )
+
+
+def test_nodes_are_not_taken_from_heads_and_from_workers_of_jobs():
+    """Karpenter and the cluster autoscaler would, to pack pods onto fewer or cheaper nodes."""
+    stay = {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+    for name, groups in PODS.items():
+        for group in set(groups) - {"submitter", "submit"}:
+            is_moved = name == "serve-ha" or (name == "serve" and group == "cpu")
+            annotations = pod_templates(name)[group]["metadata"].get("annotations", {})
+            assert annotations == ({} if is_moved else stay), (name, group)
 
 
 def test_one_pod_that_answers_is_left():

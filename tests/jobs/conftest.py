@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import boto3
@@ -90,21 +91,25 @@ def cluster(s3_server):
     """A cluster of four logical CPUs, whose processes know the S3 server."""
     os.environ |= {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-        # A process less for each training: no node of this cluster is preempted.
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        **internals.OWN_CLUSTER_SETTINGS,
         # As jobs have it on clusters of their own: the next task need not wait for a new process.
         "RAY_idle_worker_killing_time_threshold_ms": "60000",
     }
-    with internals.agent_at_free_port():
-        ray.init(
-            address="local",
-            num_cpus=4,
-            object_store_memory=512 * 2**20,
-            include_dashboard=True,
-            log_to_driver=False,
-        )
-    yield
-    ray.shutdown()
+    # A short path: those of sockets have at most 107 bytes.
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        with internals.agent_at_free_port():
+            context = ray.init(
+                address="local",
+                num_cpus=4,
+                object_store_memory=512 * 2**20,
+                include_dashboard=True,
+                log_to_driver=False,
+                _temp_dir=folder,
+            )
+        # As ray start does it. Without this file, a submitted job joins any cluster of the machine.
+        Path(folder, "ray_current_cluster").write_text(context.address_info["gcs_address"])
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -155,6 +155,7 @@ def test_training_starts_from_published_weights(fer, colors, weights, tmp_path, 
         assert not build_network(moved).conv1.weight.equal(published["conv1.weight"])
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_color_is_streamed_as_gray_levels_are(fer, colors, tmp_path):
     done = train(
@@ -219,6 +220,7 @@ def test_what_does_not_fit_is_refused(fer, colors, weights, tmp_path, flags, sen
     assert refused.sentence == sentence.format(**names)
 
 
+@pytest.mark.slow
 def test_a_start_from_another_number_of_channels(fer, colors, tmp_path, save_network):
     gray = tmp_path / "gray"
     save_network(gray, "resnet4-w32", class_names=CLASSES)

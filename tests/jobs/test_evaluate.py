@@ -14,7 +14,7 @@ from fer import Predictor
 from fer.data.dataset import open_dataset
 from fer.data.emotions import EMOTIONS
 from fer.models.ensemble import fusion_weights
-from fer.vision.conditions import spoil
+from fer.vision.conditions import degrade
 from ray_jobs import evaluate
 from ray_jobs.config import EvaluateConfig
 
@@ -98,12 +98,12 @@ def test_the_report_names_what_each_network_costs(report):
     assert (report / "pictures" / "cost.png").exists()
 
 
-def test_the_networks_are_scored_on_spoiled_faces_too(report, dataset, networks):
+def test_the_networks_are_scored_on_degraded_faces_too(report, dataset, networks):
     *listed, ensemble = json.loads((report / "report.json").read_text())["checkpoints"]
     assert ensemble["robustness"] == []
     val = open_dataset(str(dataset)).read_split("val")
     views = [
-        [image, *spoil(image, digest)]
+        [image, *degrade(image, digest)]
         for image, digest in zip(val.images, val.digests, strict=True)
     ]
     for checkpoint, folder in zip(listed, networks, strict=True):
@@ -129,6 +129,7 @@ def scores_of(rows):
     return len(rows), accuracy_score(truth, predicted), macro
 
 
+@pytest.mark.slow
 def test_scores_are_also_those_without_copies_of_train(
     fer, dataset_with_copies, networks, tmp_path
 ):
@@ -169,6 +170,7 @@ def test_without_copies_both_scores_are_equal(report):
     assert "also in train" not in (report / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_train_is_no_copy_of_itself(fer, dataset, networks, tmp_path):
     flags = ("--split", "train", "--output", tmp_path / "report")
     run = fer("evaluate", "--dataset", dataset, "--checkpoint", networks[0], *flags)

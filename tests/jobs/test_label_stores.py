@@ -311,6 +311,7 @@ def test_requests_that_hang_are_made_again(label, upload, faults, tmp_path):
     assert run.result["seconds"] < 110
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("access", "bucket", "refused"),
     [

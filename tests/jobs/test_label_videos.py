@@ -101,6 +101,7 @@ def test_every_face_of_every_sampled_frame_has_a_row_and_a_track(clips, label_cl
     assert sorted(map(repr, separate)) == sorted(map(repr, videos))
 
 
+@pytest.mark.slow
 def test_updates_label_videos_that_are_new_or_changed(crossing, label_clips, tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()

@@ -44,6 +44,7 @@ def submitted(cluster, sources, tmp_path_factory):
         return output, dict(zip(ingests, at_once.map(run, ingests.values()), strict=True))
 
 
+@pytest.mark.slow
 def test_a_submitted_job_ends_with_its_result(submitted, dataset):
     output, done = submitted[0], submitted[1]["good"]
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,6 +54,7 @@ def test_a_submitted_job_ends_with_its_result(submitted, dataset):
     assert open_dataset(str(output)).summary["fingerprint"] == fingerprint
 
 
+@pytest.mark.slow
 def test_a_submitted_job_that_fails_says_why(submitted):
     done = submitted[1]["bad"]
     assert done.returncode == 1

@@ -23,6 +23,7 @@ def trained_with_copies(cluster, dataset_with_copies, tmp_path_factory):
     return output, train.run(config)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_chosen_without_copies_of_train(trained_with_copies):
     folder, result = trained_with_copies
     epochs, config = history(folder), read_config(str(folder))
@@ -35,6 +36,7 @@ def test_the_best_epoch_is_chosen_without_copies_of_train(trained_with_copies):
         assert best[name] < best[f"{name}_without_copies"]
 
 
+@pytest.mark.slow
 def test_what_is_kept_scores_what_was_reported_without_copies(
     trained_with_copies, dataset_with_copies
 ):
@@ -57,6 +59,7 @@ def older(content):
     return {name: older(content[name]) for name in known}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_that_is_older_than_the_scores_without_copies(
     fer, trained_with_copies, dataset_with_copies, tmp_path
 ):

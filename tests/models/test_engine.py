@@ -53,16 +53,15 @@ def test_folding_batch_norm_does_not_change_the_logits(name, images):
     assert any("BatchNorm" in type(module).__name__ for module in model.modules())
 
 
-LAYERS = [
-    ("shallow", {}),
-    ("deep", {"pooling": "fractional"}),
-    ("resnet4-w32", {"activation": "silu"}),
-    ("conv3", {"batch_norm": False, "activation": "gelu", "first_kernel": 5}),
-]
-
-
-@pytest.mark.parametrize(("model", "layers"), LAYERS, ids=[model for model, _ in LAYERS])
-@pytest.mark.parametrize("preprocessing", ["standardize", "equalize"])
+@pytest.mark.parametrize(
+    ("model", "layers", "preprocessing"),
+    [
+        ("shallow", {}, "equalize"),
+        ("deep", {"pooling": "fractional"}, "standardize"),
+        ("resnet4-w32", {"activation": "silu"}, "standardize"),
+        ("conv3", {"batch_norm": False, "activation": "gelu", "first_kernel": 5}, "equalize"),
+    ],
+)
 def test_a_graph_answers_as_its_network(
     save_network, tmp_path, images, model, layers, preprocessing
 ):

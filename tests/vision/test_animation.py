@@ -10,7 +10,8 @@ from PIL import Image
 from videos import draw_frame, read_number
 
 from fer.vision.animation import is_animation, sample_animation
-from fer.vision.decode import MAX_IMAGE_PIXELS, ImageError, decode_photo
+from fer.vision.decode import ImageError, decode_photo
+from fer.vision.loading import MAX_IMAGE_PIXELS
 from fer.vision.sampling import Sampling
 
 

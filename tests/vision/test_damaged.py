@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.vision import decode, jpeg, png
+from fer.vision import jpeg, png
+from fer.vision.damaged import MAX_MISSING_SHARE
 from fer.vision.decode import ImageError, decode_image, decode_photo
 
 MIB = 2**20
@@ -235,7 +236,7 @@ def test_jpeg_that_lacks_its_last_block_is_used_with_a_note():
         photo = decode_photo(data[:-missing])
         assert photo.note == FEW_MISSING
         differs = (photo.pixels != decode_photo(data).pixels).any(axis=2)
-        assert differs.mean() < decode.MAX_MISSING_SHARE
+        assert differs.mean() < MAX_MISSING_SHARE
         # Only in the last row of blocks.
         assert not differs[:-17].any()
 

@@ -192,7 +192,7 @@ def test_rejects_a_progressive_jpeg_with_too_many_scans(monkeypatch):
     buffer = io.BytesIO()
     Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
     assert decode_image(buffer.getvalue()).width == 64
-    monkeypatch.setattr("fer.vision.decode.MAX_SCANNED_PIXELS", 64 * 64)
+    monkeypatch.setattr("fer.vision.loading.MAX_SCANNED_PIXELS", 64 * 64)
     with pytest.raises(ImageError, match=r"progressive JPEG has \d+ scans") as refused:
         decode_image(buffer.getvalue())
     assert refused.value.status == "too_large"

@@ -76,7 +76,7 @@ def test_a_failed_download_names_three_alternatives(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(InputError, match="can't be downloaded from http://127") as caught:
         load_detector_weights(None)
-    for alternative in ("--detector-weights", "run once with network access", "--detector none"):
+    for alternative in ("--detector-weights", "run once with Internet access", "--detector none"):
         assert alternative in str(caught.value)
 
 

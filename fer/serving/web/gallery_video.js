@@ -4,7 +4,7 @@ import { GalleryImage } from "./gallery_image.js";
 import { showFaces } from "./faces.js";
 import { drawCrop } from "./overlay.js";
 
-const VIDEO_NAME = /\.(mp4|m4v|mov|mkv|webm|avi|ts|mts|m2ts|mpg|3gp)$/i;
+const VIDEO_NAME = /\.(mp4|m4v|mov|mkv|webm|avi|ts|mts|m2ts|mpg|mpeg|3gp)$/i;
 const MIN_FPS = 0.1; // the lowest that the server accepts
 const MAX_FPS = 5;
 const WANTED_FRAMES = 100;

@@ -26,6 +26,7 @@ def test_nodes_have_their_id_as_a_label(cluster):
     assert node["Labels"]["ray.io/node-id"] == node["NodeID"]
 
 
+@pytest.mark.slow
 def test_attempts_of_a_task_are_counted(cluster):
     def attempt():
         number = internals.task_attempt_number()
@@ -112,6 +113,13 @@ def test_ray_train_reads_the_interval_of_health_checks():
     from ray.train.v2._internal import constants
 
     assert constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR in internals.PROCESS_SETTINGS
+
+
+def test_ray_train_knows_the_setting_of_its_preemption_watcher():
+    from ray.train.v2._internal import constants
+
+    assert constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR in internals.OWN_CLUSTER_SETTINGS
+    assert constants.DEFAULT_ENABLE_PREEMPTION_WATCHER
 
 
 def test_the_raylet_knows_the_setting_of_idle_workers():

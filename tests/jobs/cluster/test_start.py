@@ -96,7 +96,7 @@ def test_a_cluster_that_can_t_be_joined_is_one_sentence_with_its_reason(alone, m
 
     reason = RuntimeError("No node info found.")
     alone.setenv("RAY_ADDRESS", mute)
-    alone.setattr(session, "_check_address", lambda address: None)
+    alone.setattr(session, "_check_address", lambda _: None)
     alone.setattr(ray, "init", init)
     with pytest.raises(JobError) as caught:
         session.connect()
@@ -130,6 +130,7 @@ def ten_faces(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_a_job_prints_its_progress_and_nothing_else(ten_faces, tmp_path):
     """Also where its flags are not valid UTF-8, which Ray does not take."""
     folder = os.fsencode(tmp_path / "j") + b"\xe4nner"
@@ -150,6 +151,7 @@ sys.exit(main() or ("torch" in sys.modules and "the driver has imported torch"))
 """Runs a job that fails if its driver has imported torch."""
 
 
+@pytest.mark.slow
 def test_labeling_on_processors_needs_no_torch(faces, png, tmp_path):
     (tmp_path / "photos").mkdir()
     for number, face in enumerate(faces[0][:3]):

@@ -67,6 +67,7 @@ def labeled(output):
     return found
 
 
+@pytest.mark.slow
 def test_both_ways_give_the_same_labels(cluster, prepare, tmp_path):
     for output, way in (("one", on_cpus), ("several", on_gpus)):
         # A chunk whose items a reader has, and some that the worklist holds.

@@ -263,8 +263,13 @@ def test_a_video_in_an_archive_gives_the_rows_of_the_file(tmp_path, clip, kind):
         assert [row[name] for row in rows] == [row[name] for row in expected]
 
 
+def allow_two_mib(monkeypatch):
+    for module in ("readers", "archives", "origins"):
+        monkeypatch.setattr(f"fer.data.{module}.MAX_IMAGE_BYTES", 2 * 2**20)
+
+
 def test_a_large_video_in_an_archive_is_rejected_aloud(tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.readers.MAX_IMAGE_BYTES", 2 * 2**20)
+    allow_two_mib(monkeypatch)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("clip.mp4", bytes(3 * 2**20))
     packed = SourceItem("archive", str(tmp_path / "a.zip"))
@@ -306,7 +311,7 @@ def test_videos_in_archives_are_found_by_their_content(tmp_path, clip, monkeypat
         archive.writestr("notes", "none")
     packed = SourceItem("archive", str(tmp_path / "a.zip"))
     assert {item.kind for item in opening._members(packed, all_files=False)} == {"ignored"}
-    monkeypatch.setattr("fer.data.readers.MAX_IMAGE_BYTES", 2 * 2**20)
+    allow_two_mib(monkeypatch)
     found = [*opening._members(packed, all_files=True)]
     assert [item.kind for item in found] == ["video", "video", "rejected", "ignored"]
     assert found[2].reason == "is a video of more than 2 MiB: unpack the archive first"

@@ -129,6 +129,7 @@ def full_server(server):
     return server
 
 
+@pytest.mark.slow
 def test_what_the_server_refuses_is_seen_where_the_job_was_started(
     fer, dataset, full_server, tmp_path
 ):
