@@ -38,7 +38,6 @@ import numpy as np
 import pyarrow as pa
 import tyro
 from fake_nodes import FakeNodes, cpu_seconds, fake_nodes, require_memory
-from growth import link_faces
 from memory import MIB, in_new_process, peak_bytes
 from turns import quietly
 
@@ -206,6 +205,8 @@ def describe_bend(rows: Sequence[Row]) -> str:
 
 def label_sample(folder: Path) -> Written:
     """Label a full chunk of drawn faces with probabilities drawn at random."""
+    from growth import link_faces  # noqa: PLC0415 - it loads torch, and label's driver does not
+
     link_faces(folder / "faces", MAX_IMAGES)
     labeler = label._check(config_for(folder)).labeler
     files = sorted((folder / "faces").rglob("*.png"))
