@@ -1,7 +1,7 @@
 """A Ray cluster of many cheap nodes on this machine, for tasks that mostly sleep.
 
 Each node is a raylet with a CPU in name only, a small object store, Ray's agent of runtime
-environments, and two workers. Ray's second agent, which a node has for its metrics and for the
+environments, and a worker. Ray's second agent, which a node has for its metrics and for the
 dashboard, is left out: it would take about 70 MiB and compete for the same cores.
 """
 
@@ -41,17 +41,6 @@ SETTINGS = {
     # The first node's workers wait for the last node.
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
 }
-
-WORKERS: dict[str, dict[str, Any]] = {
-    "ray.data": {},
-    "ray_jobs.labeling.on_cpus": {"runtime_env": session.INFERENCE_MEMORY},
-}
-"""Modules that a node's workers import, and options of the tasks that each runs.
-
-Ray Data runs a task for each chunk, with the environment of the job, to look at the worklist. The
-task that labels the chunk names the same environment, but spelled differently, and so it gets a
-process of its own.
-"""
 
 AGENT_FLAG = "--dashboard_agent_command="
 
@@ -95,10 +84,9 @@ class FakeNodes:
         with patch.object(services, "start_ray_process", self._start_without_agent):
             node = self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
         here = {"ray.io/node-id": node.node_id}
-        for module, options in WORKERS.items():
-            start = ray.remote(lambda name: import_module(name).__name__)
-            start = start.options(num_cpus=1, label_selector=here, **options)
-            self._workers.append(start.remote(module))
+        start = ray.remote(lambda name: import_module(name).__name__)
+        start = start.options(num_cpus=1, label_selector=here)
+        self._workers.append(start.remote("ray_jobs.labeling.on_cpus"))
 
     def wait(self) -> None:
         """Wait until the workers of all nodes have started."""

@@ -74,7 +74,7 @@ def _demonstrate(config: DemoConfig, output: Reservation) -> dict[str, Any]:
     _print(WELCOME.format(output=config.output))
     _print(f"1/5 Drawing {config.num_faces:,} faces")
     _write_faces(config)
-    session.connect()
+    session.connect(session.INFERENCE_MEMORY)
     _print("2/5 Ingesting them")
     ingested = _run(_ingest_config(config))
     _print("3/5 Training the shallow network, then the deep one")

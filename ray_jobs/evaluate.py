@@ -96,7 +96,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     data.check_split(config.split)
     checkpoints = _check_checkpoints(config, data)
     with OUTPUT.reserve(config, started=started) as output:
-        session.connect()
+        session.connect(session.INFERENCE_MEMORY)
         session.require_resources([{"CPU": 1}], "Tasks")
         output.begin()
         with session.unwrap_errors():

@@ -207,7 +207,7 @@ def calibrate(config: PlanConfig) -> Coefficients:
     their memory is measured too.
     """
     extras.require_torch("--calibrate")
-    session.connect()
+    session.connect(session.INFERENCE_MEMORY)
     session.require_resources([{"CPU": 1}], "Measurements")
     if len([node for node in ray.nodes() if node["Alive"]]) > 1:
         raise InputError(

@@ -86,6 +86,17 @@ def remove_retry_hint(error: Exception) -> None:
         del error.filename
 
 
+def look_for_results_often() -> None:
+    """Let Ray Data look for finished tasks fifty times a second, instead of ten.
+
+    It submits the next task when it has seen that one has ended, so each CPU would idle for a
+    twentieth of a second between two tasks, on average.
+    """
+    from ray.data._internal.execution import streaming_executor_state
+
+    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = 0.02
+
+
 def has_autoscaler_v2() -> bool:
     """Tell whether the connected cluster has an autoscaler of version 2, which reports its state.
 

@@ -81,6 +81,7 @@ def connect(runtime_env: dict[str, Any] | None = None) -> None:
         )
     # Otherwise Ray Data wraps a worker's error, which loses its class and its message.
     context.raise_original_map_exception = True
+    internals.look_for_results_often()
 
 
 def _join(runtime_env: dict[str, Any] | None) -> None:

@@ -84,10 +84,11 @@ def open_chunks(
 def _in_blocks(names: Sequence[str], size: int) -> ray.data.Dataset:
     """Return names as rows of ``OPENED_SCHEMA``, in blocks of ``size``, each for one task.
 
-    The blocks are made here: tasks that split a block would reserve a whole CPU.
+    The blocks are made here: tasks that split a block would reserve a whole CPU, and from_arrow
+    would run a task for each block only to count its rows.
     """
     starts = range(0, max(1, len(names)), size)
-    chunks = ray.data.from_arrow([_unread(names[start : start + size]) for start in starts])
+    chunks = ray.data.from_blocks([_unread(names[start : start + size]) for start in starts])
     # Each chunk leaves a task in its own block: otherwise the next task would take all chunks of an
     # archive, and a chunk that is written would count only with the last one of its task.
     chunks.context.target_max_block_size = 1

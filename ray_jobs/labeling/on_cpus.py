@@ -13,7 +13,6 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from ray_jobs.cluster import session
 from ray_jobs.labeling import chunks, write
 from ray_jobs.labeling.detect import detect_in_items
 from ray_jobs.labeling.labeling import Labeling
@@ -23,7 +22,7 @@ from ray_jobs.pipeline.classify import ChunkClassifier, Inference
 
 def start_process() -> None:
     """Let a process of the cluster start and import this module, while the driver lists images."""
-    ray.remote(num_cpus=1, runtime_env=session.INFERENCE_MEMORY)(_do_nothing).remote()
+    ray.remote(num_cpus=1)(_do_nothing).remote()
 
 
 def _do_nothing() -> None:
@@ -52,7 +51,6 @@ def label_chunks(
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=1,
-        runtime_env=session.INFERENCE_MEMORY,
     )
 
 

@@ -67,7 +67,7 @@ def number_tracks(
     if not videos:
         return tracked
     blocks = [pa.table({"files": [files]}) for files in videos]
-    numbered = ray.data.from_arrow(blocks).map_batches(
+    numbered = ray.data.from_blocks(blocks).map_batches(
         _number_tracks,
         fn_kwargs={"output": output, "class_names": class_names, "formats": formats},
         batch_format="pyarrow",

@@ -61,7 +61,7 @@ def select_unlabeled(
     """
     label_files = sorted(map(file_of_chunk, done))
     labeled = (
-        ray.data.from_arrow(pa.table({"file": label_files}))
+        ray.data.from_blocks([pa.table({"file": label_files})])
         .repartition(target_num_rows_per_block=64)
         .map_batches(
             _read_labeled,
@@ -201,7 +201,7 @@ def drop_replaced(
     if not names:
         return False
     rewritten = (
-        ray.data.from_arrow(pa.table({"name": names}))
+        ray.data.from_blocks([pa.table({"name": names})])
         .map_batches(
             _read_records, fn_kwargs={"output": output}, batch_format="pyarrow", batch_size=1
         )

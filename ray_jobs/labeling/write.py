@@ -216,7 +216,7 @@ def read_labeled(output: str, names: Iterable[str] | None = None) -> Labeled:
             for start in range(0, len(ordered), NUM_READ_TOGETHER)
         ]
         with_samples = frozenset(ordered[:NUM_WITH_SAMPLES])
-        read = ray.data.from_arrow(blocks).map_batches(
+        read = ray.data.from_blocks(blocks).map_batches(
             partial(_read_labeled, output=output, with_samples=with_samples),
             batch_format="pyarrow",
             batch_size=None,

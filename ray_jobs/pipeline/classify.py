@@ -15,7 +15,7 @@ from fer.models.checkpoint import Checkpoint
 from fer.models.engine import EngineName
 from fer.models.predictor import Predictor
 from fer.vision.shape import ImageShape
-from ray_jobs.cluster import autoscaling, session
+from ray_jobs.cluster import autoscaling
 from ray_jobs.pipeline import stages
 
 BATCH_SIZE = 512
@@ -171,7 +171,6 @@ def classify(
         },
         batch_format="pyarrow",
         batch_size=classifier.batch_size,
-        runtime_env=session.INFERENCE_MEMORY,
         **inference.resources(),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=inference.max_processes()),
     )

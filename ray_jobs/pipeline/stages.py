@@ -52,7 +52,7 @@ def read_sources(locations: Sequence[str], *, all_files: bool = False) -> ray.da
         locations: Sources that ``fer.data.annotations.read_labeled_items`` can read.
         all_files: Whether files whose names do not say what they are may be images.
     """
-    sources = ray.data.from_arrow(pa.table({"location": list(locations)}))
+    sources = ray.data.from_blocks([pa.table({"location": list(locations)})])
     sources.context.target_max_block_size = BLOCK_BYTES
     return sources.repartition(len(locations)).map_batches(
         _read_sources,

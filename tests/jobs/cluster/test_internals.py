@@ -128,6 +128,16 @@ def test_the_raylet_knows_the_setting_of_idle_workers():
     assert setting.removeprefix("RAY_").encode() in raylet.read_bytes()
 
 
+def test_ray_data_looks_for_finished_tasks_at_the_interval_that_is_set(monkeypatch):
+    from ray.data._internal.execution import streaming_executor_state as state
+
+    monkeypatch.setattr(state, "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S", 0.1)
+    internals.look_for_results_often()
+    assert state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S == 0.02
+    wait = "timeout=WAIT_FOR_TASK_COMPLETION_TIMEOUT_S"
+    assert wait in inspect.getsource(state.process_completed_tasks)
+
+
 def test_the_aws_node_provider_has_the_method_that_is_overridden():
     pytest.importorskip("boto3")
     create_node = internals.aws_node_provider().create_node
