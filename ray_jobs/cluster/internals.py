@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from fer.storage.local import escape_bytes
 
@@ -95,6 +96,48 @@ def look_for_results_often() -> None:
     from ray.data._internal.execution import streaming_executor_state
 
     streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = 0.02
+
+
+def skip_needless_data_actors() -> None:
+    """Let Ray Data start no processes for its own use, in a cluster that ends with this driver.
+
+    Each takes some two seconds of a core and 190 MiB, and the first execution waits for one.
+    ``_StatsActor`` tells the dashboard how executions get on. ``_AutoscalingCoordinatorActor`` asks
+    for nodes and shares them out: the one node here is always there.
+    """
+    from ray.data._internal.execution import streaming_executor
+    from ray.data._internal.stats import _StatsManager
+
+    manager: Any = _StatsManager
+    manager.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid4().hex)
+    for name in ("execution_metrics", "iteration_metrics"):
+        setattr(manager, f"update_{name}", staticmethod(_do_nothing))
+    manager.register_dataset_to_stats_actor = staticmethod(_do_nothing)
+    streaming_executor.create_cluster_autoscaler = lambda *_, **__: _FixedCluster()
+
+
+def _do_nothing(*_: object, **__: object) -> None:
+    pass
+
+
+class _FixedCluster:
+    """Ray Data's ``ClusterAutoscaler`` for a cluster that neither grows nor shrinks."""
+
+    def __init__(self) -> None:
+        import ray
+        from ray.data import ExecutionResources
+
+        self._total = ExecutionResources.from_resource_dict(ray.cluster_resources())
+
+    def try_trigger_scaling(self) -> None:
+        """Do nothing: there are no other nodes."""
+
+    def on_executor_shutdown(self) -> None:
+        """Do nothing: no nodes were asked for."""
+
+    def get_total_resources(self) -> Any:  # noqa: ANN401 - Ray is not imported yet
+        """Return what an execution may use: all that the cluster has."""
+        return self._total
 
 
 def has_autoscaler_v2() -> bool:

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,7 +60,8 @@ def connect(runtime_env: dict[str, Any] | None = None) -> None:
     """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine.
 
     Args:
-        runtime_env: Runtime environment of all processes of the job, if they share one.
+        runtime_env: Runtime environment of all processes of the job, if they share one: environment
+            variables, as ``INFERENCE_MEMORY``.
 
     Raises:
         InputError: ``RAY_ADDRESS`` is not the address of a node, or no cluster answers there.
@@ -82,6 +83,8 @@ def connect(runtime_env: dict[str, Any] | None = None) -> None:
     # Otherwise Ray Data wraps a worker's error, which loses its class and its message.
     context.raise_original_map_exception = True
     internals.look_for_results_often()
+    if internals.starts_cluster():
+        internals.skip_needless_data_actors()
 
 
 def _join(runtime_env: dict[str, Any] | None) -> None:
@@ -96,13 +99,15 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
     if address and address not in ("auto", "local"):
         _check_address(address)
     internals.escape_entrypoint()
+    # The first processes of a cluster start with it, and serve no tasks of a runtime environment.
+    variables = {} if address else (runtime_env or {}).get("env_vars", {})
     try:
-        with stderr.filtered(), internals.agent_at_free_port():
+        with stderr.filtered(), internals.agent_at_free_port(), inherited(variables):
             ray.init(
                 address=None if address else "local",
                 # It takes seconds to start. Who wants it starts a cluster with ray start --head.
                 include_dashboard=None if address else False,
-                runtime_env=runtime_env,
+                runtime_env=runtime_env if address else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -110,6 +115,21 @@ def _join(runtime_env: dict[str, Any] | None) -> None:
         # Ray raises plain exceptions, such as for a node that timed out during startup.
         raise _explain_start(address, error) from error
     _end_on_sigterm()
+
+
+@contextmanager
+def inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that start meanwhile inherit environment variables."""
+    original = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            if name in original:
+                os.environ[name] = original[name]
+            else:
+                del os.environ[name]
 
 
 def _end_on_sigterm() -> None:

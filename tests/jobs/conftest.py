@@ -29,7 +29,7 @@ from fer.data.emotions import SPLITS
 from fer.data.synthetic import Faces, draw_faces, to_csv, to_zip
 from fer.storage import s3 as s3_store
 from ray_jobs.__main__ import main
-from ray_jobs.cluster import internals
+from ray_jobs.cluster import internals, session
 
 NUM_FACES = 280
 NUM_COPIES = 16
@@ -97,7 +97,9 @@ def cluster(s3_server):
     }
     # A short path: those of sockets have at most 107 bytes.
     with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        with internals.agent_at_free_port():
+        # As label and evaluate start theirs.
+        memory = session.inherited(session.INFERENCE_MEMORY["env_vars"])
+        with internals.agent_at_free_port(), memory:
             context = ray.init(
                 address="local",
                 num_cpus=4,

@@ -138,6 +138,22 @@ def test_ray_data_looks_for_finished_tasks_at_the_interval_that_is_set(monkeypat
     assert wait in inspect.getsource(state.process_completed_tasks)
 
 
+def test_ray_data_starts_no_processes_for_its_own_use(cluster, monkeypatch):
+    from ray.data._internal import stats
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
+
+    started = []
+    starts = (
+        (stats, "get_or_create_stats_actor"),
+        (default_autoscaling_coordinator, "get_or_create_autoscaling_coordinator"),
+    )
+    for module, name in starts:
+        monkeypatch.setattr(module, name, lambda name=name: started.append(name))
+    internals.skip_needless_data_actors()
+    assert ray.data.range(8, override_num_blocks=2).map_batches(lambda batch: batch).sum("id") == 28
+    assert started == []
+
+
 def test_the_aws_node_provider_has_the_method_that_is_overridden():
     pytest.importorskip("boto3")
     create_node = internals.aws_node_provider().create_node

@@ -105,6 +105,28 @@ def test_a_cluster_that_can_t_be_joined_is_one_sentence_with_its_reason(alone, m
     )
 
 
+@pytest.mark.parametrize(("address", "is_inherited"), [(None, True), ("127.0.0.1:6379", False)])
+def test_processes_of_a_cluster_of_its_own_inherit_the_environment(alone, address, is_inherited):
+    """Its first processes serve no tasks that name a runtime environment."""
+    (name, value), *_ = session.INFERENCE_MEMORY["env_vars"].items()
+    given = []
+
+    def init(runtime_env, **_):
+        given.extend((os.environ.get(name), runtime_env))
+        raise RuntimeError
+
+    alone.delenv(name, raising=False)
+    alone.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        alone.setenv("RAY_ADDRESS", address)
+    alone.setattr(session, "_check_address", lambda _: None)
+    alone.setattr(ray, "init", init)
+    with pytest.raises(JobError):
+        session.connect(session.INFERENCE_MEMORY)
+    assert given == ([value, None] if is_inherited else [None, session.INFERENCE_MEMORY])
+    assert name not in os.environ
+
+
 def on_its_own():
     """Return the environment of a process that starts a cluster of its own."""
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
