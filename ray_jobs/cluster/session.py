@@ -72,6 +72,8 @@ def connect(runtime_env: dict[str, Any] | None = None) -> None:
     # Jobs report their own progress and errors.
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # A job ends at its first error; Ray would print those of the tasks beside it after that.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # The final size of an autoscaled cluster is unknown, so its memory gets no limit here.

@@ -127,6 +127,27 @@ def test_processes_of_a_cluster_of_its_own_inherit_the_environment(alone, addres
     assert name not in os.environ
 
 
+def test_errors_that_follow_the_first_are_not_printed(cluster, caplog, tmp_path):
+    """A job has said what went wrong when the tasks beside it fail too."""
+
+    def fail():
+        failing.touch()
+        raise RuntimeError
+
+    failing = tmp_path / "failing"
+    session.connect()
+    # Ray prints the error of a task whose result nobody has waited for or got.
+    unwanted = ray.remote(num_cpus=0, max_retries=0)(fail).remote()
+    until = time.monotonic() + 60
+    while not failing.exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    time.sleep(2)
+    del unwanted
+    time.sleep(1)
+    assert caplog.text == ""
+
+
 def on_its_own():
     """Return the environment of a process that starts a cluster of its own."""
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
