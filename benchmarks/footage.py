@@ -12,15 +12,18 @@ import numpy as np
 from fer.vision.decode import ImageError, decode_photo
 
 RATE, SIZE = 25, (1280, 720)
-"""Frames a second, and width and height of the videos."""
+"""Frames a second, and width and height of the videos, unless a benchmark says otherwise."""
 
 SECONDS_PER_PHOTO = 5
 """Time that the camera pans over a photograph."""
 
 
-def write_pan(file: Path, photos: Path, minutes: float) -> None:
-    """Write a video of a length that pans over the photographs in a folder."""
-    write_video(file, pan(read_photos(photos), round(60 * minutes * RATE)))
+def write_pan(
+    file: Path, photos: Path, minutes: float, rate: int = RATE, size: tuple[int, int] = SIZE
+) -> None:
+    """Write a video of a length, rate and size that pans over the photographs in a folder."""
+    frames = pan(read_photos(photos), round(60 * minutes * rate), rate, size)
+    write_video(file, frames, rate, size)
 
 
 def read_photos(folder: Path) -> list[np.ndarray]:
@@ -34,10 +37,12 @@ def read_photos(folder: Path) -> list[np.ndarray]:
     return photos
 
 
-def pan(photos: Sequence[np.ndarray], num_frames: int) -> Iterator[np.ndarray]:
+def pan(
+    photos: Sequence[np.ndarray], num_frames: int, rate: int, size: tuple[int, int]
+) -> Iterator[np.ndarray]:
     """Yield frames of a camera that moves in a circle over one photograph after the other."""
-    width, height = SIZE
-    per_photo = SECONDS_PER_PHOTO * RATE
+    width, height = size
+    per_photo = SECONDS_PER_PHOTO * rate
     for number, photo in zip(range(0, num_frames, per_photo), cycle(photos), strict=False):
         scale = 1.3 * max(width / photo.shape[1], height / photo.shape[0])
         large = cv2.resize(photo, None, fx=scale, fy=scale)
@@ -49,12 +54,12 @@ def pan(photos: Sequence[np.ndarray], num_frames: int) -> Iterator[np.ndarray]:
             yield large[y : y + height, x : x + width]
 
 
-def write_video(file: Path, frames: Iterator[np.ndarray]) -> None:
+def write_video(file: Path, frames: Iterator[np.ndarray], rate: int, size: tuple[int, int]) -> None:
     """Encode frames as H.264 with a keyframe every two seconds, as phones do."""
     with av.open(str(file), "w") as output:
-        stream = output.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
-        stream.pix_fmt, stream.gop_size = "yuv420p", 2 * RATE
-        stream.width, stream.height = SIZE
+        stream = output.add_stream("libx264", rate=rate, options={"preset": "veryfast"})
+        stream.pix_fmt, stream.gop_size = "yuv420p", 2 * rate
+        stream.width, stream.height = size
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
             output.mux(stream.encode(picture))

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 import tyro
-from footage import write_pan
+from footage import RATE, SIZE, write_pan
 from labeling import DEFAULTS, CommonOptions, Options, label, report
 from memory import MIB, in_new_process, measured_peaks
 from processes import Bare, Processes
@@ -139,6 +139,9 @@ def memory(
     *,
     minutes: tuple[float, ...] = (1, 10, 60),
     fps: float = 1,
+    rate: int = RATE,
+    size: tuple[int, int] = SIZE,
+    videos: Path = Path("videos"),
 ) -> None:
     """Measure peak memory by the length of the video; each in its own process and cluster.
 
@@ -147,22 +150,26 @@ def memory(
         options: Options of all comparisons.
         minutes: Lengths of the videos.
         fps: Frames of each second that are labeled.
+        rate: Frames a second of the videos.
+        size: Width and height of the videos.
+        videos: Folder where the videos are made, and stay for the next run.
     """
     for length in minutes:
-        print(json.dumps(in_new_process(label_long, photos, options, length, fps)))
+        file = videos / f"{length:g}-minutes-{rate}-{size[0]}x{size[1]}" / "pan.mp4"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_pan(file.with_suffix(".part.mp4"), photos, length, rate, size)
+            file.with_suffix(".part.mp4").rename(file)
+        measured = in_new_process(label_long, file.parent, options, fps)
+        print(json.dumps({"minutes": length, "size": size, **measured}))
 
 
-def label_long(photos: Path, options: Options, minutes: float, fps: float) -> dict[str, Any]:
-    """Label a video of some length."""
-    with working_folder(with_ray=False) as folder:
-        (folder / "videos").mkdir()
-        # The memory of a process of its own does not count.
-        in_new_process(write_pan, folder / "videos" / "pan.mp4", photos, minutes)
-        with measured_peaks() as peaks:
-            session.connect()
-            rates = label("label", folder, images=str(folder / "videos"), fps=fps, **options.flags)
+def label_long(videos: Path, options: Options, fps: float) -> dict[str, Any]:
+    """Label videos, and return how fast and in which memory."""
+    with working_folder(with_ray=False) as folder, measured_peaks() as peaks:
+        session.connect()
+        rates = label("label", folder, images=str(videos), fps=fps, **options.flags)
     return {
-        "minutes": minutes,
         "frames a second": {name: round(rate, 1) for name, rate in rates.items()},
         "driver MiB": peaks.driver // MIB,
         "object store MiB": peaks.object_store // MIB,

@@ -238,11 +238,24 @@ def test_what_is_done_is_not_done_again(fer, undisturbed, collection, checkpoint
     assert fer(*arguments, "--resume").result == run.result
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+def run_with_own_mounts(script):
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        env={**os.environ, **ENVIRONMENT},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+needs_mounts = pytest.mark.skipif(
     subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0,
     reason="this machine lets no user mount a disk of their own",
 )
+
+
+@pytest.mark.slow
+@needs_mounts
 def test_a_full_disk_loses_nothing(undisturbed, collection, checkpoint, tmp_path):
     """A disk that holds some chunks and not all, and is then made larger."""
     disk = tmp_path / "disk"
@@ -257,13 +270,7 @@ def test_a_full_disk_loses_nothing(undisturbed, collection, checkpoint, tmp_path
         mount -o remount,size=100m {disk}
         {job} --resume && cp -r {disk}/labels {tmp_path}
     """
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script],
-        env={**os.environ, **ENVIRONMENT},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = run_with_own_mounts(script)
     assert done.returncode == 0, done.stderr[-3000:]
     code, num_files = done.stdout.splitlines()[:2]
     (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("fer: ")]
@@ -272,6 +279,19 @@ def test_a_full_disk_loses_nothing(undisturbed, collection, checkpoint, tmp_path
     assert code == "code 1"
     assert 0 < int(num_files) < len(sizes)
     check_rows(rows_of(str(tmp_path / "labels")), rows_of(undisturbed))
+
+
+@pytest.mark.slow
+@needs_mounts
+def test_containers_with_little_shared_memory_are_enough(
+    undisturbed, collection, checkpoint, tmp_path
+):
+    """Docker gives a container 64 MiB, and Ray wants to keep its objects there."""
+    output = tmp_path / "labels"
+    job = shlex.join(command(collection, checkpoint, str(output)))
+    done = run_with_own_mounts(f"mount -t tmpfs -o size=64m none /dev/shm && {job}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_rows(rows_of(str(output)), rows_of(undisturbed))
 
 
 STORE_FAULTS = (
