@@ -10,6 +10,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 
 from fer.vision.convert import ignore_unused_alpha
 from fer.vision.formats import FORMATS, why_not_opened
+from fer.vision.hdr import is_hdr, to_standard
 
 MAX_IMAGE_BYTES = 64 * 2**20
 """Larger files are not decoded."""
@@ -78,7 +79,13 @@ def load_pixels(data: bytes, mode: str, scale: Scale) -> LoadedImage:
         image.draft(mode, (max(1, int(size[0] / shrunk)), max(1, int(size[1] / shrunk))))
     image.load()
     ignore_unused_alpha(image)
-    return LoadedImage(image, size)
+    return LoadedImage(_standard_range(image), size)
+
+
+def _standard_range(image: Image.Image) -> Image.Image:
+    """Return an image as it is, or in standard levels if its file (HEIF) says that it is HDR."""
+    transfer = image.info.get("nclx_profile", {}).get("transfer_characteristics")
+    return to_standard(image, transfer) if is_hdr(transfer) else image
 
 
 def _open(data: bytes) -> Image.Image:

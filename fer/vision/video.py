@@ -13,6 +13,7 @@ from PIL import Image
 
 from fer.vision.containers import OnPacket, describe_error, ignore_packet, open_video
 from fer.vision.decode import MAX_PHOTO_SIDE, ImageError, Photo
+from fer.vision.hdr import is_hdr, to_standard
 from fer.vision.sampling import ChosenFrame, FrameChunk
 
 LATE_FRAMES = 64
@@ -87,6 +88,8 @@ class _Decoded:
         pixels = "rgba" if has_alpha else "rgb24"
         scaled = self.frame.reformat(*size, format=pixels, interpolation="AREA").to_ndarray()
         scaled = _on_white(scaled) if has_alpha else scaled
+        if is_hdr(self.frame.color_trc):
+            scaled = np.asarray(to_standard(Image.fromarray(scaled), self.frame.color_trc))
         num_turns = round(self.frame.rotation / 90) % 4
         upright = np.ascontiguousarray(np.rot90(scaled, num_turns))
         return Photo(upright, *((height, width) if num_turns % 2 else (width, height)))
