@@ -25,14 +25,14 @@ from fer.errors import InputError
 from fer.models.checkpoint import check_classes, load_checkpoint
 from fer.models.engine import with_graphs
 from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights
-from fer.reports.robustness import RobustnessTally
+from fer.reports.robustness import NUM_VIEWS, RobustnessTally
 from fer.storage import parquet
 from fer.vision.conditions import degrade
 from fer.vision.shape import ImageShape
 from ray_jobs.cluster import session
 from ray_jobs.config import EvaluateConfig
 from ray_jobs.pipeline import locations, stages
-from ray_jobs.pipeline.classify import BATCH_SIZE, Inference, classify
+from ray_jobs.pipeline.classify import Inference, classify, images_per_batch
 from ray_jobs.pipeline.outputs import OutputSpec
 from ray_jobs.pipeline.progress import progress
 
@@ -154,6 +154,7 @@ def _predict_files(
     config: EvaluateConfig, data: Dataset, checkpoints: dict[str, str]
 ) -> Iterator[Predictions]:
     """Read, classify and write as one stream; yield the predictions of each file."""
+    batch_size = images_per_batch(data.shape, NUM_VIEWS if config.robustness else 1)
     faces = (
         stages.read_split(data, config.split, ("image", "label", "source", "sha256"))
         .map_batches(
@@ -166,12 +167,12 @@ def _predict_files(
             batch_format="pyarrow",
             batch_size=None,
         )
-        .repartition(target_num_rows_per_block=BATCH_SIZE)
+        .repartition(target_num_rows_per_block=batch_size)
     )
     # The report shows the checkpoint's own scores, not those of a processor's fast arithmetic.
     networks = tuple(with_graphs(load_checkpoint(location)) for location in checkpoints.values())
     inference = Inference(networks, data.shape, engine="float32", tta=config.tta)
-    classified = classify(faces, inference)
+    classified = classify(faces, inference, batch_size=batch_size)
     written = classified.map_batches(
         partial(write, output=config.output, names=[*checkpoints], class_names=data.class_names),
         batch_format="pyarrow",

@@ -280,7 +280,7 @@ def _finish(
         "duplicates": tally.duplicates(),
         "copies_of_train": tally.copies_of_train(),
         "copies_dropped": num_dropped,
-        "official_fer2013": dataset.compare_with_official(counts, framing.shape),
+        "official_fer2013": dataset.compare_with_official(counts),
         "fingerprint": tally.fingerprint(),
         "config": outputs.flags_of(config),
         "seconds": round(output.elapsed_seconds, 2),

@@ -38,7 +38,7 @@ from fer.models.predictor import Predictor
 from fer.training.history import from_json_lines
 from fer.vision.decode import decode_image, decode_photo
 from fer.vision.detector import FaceDetector, load_detector_weights
-from fer.vision.shape import ImageShape
+from fer.vision.shape import IMAGE_SIZE, ImageShape
 from ray_jobs import jobs
 from ray_jobs.cluster import session
 from ray_jobs.config import IngestConfig, LabelConfig, PlanConfig, TrainConfig
@@ -163,10 +163,22 @@ def planned_network(config: PlanConfig, costs: Coefficients) -> PlannedNetwork:
         on_gpu = " --use-gpu on a machine with a GPU" if config.gpus_per_node else ""
         raise InputError(
             f"The coefficients do not cover networks like {config.model} on {where}; run "
-            f"--calibrate with --model {config.model}{on_gpu}."
+            f"--calibrate with --model {_measurable(config.model)}{on_gpu}."
         )
     nearest = min(sizes, key=lambda name: (name != config.model, abs(math.log(own / sizes[name]))))
     return PlannedNetwork(count_parameters(network), nearest, own / sizes[nearest])
+
+
+def _measurable(model: str) -> str:
+    """Return a network, or one like it, that takes the faces that trainings are measured on."""
+    from fer.models.architectures import (  # noqa: PLC0415 - imports torch
+        FAMILIES,
+        family_of,
+        smallest_side,
+    )
+
+    like = (model, *FAMILIES[family_of(model)])
+    return next(name for name in like if smallest_side(name) <= IMAGE_SIZE)
 
 
 def _print_table(config: PlanConfig, result: dict[str, Any]) -> None:
@@ -207,6 +219,11 @@ def calibrate(config: PlanConfig) -> Coefficients:
     their memory is measured too.
     """
     extras.require_torch("--calibrate")
+    if (other := _measurable(config.model)) != config.model:
+        raise InputError(
+            f"--calibrate trains on faces of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, which "
+            f"{config.model} does not take; choose --model {other}, from which its time follows."
+        )
     session.connect(session.INFERENCE_MEMORY)
     session.require_resources([{"CPU": 1}], "Measurements")
     if len([node for node in ray.nodes() if node["Alive"]]) > 1:

@@ -141,7 +141,9 @@ def _fingerprints(config: TrainConfig, data: Dataset, *, is_complete: bool) -> d
     fingerprints = {"dataset": str(data.summary["fingerprint"])}
     has_own_checkpoint = config.resume and _num_epochs_done(config) > 0
     if config.from_checkpoint is not None and not has_own_checkpoint:
-        fingerprints["from_checkpoint"] = starts.check_checkpoint(config, config.from_checkpoint)
+        fingerprints["from_checkpoint"] = starts.check_checkpoint(
+            config, config.from_checkpoint, data
+        )
     if config.pretrained is not None and not has_own_checkpoint:
         fingerprints["pretrained"] = starts.check_pretrained(config, config.pretrained, data)
     if config.teacher is not None and not is_complete:

@@ -17,6 +17,7 @@ from fer.models.architectures import build_model
 from fer.models.checkpoint import GRAPH, load_checkpoint
 from fer.models.graph import make_graph
 from fer.models.networks import pack_checkpoint
+from fer.vision.shape import FER2013_SHAPE
 
 LABELING = {
     *("test_label.py", "test_label_selection.py", "test_label_stores.py", "test_label_videos.py"),
@@ -108,11 +109,19 @@ def save_network():
     Without its graph, each process that runs it on a processor makes one, which takes seconds.
     """
 
-    def save(folder, model="shallow", seed=0, layers=None, with_graph=False, **fields):
+    def save(
+        folder,
+        model="shallow",
+        seed=0,
+        layers=None,
+        with_graph=False,
+        shape=FER2013_SHAPE,
+        **fields,
+    ):
         torch.manual_seed(seed)
         num_classes = len(fields.get("class_names", range(7)))
         arguments = {"num_classes": num_classes, "dropout": 0.25, **(layers or {})}
-        network = build_model(model, **arguments).eval()
+        network = build_model(model, shape=shape, **arguments).eval()
         architecture = {"name": model, "arguments": arguments}
         for name, content in pack_checkpoint(network, architecture, **fields).items():
             storage.write_bytes(storage.join(str(folder), name), content)

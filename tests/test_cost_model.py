@@ -189,6 +189,14 @@ def test_plan_prints_a_table_and_a_result(capsys, measured):
             "do not cover networks like vgg11 on a CPU; run --calibrate with --model vgg11.",
         ),
         (
+            ("--job", "train", "--model", "alexnet", "--image-size", 112),
+            "do not cover networks like alexnet on a CPU; run --calibrate with --model vgg11.",
+        ),
+        (
+            ("--calibrate", "--model", "alexnet"),
+            "48x48 pixels, which alexnet does not take; choose --model vgg11, from which its time",
+        ),
+        (
             ("--job", "train", "--gpus-per-node", 1),
             "run --calibrate with --model deep --use-gpu on a machine",
         ),

@@ -65,22 +65,19 @@ def rows_per_file(shape: ImageShape) -> int:
     return max(1, ROWS_PER_FILE * FER2013_SHAPE.num_bytes // shape.num_bytes)
 
 
-def compare_with_official(
-    counts: Mapping[str, Mapping[str, int]], shape: ImageShape = FER2013_SHAPE
-) -> dict[str, Any]:
+def compare_with_official(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """Compare a dataset's counts with those of the official FER2013.
 
     Args:
         counts: Number of examples by split and class name.
-        shape: Shape of its images.
 
     Returns:
-        ``complete``: whether every class of every split has the official number of examples.
+        ``complete``: whether every class of every split has the official number of examples,
+        whatever the size of the images.
         ``differences``: by split and class, the number of examples minus the official number,
-        without zeros. It is empty for datasets with other classes, or images of another shape,
-        than FER2013's.
+        without zeros. It is empty for datasets with other classes than FER2013's.
     """
-    if shape != FER2013_SHAPE or any(tuple(by_class) != EMOTIONS for by_class in counts.values()):
+    if any(tuple(by_class) != EMOTIONS for by_class in counts.values()):
         return {"complete": False, "differences": {}}
     differences: dict[str, dict[str, int]] = {}
     for split, official in OFFICIAL_COUNTS.items():

@@ -54,7 +54,7 @@ def build_model(
             network.
     """
     _check_name(name)
-    smallest = MIN_SIZES.get(name, MIN_SIZE)
+    smallest = smallest_side(name)
     if shape.size < smallest:
         raise InputError(
             f"{name} takes images of {smallest}x{smallest} to {MAX_SIZE}x{MAX_SIZE} pixels, but "
@@ -73,6 +73,11 @@ def family_of(name: str) -> str:
     """
     _check_name(name)
     return next(family for family, networks in FAMILIES.items() if name in networks)
+
+
+def smallest_side(name: str) -> int:
+    """Return the smallest side in pixels of the images that a network takes."""
+    return MIN_SIZES.get(name, MIN_SIZE)
 
 
 def _check_name(name: str) -> None:

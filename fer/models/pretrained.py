@@ -33,7 +33,10 @@ KNOWN_DIGESTS = {
 """Networks of published weights, by the first digits of their files' SHA-256. The files of
 torchvision bear these digits in their names."""
 
-_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8})\.\w+$")
+_DATE = r"20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+
+_DIGEST_IN_NAME = re.compile(rf"-(?!{_DATE})([0-9a-f]{{8}})\.\w+$")
+"""Eight digits at the end of a name. Those of a date are taken for the day of a training."""
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which training programs store a network's weights among other things."""

@@ -10,9 +10,14 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from fer.models.architectures import count_multiply_adds, count_parameters, run_once
+from fer.models.efficientnet import InvertedResidual
+from fer.models.imagenet import BasicBlock
 from fer.models.layers import Network
 from fer.models.residual import ResidualBlock
 from fer.reports.plotting import COLORS, TEXT_COLOR, to_png
+
+RESIDUAL_BLOCKS = (ResidualBlock, BasicBlock, InvertedResidual)
+"""Modules that are drawn as one block, and as one stage with those like them."""
 
 
 @dataclass
@@ -46,9 +51,12 @@ def trace_blocks(model: Network) -> list[Block]:
 
     def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         shape = tuple(output.shape[1:])
-        if isinstance(module, ResidualBlock):
+        if isinstance(module, RESIDUAL_BLOCKS):
             if not (blocks[-1].repeats and blocks[-1].shape == shape):
-                blocks.append(Block("residual block", shape, _describe_residual(module)))
+                kind = "inverted " if isinstance(module, InvertedResidual) else ""
+                blocks.append(Block(f"{kind}residual block", shape, _describe_residual(module)))
+            elif isinstance(module, InvertedResidual) and blocks[-1].repeats == 1:
+                blocks[-1].followed_by.append("+ the input in all but one")
             blocks[-1].repeats += 1
         elif isinstance(module, nn.Conv2d | nn.Linear):
             blocks.append(Block(_describe(module), shape))
@@ -67,7 +75,7 @@ def trace_blocks(model: Network) -> list[Block]:
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers of a network; a residual block counts as one."""
     for child in module.children():
-        if isinstance(child, ResidualBlock) or not list(child.children()):
+        if isinstance(child, RESIDUAL_BLOCKS) or not list(child.children()):
             yield child
         else:
             yield from _layers(child)
@@ -119,25 +127,34 @@ def _draw_block(
     )
 
 
-def _describe_residual(block: ResidualBlock) -> list[str]:
-    convolutions = [_describe(block.first[0]), _describe(block.second[0])]
-    shortcut = "+ conv 1×1 of the input" if len(block.shortcut) else "+ the input"
-    return [*convolutions, shortcut]
+def _describe_residual(block: ResidualBlock | BasicBlock | InvertedResidual) -> list[str]:
+    """Describe the convolutions of a stage's first block, and what is added to their output."""
+    if isinstance(block, InvertedResidual):
+        return [_describe(layer) for layer in block.children() if isinstance(layer, nn.Conv2d)]
+    convolutions: tuple[nn.Module, ...]
+    if isinstance(block, BasicBlock):
+        convolutions, is_adapted = (block.conv1, block.conv2), block.downsample is not None
+    else:
+        convolutions, is_adapted = (block.first[0], block.second[0]), len(block.shortcut) > 0
+    shortcut = "+ conv 1×1 of the input" if is_adapted else "+ the input"
+    return [*map(_describe, convolutions), shortcut]
 
 
 def _describe(layer: nn.Module) -> str:
     match layer:
         case nn.Conv2d(out_channels=filters, kernel_size=(height, width), stride=(stride, _)):
             placement = "same" if stride == 1 else f"stride {stride}"
-            text = f"conv {height}×{width}, {filters}, {placement}"
+            # A depthwise convolution has as many filters as channels.
+            kind, number = ("conv", f" {filters},") if layer.groups == 1 else ("depthwise", "")
+            text = f"{kind} {height}×{width},{number} {placement}"
         case nn.Linear(out_features=neurons):
             text = f"fully connected {neurons}"
         case nn.BatchNorm2d() | nn.BatchNorm1d():
             text = "batch norm"
         case nn.MaxPool2d(kernel_size=size, stride=stride):
             text = f"max pool {size}×{size}, stride {stride}"
-        case nn.AdaptiveAvgPool2d():
-            text = "global average pool"
+        case nn.AdaptiveAvgPool2d(output_size=size):
+            text = "global average pool" if size == 1 else f"average pool to {size}×{size}"
         case nn.Dropout(p=rate):
             text = f"dropout {rate:g}"
         case _:

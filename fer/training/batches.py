@@ -19,9 +19,10 @@ from fer.models.devices import send
 from fer.models.transforms import Augmentation, Preprocess
 from fer.training.recipe import Recipe, seed_of_epoch, steps_per_epoch
 from fer.training.targets import TargetBuilder, smoothed_targets
-from fer.vision.shape import ImageShape
+from fer.vision.shape import IMAGE_SIZE, ImageShape
 
 VAL_BATCH_SIZE = 256
+"""Images of 48x48 pixels that are evaluated at a time."""
 
 NUM_DRAWN_AHEAD = 8
 """Batches whose augmentation is drawn while a GPU trains on those before them."""
@@ -37,6 +38,14 @@ def example_bytes(num_classes: int, shape: ImageShape) -> int:
     two copies exist while the examples are sorted and copied to the device.
     """
     return 2 * (shape.num_bytes + 8 + 4 * num_classes)
+
+
+def val_batch_size(size: int) -> int:
+    """Return how many images of a side in pixels are evaluated at a time.
+
+    Larger ones are fewer, so that a network's maps of them take no more memory.
+    """
+    return max(1, min(VAL_BATCH_SIZE, VAL_BATCH_SIZE * IMAGE_SIZE**2 // size**2))
 
 
 @dataclass(frozen=True)
@@ -294,8 +303,9 @@ class InMemoryBatches:
     def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's share of ``val`` in batches."""
         share = self.val_examples[self.rank :: self.world_size]
-        for start in range(0, len(share), VAL_BATCH_SIZE):
-            yield share[start : start + VAL_BATCH_SIZE]
+        batch_size = val_batch_size(share.images.shape[1])
+        for start in range(0, len(share), batch_size):
+            yield share[start : start + batch_size]
 
 
 Item = TypeVar("Item")

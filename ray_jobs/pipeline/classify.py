@@ -19,13 +19,21 @@ from ray_jobs.cluster import autoscaling
 from ray_jobs.pipeline import stages
 
 BATCH_SIZE = 512
-"""Images in a batch that a network's process receives."""
+"""Most images in a batch that a network's process receives."""
+
+BATCH_BYTES = 64 * 2**20
+"""Most bytes of crops in such a batch."""
 
 CLASSIFY_CPUS = 0.75
 """CPUs that a classifying process reserves.
 
 The stage before it reserves the rest, so that each CPU runs one task of each stage.
 """
+
+
+def images_per_batch(shape: ImageShape, crops_per_image: int) -> int:
+    """Return how many images a network's process receives at a time, at least 1."""
+    return max(1, min(BATCH_SIZE, BATCH_BYTES // (crops_per_image * shape.num_bytes)))
 
 
 class Classifier:
@@ -152,7 +160,10 @@ class Inference:
 
 
 def classify(
-    rows: ray.data.Dataset, inference: Inference, classifier: type[Classifier] = Classifier
+    rows: ray.data.Dataset,
+    inference: Inference,
+    classifier: type[Classifier] = Classifier,
+    batch_size: int | None = None,
 ) -> ray.data.Dataset:
     """Add the probabilities of networks to images.
 
@@ -160,6 +171,7 @@ def classify(
         rows: Images, or chunks of images for a ``ChunkClassifier``.
         inference: Which networks classify them, and how.
         classifier: Class whose instances run the networks, one in each process.
+        batch_size: Number of rows that it receives at a time; by default its own.
     """
     return rows.map_batches(
         classifier,
@@ -170,7 +182,7 @@ def classify(
             "tta": inference.tta,
         },
         batch_format="pyarrow",
-        batch_size=classifier.batch_size,
+        batch_size=batch_size or classifier.batch_size,
         **inference.resources(),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=inference.max_processes()),
     )

@@ -56,7 +56,7 @@ def check_pretrained(config: TrainConfig, source: str, data: Dataset) -> str:
     return digest_of(content)
 
 
-def check_checkpoint(config: TrainConfig, from_checkpoint: str) -> str:
+def check_checkpoint(config: TrainConfig, from_checkpoint: str, data: Dataset) -> str:
     """Return the id of the checkpoint that a run starts from, whose layers must be the run's."""
     start = checkpoint.read_config(from_checkpoint)
     arguments = start.architecture["arguments"]
@@ -73,4 +73,19 @@ def check_checkpoint(config: TrainConfig, from_checkpoint: str) -> str:
                 f"{from_checkpoint} was trained with {flag_of(name)} {value}, not {own}; use the "
                 "same value to start from it."
             )
+    _check_size(config, start, data)
     return start.id
+
+
+def _check_size(config: TrainConfig, start: checkpoint.CheckpointConfig, data: Dataset) -> None:
+    """Refuse weights of faces of another size where layers depend on it, as in plain networks."""
+    with torch.device("meta"):
+        trained = build_model(config.model, shape=start.shape, **start.architecture["arguments"])
+    try:
+        fit_weights(trained.state_dict(), _outline(config, data), start.id)
+    except InputError as error:
+        raise InputError(
+            f"{config.from_checkpoint} takes {start.shape} faces, and {config.model} has other "
+            f"layers for the {data.shape} faces of {config.dataset}; ingest them with --image-size "
+            f"{start.image_size}, or train a residual network, which takes any size."
+        ) from error

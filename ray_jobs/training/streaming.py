@@ -12,7 +12,7 @@ from ray.data import DataIterator, ExecutionOptions, RandomSeedConfig
 from fer.data.dataset import Dataset, Examples, examples_from_table
 from fer.models.devices import send
 from fer.models.transforms import Augmentation
-from fer.training.batches import VAL_BATCH_SIZE, Batch, DeviceExamples
+from fer.training.batches import Batch, DeviceExamples, val_batch_size
 from fer.training.recipe import Recipe, seed_of_worker, steps_per_epoch
 from fer.training.targets import TargetBuilder
 from ray_jobs.pipeline import stages
@@ -134,6 +134,6 @@ class StreamedBatches:
 
     def val_batches(self) -> Iterator[DeviceExamples]:
         """Yield this worker's share of ``val``, in batches read from its share of the files."""
-        num_classes = len(self.data.class_names)
-        for examples in self.data.stream_split("val", VAL_BATCH_SIZE, self.rank, self.world_size):
+        num_classes, batch_size = len(self.data.class_names), val_batch_size(self.data.shape.size)
+        for examples in self.data.stream_split("val", batch_size, self.rank, self.world_size):
             yield DeviceExamples.from_examples(examples, num_classes, self.device, self.copies)

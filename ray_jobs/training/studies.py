@@ -92,4 +92,7 @@ def trial_config(config: TuneConfig, varied: dict[str, Any]) -> TrainConfig:
     flags |= CHANGES[flags.pop("change", "none")]
     if flags.pop("start", "random") == "pretrained":
         flags["pretrained"] = config.pretrained
+    if config.study == "pretrained":
+        # Both starts see the same pixels.
+        flags["preprocessing"] = "imagenet"
     return TrainConfig(dataset=config.dataset, output=config.output, **flags)

@@ -152,6 +152,16 @@ def test_seeds_repeat_each_variant():
     assert studies.trial_config(study, {"loss": "squared_hinge", "seed": 5}).seed == 5
 
 
+def test_the_study_of_pretrained_weights_changes_nothing_but_the_start():
+    flags = {"model": "efficientnet-lite0", "study": "pretrained", "pretrained": "imagenet"}
+    study = TuneConfig(dataset="d", output="o", **flags)
+    random, pretrained = (
+        asdict(studies.trial_config(study, {"start": start})) for start in ("random", "pretrained")
+    )
+    assert {name for name in random if random[name] != pretrained[name]} == {"pretrained"}
+    assert random["preprocessing"] == "imagenet"
+
+
 @pytest.mark.slow
 def test_a_comparison_with_seeds_reports_their_mean(fer, dataset, tmp_path):
     output = tmp_path / "study"

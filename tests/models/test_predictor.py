@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from fer import Predictor
+from fer import Predictor, storage
 from fer.data.emotions import EMOTIONS
 from fer.errors import InputError
+from fer.models.ensemble import ensemble_files
 from fer.models.shipped import SHIPPED
 from fer.models.transforms import equalize
 from fer.vision.decode import ImageError
+from fer.vision.reshape import convert_images
+from fer.vision.shape import ImageShape
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,25 @@ def test_predictor_uses_the_preprocessing_of_the_checkpoint(save_network, faces,
         expected = network(equalize(images)).softmax(dim=1)
     probs = Predictor.load(str(tmp_path / "net"), engine="float32").predict_probs(faces[0])
     np.testing.assert_allclose(probs, expected, atol=1e-5)
+
+
+def test_members_of_different_shapes_see_the_same_faces(save_network, faces, tmp_path):
+    shapes = (ImageShape(48), ImageShape(32, 3))
+    folders = [str(tmp_path / str(number)) for number in range(2)]
+    for folder, shape in zip(folders, shapes, strict=True):
+        save_network(folder, "resnet4-w32", shape=shape, with_graph=True)
+    for name, content in ensemble_files(folders, (3, 1)):
+        storage.write_bytes(str(tmp_path / "both" / name), content)
+    ensemble = Predictor.load(str(tmp_path / "both"), engine="float32")
+    assert ensemble.shape == ImageShape(48, 3)
+    tint = np.array([1.0, 0.8, 0.6])
+    images = (faces[0][:8, ..., None] * tint).astype(np.uint8)
+    gray, color = (
+        Predictor.load(folder, engine="float32").predict_probs(convert_images(images, shape))
+        for folder, shape in zip(folders, shapes, strict=True)
+    )
+    expected = 0.75 * gray + 0.25 * color
+    np.testing.assert_allclose(ensemble.predict_probs(images), expected, atol=1e-6)
 
 
 KINDS = {"bundled": "resnet10-w48", "paper-deep": "deep"}

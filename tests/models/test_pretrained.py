@@ -74,6 +74,12 @@ def test_a_file_whose_name_bears_another_digest_is_damaged(tmp_path):
         read_file(str(damaged))
 
 
+def test_a_date_in_a_name_is_no_digest(tmp_path):
+    own = tmp_path / "resnet18-20261103.pth"
+    own.write_bytes(b"weights")
+    assert read_file(str(own)) == b"weights"
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="--pretrained .*none.pth can't be read"):
         read_file(str(tmp_path / "none.pth"))

@@ -14,7 +14,9 @@ from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
 from fer.models.engine import build_engine, with_graphs
 from fer.models.onnx_engine import ID_KEY, PROBS_KEY, SCORES_KEY, Int8Scores, OnnxEngine, softmax
-from fer.models.quantization import make_int8
+from fer.models.quantization import activation_bytes, make_int8, num_calibrated
+from fer.vision.reshape import convert_images
+from fer.vision.shape import ImageShape
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,44 @@ def test_a_form_is_made_and_scored(save_network, tmp_path, images, model, capfd)
     assert engine.int8_scores.agreement == pytest.approx(agreement)
     right = [(probs.argmax(axis=1) == labels).mean() for probs in (float32, int8)]
     assert engine.int8_scores.accuracy_loss == pytest.approx(right[0] - right[1])
+
+
+@pytest.mark.slow
+def test_networks_in_color_with_relu6_have_a_form(save_network, tmp_path, images):
+    shape = ImageShape(32, 3)
+    save_network(tmp_path, "efficientnet-lite0", shape=shape, preprocessing="imagenet")
+    (member,) = with_graphs(load_checkpoint(str(tmp_path))).members
+    colored = convert_images(images[:32], shape)
+    made = replace(member, int8=make_int8(member, colored, colored, np.arange(32) % 7))
+    assert OnnxEngine(made, 1, "int8").measure_drift() < 0.01
+    operators = [node.op_type for node in onnx.load_from_string(made.int8).graph.node]
+    assert operators.count("Clip") == 1, "all but that of the first layer, which stays in float32"
+
+
+def convolution(channels, size):
+    """Return a model of one convolution with 8 filters of 3x3 pixels, and ReLU."""
+    weights = onnx.numpy_helper.from_array(np.ones((8, channels, 3, 3), np.float32), "weights")
+    ends = [
+        onnx.helper.make_tensor_value_info(
+            name, onnx.TensorProto.FLOAT, ["batch", depth, size, size]
+        )
+        for name, depth in (("images", channels), ("maps", 8))
+    ]
+    nodes = [
+        onnx.helper.make_node("Conv", ["images", "weights"], ["sums"], pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Relu", ["sums"], ["maps"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "convolution", ends[:1], ends[1:], [weights])
+    return onnx.helper.make_model(graph)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "number"), [(3, 1024, 40), (3, 512, 161), (1, 48, 20_560)]
+)
+def test_ranges_are_measured_on_as_many_images_as_memory_holds(channels, size, number):
+    model = convolution(channels, size)
+    assert activation_bytes(model) == 4 * (channels + 8 + 8) * size**2
+    assert num_calibrated(model) == number
 
 
 def test_the_first_and_the_last_layer_stay_in_float32(bundled):

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from recipes import RECIPE, training_batches
 
 from fer.models.transforms import PREPROCESSING, AugmentationSettings
+from fer.training.batches import val_batch_size
 from fer.training.recipe import steps_per_epoch
 
 
@@ -54,3 +56,8 @@ def test_mixup_mixes_images_and_targets_by_the_same_shares(examples):
     plain = next(training_batches(examples, RECIPE, 0))
     assert plain.partners is None
     assert plain.mixed_targets() is plain.targets
+
+
+@pytest.mark.parametrize(("size", "number"), [(24, 256), (48, 256), (96, 64), (224, 11)])
+def test_large_images_are_evaluated_in_small_batches(size, number):
+    assert val_batch_size(size) == number

@@ -9,10 +9,13 @@ from recipes import CPU, RECIPE
 
 from fer.data.dataset import Examples
 from fer.errors import JobError
+from fer.models import imagenet
+from fer.models.architectures import build_model
 from fer.models.networks import pack_checkpoint
 from fer.models.transforms import PREPROCESSING, AugmentationSettings
 from fer.training.batches import DeviceExamples, InMemoryBatches
 from fer.training.run import Run
+from fer.vision.shape import ImageShape
 
 
 def test_weights_that_explode_in_the_last_step(faces):
@@ -73,6 +76,24 @@ def test_a_residual_network_learns_a_few_faces(batches):
     )
     assert history[0]["val_accuracy"] < 0.5
     assert history[-1]["val_accuracy"] > 0.95
+
+
+@pytest.mark.parametrize(("name", "size"), [("alexnet", 64), ("vgg16", 32)])
+def test_a_network_learns_from_a_file_in_torchvision_s_layout(name, size, monkeypatch, tmp_path):
+    monkeypatch.setattr(imagenet, "HIDDEN", 32)
+    shape, recipe = ImageShape(size, 3), replace(RECIPE, num_epochs=3, num_frozen_epochs=1)
+    published = build_model(name, 1000, shape).state_dict()
+    torch.save(published, tmp_path / "weights.pth")
+    run = Run.create(recipe, {"name": name, "arguments": {"num_classes": 7}}, CPU, shape=shape)
+    run.load_pretrained(str(tmp_path / "weights.pth"))
+    images = np.random.default_rng(0).integers(0, 256, (16, *shape.array)).astype(np.uint8)
+    examples = DeviceExamples.from_examples(Examples(images, np.arange(16) % 7), 7, CPU)
+    epochs = run.epochs(run.trained, InMemoryBatches(recipe, examples, examples), lambda *_: None)
+    trunk = [key for key in published if not key.startswith("classifier.6.")]
+    next(epochs)
+    assert all(run.network.state_dict()[key].equal(published[key]) for key in trunk)
+    next(epochs)
+    assert not any(run.network.state_dict()[key].equal(published[key]) for key in trunk)
 
 
 def new_run(batches):

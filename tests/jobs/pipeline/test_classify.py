@@ -13,8 +13,16 @@ from fer.data.synthetic import draw_faces
 from fer.errors import JobError
 from fer.models.checkpoint import load_checkpoint
 from fer.models.predictor import Predictor
-from fer.vision.shape import FER2013_SHAPE
-from ray_jobs.pipeline.classify import Classifier, Inference, classify
+from fer.vision.shape import FER2013_SHAPE, ImageShape
+from ray_jobs.pipeline.classify import Classifier, Inference, classify, images_per_batch
+
+
+@pytest.mark.parametrize(
+    ("shape", "crops_per_image", "number"),
+    [(FER2013_SHAPE, 24, 512), (ImageShape(224, 3), 1, 445), (ImageShape(224, 3), 24, 18)],
+)
+def test_batches_of_large_crops_hold_fewer_images(shape, crops_per_image, number):
+    assert images_per_batch(shape, crops_per_image) == number
 
 
 def test_classifying_processes_keep_the_memory_of_a_batch(cluster, checkpoint):
