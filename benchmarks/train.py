@@ -2,6 +2,7 @@
 
     python benchmarks/train.py                   # the deep network on drawn faces
     python benchmarks/train.py --model shallow
+    python benchmarks/train.py --model efficientnet-lite0 --image-size 112 --color --faces 896
 
 The bare loop is a dozen lines of PyTorch over images in memory, with the same network, precision,
 augmentation, loss and optimizer, and nothing else. The job runs with one worker on all CPUs, and
@@ -15,6 +16,7 @@ import time
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import ray
 import torch
@@ -33,24 +35,25 @@ from ray_jobs.config import IngestConfig, TrainConfig
 from ray_jobs.training.checkpoints import checkpoint_files
 from ray_jobs.training.settings import build_architecture, build_recipe
 
-NUM_FACES, BATCH_SIZE = 2944, 128
+BATCH_SIZE = 128
 CPU = torch.device("cpu")
 
 
-def make_dataset(folder: Path) -> str:
-    images, labels = draw_faces(NUM_FACES, seed=0)
-    splits = ["val" if row < BATCH_SIZE else "train" for row in range(NUM_FACES)]
+def make_dataset(folder: Path, num_faces: int, **flags: Any) -> str:  # noqa: ANN401
+    images, labels = draw_faces(num_faces, seed=0)
+    splits = ["val" if row < BATCH_SIZE else "train" for row in range(num_faces)]
     (folder / "drawn.csv").write_bytes(to_csv(Faces(images, labels, splits)))
     data = str(folder / "data")
-    ingest.run(IngestConfig(source=(str(folder / "drawn.csv"),), output=data))
+    ingest.run(IngestConfig(source=(str(folder / "drawn.csv"),), output=data, **flags))
     return data
 
 
 def bare_loop(config: TrainConfig) -> float:
     """Return images per second over one epoch, after two warm-up steps."""
-    examples = open_dataset(config.dataset).read_split("train")
+    data = open_dataset(config.dataset)
+    examples = data.read_split("train")
     images, labels = torch.tensor(examples.images), torch.tensor(examples.labels)
-    model = build_model(config.model).to(memory_format=torch.channels_last)
+    model = build_model(config.model, shape=data.shape).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(), config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
@@ -119,10 +122,14 @@ def measure_overhead(data: str, model: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="deep")
+    parser.add_argument("--image-size", type=int, default=48)
+    parser.add_argument("--color", action="store_true")
+    parser.add_argument("--faces", type=int, default=2944, help="128 of them are in val")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     with working_folder() as folder:
-        data = make_dataset(folder)
+        shape = {"image_size": arguments.image_size, "color": arguments.color}
+        data = make_dataset(folder, arguments.faces, **shape)
         measure_speed(data, arguments.model, folder, arguments.repeats)
         ray.shutdown()
         measure_overhead(data, arguments.model)
