@@ -149,7 +149,8 @@ def test_a_single_image_that_fails_determines_the_status_code(client, body, code
         ({"json": {"images": []}}, "The request contains no image; send at least one."),
         ({"json": {"image": "x"}}, "The JSON body is invalid: images: Field required."),
         ({"json": {"images": [{"data": 3}]}}, "images.0.data: Input should be a valid string."),
-        ({"json": {"images": [0, 0]}}, "images.0: Input should be an object"),
+        ({"json": {"images": [0, 0]}}, "images.0: Input should be an object or a string."),
+        ({"json": {"images": [{}]}}, "images.0.data: Field required."),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, "Invalid JSON"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "The form"),
         (
@@ -189,6 +190,15 @@ def forms_of_base64(content):
         "without padding": safe.rstrip("="),
         "all": f"data:image/png;base64,\n{safe[:76]}\n{safe[76:].rstrip('=')}\n",
     }
+
+
+def test_an_image_in_json_may_be_its_base64_alone(client, crop):
+    texts = [encoded(crop)["images"][0]["data"], forms_of_base64(crop)["data URL"], "?"]
+    body = {"images": [*texts, {"name": "a", "data": texts[0]}]}
+    results = client.post("/v1/predict", json=body).json()["results"]
+    found = [(result["name"], result["status"]) for result in results]
+    assert found == [("image", "ok")] * 2 + [("image", "unreadable"), ("a", "ok")]
+    assert results[0]["faces"] == results[1]["faces"] == results[3]["faces"]
 
 
 @pytest.mark.parametrize("extra", [b"", b"\xfb", b"\xff\xfe"])
@@ -324,6 +334,13 @@ def test_the_token_is_accepted_and_health_checks_and_the_page_need_none(serve, c
     assert client.post("/v1/predict", content=crop, headers=headers).status_code == 200
     for path in ("/healthz", "/readyz", "/", DOCS_PATH, "/openapi.json", "/static/index.html"):
         assert client.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
+def test_monitors_may_ask_with_head(client, path):
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, get.status_code) == (200, 200)
+    assert head.headers == get.headers
 
 
 def test_responses_carry_security_headers(client, crop):
