@@ -5,6 +5,7 @@ import base64
 import io
 import zlib
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -14,6 +15,7 @@ from fer.serving.app import build_api
 from fer.serving.inference import InferenceService
 from fer.serving.middleware import DOCS_PATH
 from fer.serving.uploads import Limits
+from fer.vision.faces import Face
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,17 @@ def test_faces_of_a_photograph(serve, crowd):
     Image.new("RGB", (64, 64)).save(blank, "JPEG")
     (empty,) = client.post("/v1/predict", content=blank.getvalue()).json()["results"]
     assert (empty["status"], empty["faces"]) == ("no_face", [])
+
+
+def test_each_of_five_hundred_faces_is_answered(serve, crowd, faces, predictor, monkeypatch):
+    crops = np.tile(faces[0][:50], (10, 1, 1))
+    box = np.array([1, 2, 30, 40], np.float32)
+    found = [Face(box, 0.8, crop) for crop in crops]
+    monkeypatch.setattr("fer.vision.detector.FaceDetector.detect", lambda _detector, _photo: found)
+    client = serve(weights=crowd.weights)
+    (result,) = client.post("/v1/predict", content=crowd.file).json()["results"]
+    probs = [list(face["probabilities"].values()) for face in result["faces"]]
+    np.testing.assert_allclose(probs, predictor.predict_probs(crops), atol=1e-6)
 
 
 def test_a_face_below_the_minimum_confidence_is_uncertain(serve, crop):
