@@ -25,6 +25,7 @@ from fer.errors import InputError
 from fer.models.checkpoint import check_classes, load_checkpoint
 from fer.models.engine import with_graphs
 from fer.models.ensemble import combine_probs, ensemble_files, fusion_weights
+from fer.models.predictor import Predictor
 from fer.reports.robustness import NUM_VIEWS, RobustnessTally
 from fer.storage import parquet
 from fer.vision.conditions import degrade
@@ -115,6 +116,8 @@ def _check_checkpoints(config: EvaluateConfig, data: Dataset) -> dict[str, str]:
     for checkpoint in config.checkpoint:
         network = load_checkpoint(checkpoint)
         check_classes(checkpoint, network.class_names, data.class_names)
+        # A graph that does not open is refused here, not by each process of the cluster.
+        Predictor(with_graphs(network), engine="float32", num_threads=1)
         # "shallow-C1" for runs/C1, but only "shallow" for runs/shallow.
         folder = storage.shorten(storage.base_name(checkpoint))
         name = "-".join(dict.fromkeys((network.kind, folder)))

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +28,8 @@ from ray.serve.config import BackpressureConfig, RequestRouterConfig
 from fer import extras
 from fer.errors import InputError, JobError, last_line
 from fer.models.checkpoint import load_checkpoint
+from fer.models.engine import add_graphs, make_graphs
+from fer.models.predictor import Predictor
 from fer.serving.middleware import TOKEN_VARIABLE
 from fer.vision.detector import FaceDetector, load_detector_weights
 from ray_jobs.cluster import internals, session
@@ -61,10 +64,10 @@ def run(config: ServeConfig) -> None:
     """
     config = locations.resolve(config)
     token = read_token(config, is_reachable=not _is_loopback(config.host))
-    weights = load_weights(config)
+    graphs, weights = load_graphs(config), load_weights(config)
     _check_port(config)
     _connect(config)
-    _serve(config, bind(config, weights, token))
+    _serve(config, bind(config, weights, token, graphs))
 
 
 def _connect(config: ServeConfig) -> None:
@@ -138,7 +141,8 @@ def app(arguments: dict[str, Any]) -> Application:
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"args of ray_jobs.serve:app: {where}: {first['msg']}.") from error
     token = read_token(config, is_reachable=True)
-    return bind(config, load_weights(config), token)
+    graphs, weights = load_graphs(config), load_weights(config)
+    return bind(config, weights, token, graphs)
 
 
 def read_token(config: ServeConfig, *, is_reachable: bool) -> str | None:
@@ -163,23 +167,41 @@ def read_token(config: ServeConfig, *, is_reachable: bool) -> str | None:
     return token
 
 
-def load_weights(config: ServeConfig) -> bytes | None:
-    """Return the detector's weights, after checking that they and the checkpoint load.
+def load_graphs(config: ServeConfig) -> dict[str, bytes]:
+    """Return the graphs that the checkpoint lacks, after checking that it can be run.
+
+    They are made here once, not by each replica, which then needs no torch.
 
     Raises:
-        InputError: One of them does not load, or torch is missing for a GPU.
+        InputError: The checkpoint can't be run, or torch is missing for a GPU or for a graph.
+        JobError: A graph does not answer as its network does.
     """
+    checkpoint = load_checkpoint(config.checkpoint)
     if config.gpus_per_replica:
         extras.require_torch("--gpus-per-replica")
-    load_checkpoint(config.checkpoint)
+        return {}
+    graphs = make_graphs(checkpoint)
+    # A graph that does not open is refused here, not by each replica.
+    Predictor(add_graphs(checkpoint, graphs), engine=config.engine, num_threads=1)
+    return graphs
+
+
+def load_weights(config: ServeConfig) -> bytes | None:
+    """Return the detector's weights, after checking that they load.
+
+    Raises:
+        InputError: They do not load.
+    """
     weights = load_detector_weights(config.detector_weights) if config.detector == "yunet" else None
     if weights is not None:
         FaceDetector(weights)
     return weights
 
 
-def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Application:
-    """Return the application: replicas with a configuration, detector weights and a token."""
+def bind(
+    config: ServeConfig, weights: bytes | None, token: str | None, graphs: Mapping[str, bytes]
+) -> Application:
+    """Return the application: replicas with what ``Replica`` takes."""
     max_ongoing = BATCHES_IN_HAND * config.max_batch_size
     replicas = serve.deployment(
         name=APPLICATION,
@@ -206,7 +228,7 @@ def bind(config: ServeConfig, weights: bytes | None, token: str | None) -> Appli
         graceful_shutdown_timeout_s=config.timeout_seconds + GRACE_SECONDS,
         health_check_period_s=5,
     )(serve.ingress()(Replica))
-    return replicas.bind(asdict(config), weights, token)
+    return replicas.bind(asdict(config), weights, token, graphs)
 
 
 def _runtime_env() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Run a network: on processors by ONNX Runtime, without torch; on GPUs by torch."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -39,6 +40,27 @@ def with_graphs(checkpoint: Checkpoint) -> Checkpoint:
         JobError: A graph does not answer as its network does.
     """
     return replace(checkpoint, members=tuple(map(_with_graph, checkpoint.members)))
+
+
+def make_graphs(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Return the graphs that a checkpoint lacks by the ids of their networks, for ``add_graphs``.
+
+    Raises:
+        InputError: A network can't be built.
+        JobError: A graph does not answer as its network does.
+    """
+    lacking = [member for member in checkpoint.members if member.graph is None]
+    made = with_graphs(replace(checkpoint, members=tuple(lacking))).members
+    return {member.config.id: member.graph for member in made if member.graph is not None}
+
+
+def add_graphs(checkpoint: Checkpoint, graphs: Mapping[str, bytes]) -> Checkpoint:
+    """Return a checkpoint whose networks without a graph get theirs from ``make_graphs``."""
+    members = (
+        replace(member, graph=graphs.get(member.config.id)) if member.graph is None else member
+        for member in checkpoint.members
+    )
+    return replace(checkpoint, members=tuple(members))
 
 
 def _with_graph(member: Member) -> Member:

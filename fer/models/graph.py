@@ -22,6 +22,7 @@ from fer.models.architectures import build_model
 from fer.models.checkpoint import WEIGHTS, Member
 from fer.models.networks import build_network
 from fer.models.onnx_engine import ID_KEY, INPUT, OUTPUT, OnnxEngine
+from fer.models.seal import seal
 from fer.models.transforms import PREPROCESSING
 from fer.vision.reshape import convert_images
 from fer.vision.shape import ImageShape
@@ -47,7 +48,7 @@ def make_graph(member: Member) -> bytes:
     """
     network, config = build_network(member), member.config
     graph = _make(json.dumps(config.architecture), config.shape, config.preprocessing)
-    graph = _refer(graph, member)
+    graph = seal(_refer(graph, member))
     _check(replace(member, graph=graph), network)
     return graph
 

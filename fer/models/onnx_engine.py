@@ -11,6 +11,7 @@ import onnxruntime
 
 from fer.errors import InputError
 from fer.models.checkpoint import GRAPH, INT8_GRAPH, WEIGHTS, Member
+from fer.models.seal import is_intact
 
 CPU_BATCH_SIZE = 32
 """Images per batch on a processor.
@@ -105,6 +106,8 @@ class OnnxEngine:
     def _open(
         self, graph: bytes, weights: bytes, num_threads: int | None
     ) -> onnxruntime.InferenceSession:
+        if not is_intact(graph):
+            raise self._damaged()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads or num_processors()
         # Threads that wait actively would take the time of other processes' threads.
@@ -115,9 +118,10 @@ class OnnxEngine:
             return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # ONNX Runtime's errors share no class but Exception.
-            raise InputError(
-                f"{self._where} is damaged; delete it, or copy the checkpoint again."
-            ) from error
+            raise self._damaged() from error
+
+    def _damaged(self) -> InputError:
+        return InputError(f"{self._where} is damaged; delete it, or copy the checkpoint again.")
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Map images uint8 (B, *shape), in C order, to logits float32 (B, C)."""

@@ -37,6 +37,7 @@ from fer.models.onnx_engine import (
     softmax,
 )
 from fer.models.predictor import Predictor
+from fer.models.seal import seal
 from fer.vision.reshape import convert_images
 
 NUM_CALIBRATION = 1024
@@ -117,8 +118,7 @@ def make_int8(
     metadata[CROPS_KEY] = base64.b64encode(crops.tobytes()).decode()
     metadata[PROBS_KEY] = json.dumps(probs.round(5).tolist())
     onnx.helper.set_model_props(quantized, metadata)
-    serialized: bytes = quantized.SerializeToString()
-    return serialized
+    return seal(quantized.SerializeToString())
 
 
 def num_calibrated(exported: Any) -> int:  # noqa: ANN401 - onnx is untyped

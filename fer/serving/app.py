@@ -164,11 +164,14 @@ def _model_card(model: str) -> str | None:
 
 
 def _add_health_routes(app: FastAPI, service: InferenceService) -> None:
+    # Monitors ask with HEAD, too. The HTTP server then leaves out the body.
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Report that the process is alive."""
         return {"status": "alive"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
         """Report that the network is ready; it runs once before the first request is accepted."""
@@ -178,6 +181,7 @@ def _add_health_routes(app: FastAPI, service: InferenceService) -> None:
 def _add_page(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=WEB), name="static")
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html")

@@ -8,7 +8,16 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import HTTPException, Request
-from pydantic import BaseModel, FailFast, Field, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    FailFast,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
 from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -59,10 +68,21 @@ class EncodedImage(BaseModel):
     name: str = "image"
 
 
+def _to_encoded_image(entry: Any, validate: ValidatorFunctionWrapHandler) -> EncodedImage:  # noqa: ANN401 - whatever JSON holds
+    """Take an entry of the list: an object, or the text alone that would be its ``data``."""
+    if isinstance(entry, str):
+        return EncodedImage(data=entry)
+    if not isinstance(entry, dict):
+        raise PydanticCustomError("image_type", "Input should be an object or a string")
+    image: EncodedImage = validate(entry)
+    return image
+
+
 @lru_cache
 def _json_body_model(max_images: int) -> type[BaseModel]:
     """Return the model of a JSON body; validation stops at the first error or excess image."""
-    images = Annotated[list[EncodedImage], FailFast(), Field(max_length=max_images)]
+    image = Annotated[EncodedImage, WrapValidator(_to_encoded_image)]
+    images = Annotated[list[image], FailFast(), Field(max_length=max_images)]
     return create_model("EncodedImages", images=(images, ...))
 
 
@@ -72,6 +92,7 @@ def _image_list_schema(image: dict[str, Any]) -> dict[str, Any]:
 
 
 _FILE_SCHEMA = {"type": "string", "format": "binary"}
+_TEXT_SCHEMA = EncodedImage.model_json_schema()["properties"]["data"]
 
 REQUEST_BODY = {
     "required": True,
@@ -79,7 +100,7 @@ REQUEST_BODY = {
         "image/*": {"schema": _FILE_SCHEMA},
         "video/*": {"schema": _FILE_SCHEMA},
         FORM: _image_list_schema(_FILE_SCHEMA),
-        JSON: _image_list_schema(EncodedImage.model_json_schema()),
+        JSON: _image_list_schema({"anyOf": [EncodedImage.model_json_schema(), _TEXT_SCHEMA]}),
     },
 }
 """OpenAPI description of the body, which FastAPI cannot infer because the route reads it itself."""

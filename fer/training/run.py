@@ -178,7 +178,7 @@ class Run:
             # The training loss was computed before the last step; only the scores reveal that the
             # last step itself broke the weights.
             if not (math.isfinite(loss) and math.isfinite(scores["val_loss"])):
-                raise JobError(_non_finite_loss(epoch))
+                raise JobError(_non_finite_loss(epoch, bfloat16=self.recipe.bfloat16))
             metrics = {
                 "epoch": epoch + 1,
                 "step": (epoch + 1) * steps_per_epoch(batches.num_train, self.recipe.batch_size),
@@ -269,6 +269,7 @@ def _scores(confusion: Tensor, suffix: str = "") -> dict[str, float]:
     return {f"val_accuracy{suffix}": accuracy, f"val_macro_f1{suffix}": macro_f1}
 
 
-def _non_finite_loss(epoch: int) -> str:
+def _non_finite_loss(epoch: int, *, bfloat16: bool) -> str:
     last_good = f" (epoch {epoch} was the last good one)" if epoch else ""
-    return f"Loss became non-finite in epoch {epoch + 1}{last_good}; retrain with a lower --lr."
+    remedy = "a lower --lr or --precision float32" if bfloat16 else "a lower --lr"
+    return f"Loss became non-finite in epoch {epoch + 1}{last_good}; retrain with {remedy}."

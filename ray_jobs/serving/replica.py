@@ -4,13 +4,15 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
 
+from fer.models.checkpoint import load_checkpoint
+from fer.models.engine import add_graphs
 from fer.models.predictor import Predictor
 from fer.serving.app import build_api
 from fer.serving.inference import DEFAULT_VIDEOS, InferenceService
@@ -24,10 +26,24 @@ from ray_jobs.config import ServeConfig
 class Replica:
     """A process that answers requests, and classifies faces of several requests in one batch."""
 
-    def __init__(self, config: dict[str, Any], weights: bytes | None, token: str | None) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        weights: bytes | None,
+        token: str | None,
+        graphs: Mapping[str, bytes],
+    ) -> None:
+        """Load the network and the detector.
+
+        Args:
+            config: Fields of ``ServeConfig``.
+            weights: YuNet's ONNX file, or None to serve crops only.
+            token: Token that requests must carry, or None.
+            graphs: Graphs that the checkpoint lacks, by the ids of their networks.
+        """
         self._config, self._token = ServeConfig(**config), token
-        predictor = Predictor.load(
-            self._config.checkpoint,
+        predictor = Predictor(
+            add_graphs(load_checkpoint(self._config.checkpoint), graphs),
             "cuda" if self._config.gpus_per_replica else "cpu",
             self._config.engine,
             num_threads=max(1, math.ceil(self._config.cpus_per_replica)),

@@ -37,7 +37,7 @@ def address(cluster, checkpoint):
     (port,) = free_ports(1)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     config = ServeConfig(checkpoint=checkpoint, detector="none", max_batch_size=1)
-    serve.run(bind(config, None, "secret"), name="fer")
+    serve.run(bind(config, None, "secret", {}), name="fer")
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
@@ -82,7 +82,7 @@ def recording(address, checkpoint):
 
     class Recording(Replica):
         def record(self, seconds, **settings):
-            Replica.__init__(self, {**self.config, **settings}, None, None)
+            Replica.__init__(self, {**self.config, **settings}, None, None, {})
             sizes, predict_probs = [], self.service.predictor.predict_probs
 
             def predict_slowly(batch):
@@ -95,7 +95,7 @@ def recording(address, checkpoint):
 
         def __init__(self, config):
             self.config = config
-            super().__init__(config, None, None)
+            super().__init__(config, None, None, {})
 
         async def fill(self, crops):
             sizes = self.record(seconds=0, batch_wait_ms=200.0)

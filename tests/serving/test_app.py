@@ -5,6 +5,7 @@ import base64
 import io
 import zlib
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -14,6 +15,7 @@ from fer.serving.app import build_api
 from fer.serving.inference import InferenceService
 from fer.serving.middleware import DOCS_PATH
 from fer.serving.uploads import Limits
+from fer.vision.faces import Face
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,17 @@ def test_faces_of_a_photograph(serve, crowd):
     assert (empty["status"], empty["faces"]) == ("no_face", [])
 
 
+def test_each_of_five_hundred_faces_is_answered(serve, crowd, faces, predictor, monkeypatch):
+    crops = np.tile(faces[0][:50], (10, 1, 1))
+    box = np.array([1, 2, 30, 40], np.float32)
+    found = [Face(box, 0.8, crop) for crop in crops]
+    monkeypatch.setattr("fer.vision.detector.FaceDetector.detect", lambda _detector, _photo: found)
+    client = serve(weights=crowd.weights)
+    (result,) = client.post("/v1/predict", content=crowd.file).json()["results"]
+    probs = [list(face["probabilities"].values()) for face in result["faces"]]
+    np.testing.assert_allclose(probs, predictor.predict_probs(crops), atol=1e-6)
+
+
 def test_a_face_below_the_minimum_confidence_is_uncertain(serve, crop):
     client = serve(min_confidence=1.0)
     (result,) = client.post("/v1/predict", content=crop).json()["results"]
@@ -149,7 +162,8 @@ def test_a_single_image_that_fails_determines_the_status_code(client, body, code
         ({"json": {"images": []}}, "The request contains no image; send at least one."),
         ({"json": {"image": "x"}}, "The JSON body is invalid: images: Field required."),
         ({"json": {"images": [{"data": 3}]}}, "images.0.data: Input should be a valid string."),
-        ({"json": {"images": [0, 0]}}, "images.0: Input should be an object"),
+        ({"json": {"images": [0, 0]}}, "images.0: Input should be an object or a string."),
+        ({"json": {"images": [{}]}}, "images.0.data: Field required."),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, "Invalid JSON"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "The form"),
         (
@@ -189,6 +203,15 @@ def forms_of_base64(content):
         "without padding": safe.rstrip("="),
         "all": f"data:image/png;base64,\n{safe[:76]}\n{safe[76:].rstrip('=')}\n",
     }
+
+
+def test_an_image_in_json_may_be_its_base64_alone(client, crop):
+    texts = [encoded(crop)["images"][0]["data"], forms_of_base64(crop)["data URL"], "?"]
+    body = {"images": [*texts, {"name": "a", "data": texts[0]}]}
+    results = client.post("/v1/predict", json=body).json()["results"]
+    found = [(result["name"], result["status"]) for result in results]
+    assert found == [("image", "ok")] * 2 + [("image", "unreadable"), ("a", "ok")]
+    assert results[0]["faces"] == results[1]["faces"] == results[3]["faces"]
 
 
 @pytest.mark.parametrize("extra", [b"", b"\xfb", b"\xff\xfe"])
@@ -324,6 +347,13 @@ def test_the_token_is_accepted_and_health_checks_and_the_page_need_none(serve, c
     assert client.post("/v1/predict", content=crop, headers=headers).status_code == 200
     for path in ("/healthz", "/readyz", "/", DOCS_PATH, "/openapi.json", "/static/index.html"):
         assert client.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
+def test_monitors_may_ask_with_head(client, path):
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, get.status_code) == (200, 200)
+    assert head.headers == get.headers
 
 
 def test_responses_carry_security_headers(client, crop):

@@ -8,6 +8,7 @@ import torch
 from recipes import CPU, RECIPE
 
 from fer.data.dataset import Examples
+from fer.data.synthetic import draw_faces
 from fer.errors import JobError
 from fer.models import imagenet
 from fer.models.architectures import build_model
@@ -18,17 +19,20 @@ from fer.training.run import Run
 from fer.vision.shape import ImageShape
 
 
-def test_weights_that_explode_in_the_last_step(faces):
+@pytest.mark.parametrize(
+    ("bfloat16", "remedy"), [(False, "a lower --lr"), (True, "a lower --lr or --precision float32")]
+)
+def test_weights_that_explode_in_the_last_step(faces, bfloat16, remedy):
     """The loss of an epoch's only step is that of the weights before."""
     images, labels = faces
     examples = DeviceExamples.from_examples(Examples(images, labels.astype(np.int64)), 7, CPU)
-    recipe = replace(RECIPE, batch_size=len(labels), lr=1e30)
+    recipe = replace(RECIPE, batch_size=len(labels), lr=1e30, bfloat16=bfloat16)
     architecture = {"name": "conv1", "arguments": {"num_classes": 7}}
     run = Run.create(recipe, architecture, CPU)
     batches = InMemoryBatches(recipe, examples, examples, 0, 1)
     with pytest.raises(JobError) as caught:
         list(run.epochs(run.trained, batches, lambda *_: None))
-    assert str(caught.value) == "Loss became non-finite in epoch 1; retrain with a lower --lr."
+    assert str(caught.value) == f"Loss became non-finite in epoch 1; retrain with {remedy}."
     assert run.history == []
 
 
@@ -94,6 +98,23 @@ def test_a_network_learns_from_a_file_in_torchvision_s_layout(name, size, monkey
     assert all(run.network.state_dict()[key].equal(published[key]) for key in trunk)
     next(epochs)
     assert not any(run.network.state_dict()[key].equal(published[key]) for key in trunk)
+
+
+def test_bundled_learns_other_classes_from_ten_images_each():
+    images, labels = draw_faces(120, seed=4)
+    rows = np.concatenate([np.flatnonzero(labels == label)[:10] for label in (3, 4, 5)])
+    split = Examples(images[rows], np.repeat(np.arange(3), 10))
+    examples = DeviceExamples.from_examples(split, 3, CPU)
+    recipe = replace(RECIPE, num_epochs=4, batch_size=10, ema_decay=0.9)
+    architecture = {"name": "resnet10-w48", "arguments": {"num_classes": 3, "dropout": 0.2}}
+    accuracies = []
+    for checkpoint in ("bundled", None):
+        run = Run.create(recipe, architecture, CPU)
+        if checkpoint:
+            run.load_weights(checkpoint, ("joy", "grief", "awe"))
+        history = train(run, InMemoryBatches(recipe, examples, examples, 0, 1), recipe.num_epochs)
+        accuracies.append(history[-1]["val_accuracy"])
+    assert accuracies[0] > 0.9 > accuracies[1], "from random weights, that is too little to learn"
 
 
 def new_run(batches):

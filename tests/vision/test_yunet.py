@@ -6,7 +6,8 @@ import onnx
 import pytest
 from plates import draw_plates, plate_detector
 
-from fer.vision.decode import ImageError, decode_photo
+from fer.vision.decode import IMAGE_SUFFIXES, ImageError, decode_photo
+from fer.vision.detector import DETECTION_SIDE
 from fer.vision.yunet import YuNet
 
 MIN_SCORE, MAX_OVERLAP = 0.7, 0.3
@@ -51,17 +52,21 @@ def test_of_boxes_that_overlap_the_best_is_kept():
 
 
 def test_photographs(yunet, real_photographs):
+    """All that are at hand, in the size in which faces are detected."""
     num_faces = 0
-    for file in sorted(real_photographs.rglob("*.jpg"))[:40]:
+    for file in sorted(real_photographs.rglob("*")):
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
         try:
-            photo = decode_photo(file.read_bytes())
+            pixels = decode_photo(file.read_bytes()).pixels
         except ImageError:
             continue
-        shrunk = cv2.resize(photo.pixels, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+        shrink = min(1.0, DETECTION_SIDE / max(pixels.shape[:2]))
+        shrunk = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         expected, found = both(yunet, cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))
         agree(expected, found)
         num_faces += len(found)
-    assert num_faces > 40
+    assert num_faces > 1000
 
 
 @pytest.mark.parametrize("weights", [b"", b"junk", plate_detector()[:-1000]])

@@ -43,6 +43,22 @@ def test_classifying_processes_keep_the_memory_of_a_batch(cluster, checkpoint):
     assert [int(row["threshold"]) for row in classified] == [2**28] * 3
 
 
+def test_a_photograph_without_faces_and_one_with_five_hundred(monkeypatch):
+    monkeypatch.setattr(ray, "get", lambda checkpoints: checkpoints)
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    network = load_checkpoint("bundled")
+    faces = np.tile(draw_faces(50, seed=3)[0], (10, 1, 1))
+    crops = [[], [face.tobytes() for face in faces], None, [faces[1].tobytes()]]
+    images = pa.table({"crops": pa.array(crops, pa.list_(pa.binary()))})
+    classifier = Classifier((network,), FER2013_SHAPE, "auto", tta=False)
+    found = classifier(images)["probs_0"].to_pylist()
+    assert list(map(len, found)) == [0, 500, 0, 1]
+    expected = Predictor(network, "cpu", num_threads=1).predict_probs(faces)
+    np.testing.assert_allclose(found[1], expected, atol=1e-6)
+    np.testing.assert_allclose(found[3], expected[1:2], atol=1e-5)
+    assert classifier(images[:1])["probs_0"].to_pylist() == [[]]
+
+
 def test_rejects_a_gpu_that_torch_cannot_use(monkeypatch):
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: [0])
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
