@@ -1,7 +1,9 @@
 """Archives that are damaged, that lack their end, or that hold a name twice."""
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 
@@ -65,6 +67,70 @@ def test_one_block_of_zeros_ends_a_tar_archive(tmp_path, content):
     assert read(path) == (IMAGES, {})
 
 
+def in_streams(compress, content=WHOLE, size=3000):
+    """Compress a file in several streams, as pbzip2, bgzip and pixz do."""
+    starts = range(0, len(content), size)
+    return b"".join(compress(content[start : start + size]) for start in starts)
+
+
+FIRST, SECOND = pack_tar([*IMAGES.items()][:8]), pack_tar([*IMAGES.items()][8:])
+JOINED = FIRST + SECOND
+PADDING = bytes(10240)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("faces.tar", JOINED),
+        ("faces.tar", JOINED + b"\n"),
+        ("faces.tar.gz", gzip.compress(JOINED)),
+        *[
+            (f"faces.tar.{name}", content)
+            for name, compress in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress))
+            for content in (
+                in_streams(compress),
+                in_streams(compress) + PADDING,
+                in_streams(compress, JOINED, 512),
+            )
+        ],
+        ("faces.tar.xz", lzma.compress(WHOLE, lzma.FORMAT_ALONE)),
+        ("faces.tgz", WHOLE),
+        ("faces.tar.gz", bz2.compress(WHOLE)),
+    ],
+)
+def test_all_streams_and_all_archives_in_a_file_are_read(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert read(path) == (IMAGES, {})
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.writestr(name, content)
+    images, rejects = read(tmp_path / "outer.zip")
+    assert (images, rejects) == ({f"{name}!/{key}": data for key, data in IMAGES.items()}, {})
+
+
+CUT = gzip.compress(WHOLE, mtime=0)
+CUT_BZ2 = in_streams(bz2.compress)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("faces.tar.gz", CUT[:-30], "its compressed data ends early"),
+        ("faces.tar.bz2", CUT_BZ2[: len(CUT_BZ2) // 2], "its compressed data ends early"),
+        ("faces.tar.gz", CUT[:-8] + b"sum!" + CUT[-4:], "its compressed data is damaged (CRC"),
+        ("faces.tar.gz", CUT + b"junk", "its compressed data is damaged (Not a gzipped file"),
+        ("faces.tar", WHOLE + b"x" * 512, "its end is followed by something that is no member, so"),
+        ("faces.tar", FIRST + SECOND[:HEADER], "it lacks the blocks of zeros that end a tar archive"),
+    ],
+)
+def test_a_file_whose_last_archive_is_damaged_says_so(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_bytes(content)
+    images, rejects = read(path)
+    assert len(images) >= (8 if name == "faces.tar" else 1)
+    assert rejects[str(path)].startswith(f"can't be read to its end: {reason}")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -72,10 +138,12 @@ def test_one_block_of_zeros_ends_a_tar_archive(tmp_path, content):
         ("inner.tar", WHOLE[:HEADER]),
         ("inner.tar", WHOLE[: HEADER + 600]),
         ("inner.tar.gz", gzip.compress(WHOLE, mtime=0)[:-30]),
+        ("inner.tar.bz2", bz2.compress(WHOLE)[:20] + bytes(40)),
+        ("inner.tar.xz", lzma.compress(WHOLE)[:40] + bytes(40)),
         ("inner.png.gz", b"junk"),
         ("inner.png.gz", gzip.compress(b"image", mtime=0)[:-9]),
     ],
-    ids=["flipped", "no end", "cut", "cut gzip", "no gzip", "cut image"],
+    ids=["flipped", "no end", "cut", "cut gzip", "bzip2", "xz", "no gzip", "cut image"],
 )
 def test_a_damaged_file_in_a_tar_archive_costs_nothing_after_it(tmp_path, name, content):
     path = tmp_path / "faces.tar"
