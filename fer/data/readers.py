@@ -158,7 +158,9 @@ def _read_parquet(stream: IO[bytes], origin: Origin) -> Iterator[SourceItem]:
 
 def _read_label_list(stream: IO[bytes], origin: Origin) -> Iterator[SourceItem]:
     if origin.with_tables:
-        yield SourceItem("label_list", origin.source, data=stream.read(MAX_IMAGE_BYTES))
+        yield SourceItem(
+            "label_list", origin.source, origin.path, data=stream.read(MAX_IMAGE_BYTES)
+        )
     else:
         yield origin.ignore()
 
