@@ -2,7 +2,7 @@
 
 from fer.data.emotions import FER2013_CLASSES, ClassList
 from fer.data.ferplus import Votes
-from fer.data.numbering import misfit_with_fer2013
+from fer.data.numbering import misfit_with_fer2013, misfit_with_labels
 from fer.data.parsing import Rules
 from fer.data.tally import DatasetTally
 from fer.errors import InputError, JobError
@@ -22,15 +22,18 @@ def check_votes(tally: DatasetTally, votes: Votes | None) -> None:
 
 
 def check_numbers(tally: DatasetTally, classes: ClassList) -> None:
-    """Refuse numbered classes that would be taken for FER2013's and can't be.
+    """Refuse numbered classes that would be taken for FER2013's, or for labels, and can't be.
 
     Raises:
-        InputError: The numbers are not FER2013's.
+        InputError: The numbers are not FER2013's, or not the labels of the given classes.
     """
-    if classes != FER2013_CLASSES:
-        return
+    in_folders = tally.numbers.get("class_folders", set())
     tables = (tally.numbers.get(name, set()) for name in ("csv", "hugging_face"))
-    misfit = misfit_with_fer2013(tally.numbers.get("class_folders", set()), set().union(*tables))
+    in_tables = set[int]().union(*tables)
+    if classes == FER2013_CLASSES:
+        misfit = misfit_with_fer2013(in_folders, in_tables)
+    else:
+        misfit = misfit_with_labels(in_folders, in_tables, classes)
     if misfit:
         raise InputError(misfit)
 

@@ -97,6 +97,11 @@ class ClassList:
             for spelling in (name, *aliases)
         }
 
+    @cached_property
+    def has_numbers(self) -> bool:
+        """Whether aliases of classes are numbers, so that their labels do not count as names."""
+        return any(alias.isdecimal() for alias in self.labels)
+
     def label(self, name: str) -> int | None:
         """Return the label that a class name stands for, or None.
 
@@ -114,9 +119,8 @@ class ClassList:
         return None
 
     def _label_of_number(self, digits: str) -> int | None:
-        has_number_aliases = any(alias.isdecimal() for alias in self.labels)
         is_label = len(digits) < 4 and int(digits) < len(self.names)
-        return int(digits) if is_label and not has_number_aliases else None
+        return int(digits) if is_label and not self.has_numbers else None
 
     def class_folder(self, path: str) -> str | None:
         """Return the folder in a file's path that tells the class, or None.

@@ -1,7 +1,8 @@
 import pytest
 
 from fer.data import parsed
-from fer.data.checks import check_rejects, check_splits
+from fer.data.checks import check_numbers, check_rejects, check_splits
+from fer.data.emotions import ClassList
 from fer.data.items import SourceItem
 from fer.data.parsing import Rules, parse_item
 from fer.data.tally import DatasetTally
@@ -60,3 +61,20 @@ def test_a_table_whose_rows_are_all_rejected_says_why_whatever_is_allowed():
     with pytest.raises(JobError, match=r"^2 of 2 examples were rejected: no split \(2\); for exam"):
         check_rejects(tally, 1, "data")
     check_rejects(DatasetTally(), 0.05, "data")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [("012", None), ("123", "numbered 1-3, but those of --classes count from 0 to 2"), ("abc", None)],
+)
+def test_numbers_are_checked_against_the_given_classes(labels, message):
+    classes = ClassList.parse("abc")
+    rows = [f"{label},{PIXELS}" for label in labels]
+    data = "\n".join(["emotion,pixels", *rows]).encode()
+    item = SourceItem("rows", "x.csv", "x.csv", data, first_row=1)
+    tally = parsed.count(parsed.to_table(parse_item(item, Rules(classes))))
+    if message is None:
+        check_numbers(tally, classes)
+        return
+    with pytest.raises(InputError, match=message):
+        check_numbers(tally, classes)

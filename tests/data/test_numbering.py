@@ -1,6 +1,7 @@
 import pytest
 
-from fer.data.numbering import misfit_with_fer2013
+from fer.data.emotions import ClassList
+from fer.data.numbering import misfit_with_fer2013, misfit_with_labels
 
 FER2013 = set(range(7))
 
@@ -19,6 +20,7 @@ def test_numbers_that_can_be_fer2013s(in_folders, in_tables):
         (set(range(8)), set(), "0-7", "--classes neutral=0 happy=1 sad=2 surprise=3"),
         (set(range(1, 8)), set(), "1-7", "--classes surprise=1 fear=2 disgust=3 happy=4"),
         (set(), set(range(1, 8)), "1-7", "--classes surprise=1 fear=2 disgust=3 happy=4"),
+        (set(), set(range(1, 7)), "1-6", "--classes neutral=0 happy=1 and so on"),
         ({0, 1, 2}, FER2013, "0-2", "--classes neutral=0 happy=1 and so on"),
         ({0, 2, 3, 12}, set(), "0, 2-3, 12", "--classes neutral=0 happy=1 and so on"),
     ],
@@ -29,3 +31,34 @@ def test_numbers_that_cannot_be_fer2013s(in_folders, in_tables, found, advice):
         f"The classes are numbered {found}, so they are not FER2013's, which are 0-6; say what "
         f"each number means, with {advice}"
     )
+
+
+RAF_DB = ["surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"]
+
+
+@pytest.mark.parametrize(
+    ("in_folders", "in_tables", "classes"),
+    [
+        (FER2013, FER2013, RAF_DB),
+        ({0, 2}, {1, 6, 9}, RAF_DB),
+        ({7}, {7}, RAF_DB),
+        (set(range(1, 8)), set(range(1, 8)), [f"{name}={n}" for n, name in enumerate(RAF_DB, 1)]),
+    ],
+)
+def test_numbers_that_can_be_labels(in_folders, in_tables, classes):
+    assert misfit_with_labels(in_folders, in_tables, ClassList.parse(classes)) is None
+
+
+@pytest.mark.parametrize(
+    ("in_folders", "in_tables", "classes", "message"),
+    [
+        (set(range(1, 8)), set(), RAF_DB, "1-7, but those of --classes count from 0 to 6; say what "),
+        (set(), {2, 4, 7}, RAF_DB, "2, 4, 7, but those of --classes count from 0 to 6; say what ea"),
+        (set(), FER2013, ["good=happy", "bad=sad"], "0-6, but those of --classes count from 0 to 1"),
+        ({1, 2}, set(), ["good", "bad"], "1-2, but those of --classes count from 0 to 1; say what "
+        "each number means, as in --classes good=1 bad=2 and so on."),
+    ],
+)
+def test_numbers_that_cannot_be_labels(in_folders, in_tables, classes, message):
+    misfit = misfit_with_labels(in_folders, in_tables, ClassList.parse(classes))
+    assert misfit.startswith(f"The classes are numbered {message}")
