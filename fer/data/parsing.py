@@ -78,7 +78,7 @@ class Example(NamedTuple):
 
     Attributes:
         row: Number of the row of a CSV file, counted from 1; 0 for an image.
-        has_usage: Whether the row tells the split in the column ``Usage``.
+        has_usage: Whether the row of a CSV file tells the split in a column such as ``Usage``.
         number: The number that stood for the class; None if a name did.
     """
 
@@ -156,7 +156,7 @@ def _parse_image(item: SourceItem, rules: Rules) -> Outcome:
         label, number = _label(text, rules.classes)
         pixels = frame_image(fetch_image(item), rules.framing).tobytes()
         sha256 = hashlib.sha256(pixels).digest()
-        name, source, unclear_name = _split("", item.path, sha256, rules)
+        name, source, unclear_name = _split(item.usage, item.path, sha256, rules)
         return Example(
             *(pixels, label, name, source, item.source, sha256, kind),
             number=number,
@@ -186,8 +186,9 @@ def _class_text(item: SourceItem, classes: ClassList) -> tuple[Format, str]:
 
 def _parse_rows(item: SourceItem, rules: Rules) -> Iterator[Outcome]:
     first, *lines = (item.data or b"").split(b"\n")
-    columns, delimiter = parse_csv_header(first)
-    emotion, usage = columns["emotion"], columns.get("usage")
+    header = parse_csv_header(first)
+    (columns, delimiter), usage = header, header.split
+    emotion = columns["emotion"]
     rows = [_fields(line, delimiter) for line in lines]
     texts = [row[columns["pixels"]].strip() if len(row) == len(columns) else b"" for row in rows]
     # Pixels are parsed for all rows at once: see fer.data.pixels.

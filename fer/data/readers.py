@@ -151,7 +151,7 @@ def _read_parquet(stream: IO[bytes], origin: Origin) -> Iterator[SourceItem]:
         return
     try:
         for number, row in enumerate(read_parquet_rows(stream), start=1):
-            yield origin.table_image(number, row.image, row.label)
+            yield origin.table_image(number, row)
     except RejectedError as error:
         yield origin.reject(error.reason, error.code)
 

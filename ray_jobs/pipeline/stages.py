@@ -40,6 +40,7 @@ ITEM_SCHEMA = pa.schema(
         ("code", pa.string()),
         ("format", pa.string()),
         ("label", pa.string()),
+        ("usage", pa.string()),
         ("frames", pa.string()),
     ]
 )

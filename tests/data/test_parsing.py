@@ -75,6 +75,20 @@ def test_a_name_that_may_tell_the_split(tmp_path):
     assert (example.split_from, example.unclear_name) == ("hash", None)
 
 
+@pytest.mark.parametrize("column", ["split", "Subset", "partition", " Set "])
+def test_a_column_that_tells_the_split_by_another_name(tmp_path, png, faces, column):
+    path = write_rows(tmp_path / "a.csv", f"3,{PIXELS},dev,", header=f"emotion,pixels,{column},")
+    (example,) = outcomes(path)
+    assert (example.split, example.split_from, example.has_usage) == ("val", "usage", True)
+    images = [png(image) for image in faces[0][:3]]
+    splits = ["Test", None, "other"]
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": images, "label": [3] * 3, column: splits}), path)
+    first, *others = outcomes(path)
+    assert (first.split, first.split_from, first.unclear_name) == ("test", "usage", None)
+    assert [example.unclear_name for example in others] == ["null", "other"]
+
+
 def test_blank_lines_are_no_rows(tmp_path):
     rows = (f"3,{PIXELS}", "", "\r", f"4,{PIXELS}\r", "", f"5,{PIXELS}", "", "\r\n")
     examples = outcomes(write_rows(tmp_path / "a.csv", *rows))
