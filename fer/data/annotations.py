@@ -39,7 +39,9 @@ def kdef_emotion(path: str) -> str | None:
     return KDEF_EMOTIONS[match[1].upper()] if match else None
 
 
-def read_labeled_items(location: str, *, all_files: bool = False) -> Iterator[SourceItem]:
+def read_labeled_items(
+    location: str, *, name: str | None = None, all_files: bool = False
+) -> Iterator[SourceItem]:
     """Yield the items of a source, and give RAF-DB's images the labels of its lists.
 
     RAF-DB's original photographs, in the folder ``original``, show more than a face and are
@@ -47,14 +49,15 @@ def read_labeled_items(location: str, *, all_files: bool = False) -> Iterator[So
 
     Args:
         location: The source.
+        name: Its name, as for ``read_items``.
         all_files: Whether files whose names do not say what they are may be images.
     """
-    lists = _LabelLists(location)
-    for item in read_items(location, all_files=all_files):
+    lists = _LabelLists(location, name)
+    for item in read_items(location, name=name, all_files=all_files):
         if item.kind == "label_list":
             lists.add(item)
-        elif (name := _raf_db_name(item)) is not None:
-            yield _label_item(item, lists.find(item.path, name))
+        elif (image := _raf_db_name(item)) is not None:
+            yield _label_item(item, lists.find(item.path, image))
         else:
             yield item
 
@@ -62,8 +65,8 @@ def read_labeled_items(location: str, *, all_files: bool = False) -> Iterator[So
 class _LabelLists:
     """The label lists of a source. RAF-DB has two, whose images share names: basic and compound."""
 
-    def __init__(self, location: str) -> None:
-        self._location = location
+    def __init__(self, location: str, name: str | None) -> None:
+        self._location, self._name = location, name
         self._labels: dict[str, dict[str, str]] = {}
         self._is_complete = False
 
@@ -71,32 +74,34 @@ class _LabelLists:
         """Add a list."""
         self._labels[item.path] = parse_label_list(item.data or b"")
 
-    def find(self, path: str, name: str) -> str | None:
+    def find(self, path: str, image: str) -> str | None:
         """Return the label of an image in the list that is closest to it, or None.
 
         Args:
-            path: The image's.
-            name: The image's in the lists.
+            path: Path of the image.
+            image: Its name in the lists.
         """
         if not self._is_complete and not any(_covers(listed, path) for listed in self._labels):
             self._is_complete = True
-            for item in read_items(self._location):
+            for item in read_items(self._location, name=self._name):
                 if item.kind == "label_list":
                     self.add(item)
         closest = max((_num_shared(listed, path) for listed in self._labels), default=0)
-        labels = {
-            labels.get(name)
+        found = {
+            labels[image]
             for listed, labels in self._labels.items()
-            if _num_shared(listed, path) == closest
+            if image in labels and _num_shared(listed, path) == closest
         }
-        known = sorted(labels - {None})
-        return " or ".join(known) or None
+        # Of several lists that are equally close, none is believed: such a class is unknown.
+        return " or ".join(sorted(found)) or None
 
 
 def _covers(label_list: str, path: str) -> bool:
     """Tell whether an image is below the folder that holds a list, or its folder ``EmoLabel``."""
     folder = PurePosixPath(label_list).parent
-    return PurePosixPath(path).is_relative_to(folder.parent if folder.name == "EmoLabel" else folder)
+    return PurePosixPath(path).is_relative_to(
+        folder.parent if folder.name == "EmoLabel" else folder
+    )
 
 
 def _num_shared(one: str, other: str) -> int:

@@ -1,4 +1,4 @@
-"""Unpack tar archives that are compressed in several streams, as parallel compressors write them."""
+"""Unpack compressed tar archives, also those of several streams, as parallel compressors write."""
 
 import bz2
 import gzip
@@ -8,16 +8,17 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import IO, cast
 
 _SIGNATURE_BYTES = 10
 
 _OPENERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
-    rb"\x1f\x8b\x08": lambda packed: cast(IO[bytes], gzip.open(packed)),
+    rb"\x1f\x8b\x08": lambda packed: cast(IO[bytes], gzip.GzipFile(fileobj=packed)),
     rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)": bz2.open,
     # With its format given, lzma ignores the zeros with which some tools pad a file.
-    rb"\xfd7zXZ\0": lambda packed: cast(IO[bytes], lzma.open(packed, format=lzma.FORMAT_XZ)),
-    rb"\x5d\0\0\x80": lambda packed: cast(IO[bytes], lzma.open(packed, format=lzma.FORMAT_ALONE)),
+    rb"\xfd7zXZ\0": partial(lzma.LZMAFile, format=lzma.FORMAT_XZ),
+    rb"\x5d\0\0\x80": partial(lzma.LZMAFile, format=lzma.FORMAT_ALONE),
 }
 """How to open a compressed file, by the bytes that it begins with."""
 

@@ -1,4 +1,4 @@
-"""Classes that are numbered: whether the numbers can be FER2013's, or the labels of other classes."""
+"""Classes that are numbered: whether the numbers can be FER2013's, or labels of other classes."""
 
 from collections.abc import Set
 from itertools import groupby

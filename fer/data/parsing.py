@@ -17,6 +17,7 @@ from fer.data.pixels import parse_pixels
 from fer.data.rejects import RejectCode, RejectedError
 from fer.data.splits import (
     is_held_out,
+    is_named_on_purpose,
     split_from_file_name,
     split_from_folders,
     split_from_sha256,
@@ -30,7 +31,8 @@ from fer.vision.shape import FER2013_SHAPE
 
 SplitFrom = Literal["auto", "usage", "filename", "folder", "hash"]
 """Where the split of an example is read from. ``auto`` tries the ``Usage`` column, the file's name
-and its folders in this order, and falls back on the hash of the pixels."""
+and its folders in this order, the name of an image last unless it is FER2013's, and falls back on
+the hash of the pixels."""
 
 SplitSource = Literal["usage", "filename", "folder", "hash", "val_fraction"]
 """What told the split of an example. ``val_fraction``: it was taken out of ``train``."""
@@ -286,6 +288,8 @@ def _named_split(usage: str, path: str, split_from: SplitFrom) -> Split | None:
         "filename": split_from_file_name(path),
         "folder": split_from_folders(path),
     }
+    if not is_named_on_purpose(path):
+        splits["filename"] = splits.pop("filename")
     for source, name in splits.items():
         if name and split_from in ("auto", source):
             return Split(name, source)

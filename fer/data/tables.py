@@ -22,7 +22,7 @@ ROWS_PER_READ = 64
 """Rows of a Parquet file that are in memory at the same time."""
 
 SPLIT_COLUMNS = ("usage", "split", "subset", "partition", "set")
-"""Columns that tell the split, in lower case. FER2013 calls it Usage. The first in a table counts."""
+"""Columns that tell the split, in lower case; FER2013 has Usage. The first in a table counts."""
 
 _DELIMITERS = ",;\t"
 

@@ -86,7 +86,11 @@ PADDING = bytes(10240)
         ("faces.tar.gz", gzip.compress(JOINED)),
         *[
             (f"faces.tar.{name}", content)
-            for name, compress in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress))
+            for name, compress in (
+                ("gz", gzip.compress),
+                ("bz2", bz2.compress),
+                ("xz", lzma.compress),
+            )
             for content in (
                 in_streams(compress),
                 in_streams(compress) + PADDING,
@@ -120,7 +124,11 @@ CUT_BZ2 = in_streams(bz2.compress)
         ("faces.tar.gz", CUT[:-8] + b"sum!" + CUT[-4:], "its compressed data is damaged (CRC"),
         ("faces.tar.gz", CUT + b"junk", "its compressed data is damaged (Not a gzipped file"),
         ("faces.tar", WHOLE + b"x" * 512, "its end is followed by something that is no member, so"),
-        ("faces.tar", FIRST + SECOND[:HEADER], "it lacks the blocks of zeros that end a tar archive"),
+        (
+            "faces.tar",
+            FIRST + SECOND[:HEADER],
+            "it lacks the blocks of zeros that end a tar archive",
+        ),
     ],
 )
 def test_a_file_whose_last_archive_is_damaged_says_so(tmp_path, name, content, reason):

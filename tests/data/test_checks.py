@@ -65,7 +65,11 @@ def test_a_table_whose_rows_are_all_rejected_says_why_whatever_is_allowed():
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [("012", None), ("123", "numbered 1-3, but those of --classes count from 0 to 2"), ("abc", None)],
+    [
+        ("012", None),
+        ("123", "numbered 1-3, but those of --classes count from 0 to 2"),
+        ("abc", None),
+    ],
 )
 def test_numbers_are_checked_against_the_given_classes(labels, message):
     classes = ClassList.parse("abc")

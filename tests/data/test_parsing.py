@@ -1,5 +1,6 @@
 import io
 import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ from PIL import Image
 from fer.data.annotations import read_labeled_items
 from fer.data.emotions import ClassList
 from fer.data.parsing import Example, Reject, Rules, parse_item
+from fer.data.sources import names_of
 from fer.data.splits import is_held_out
 
 PIXELS = " ".join(["7"] * 2304)
@@ -17,10 +19,10 @@ PIXELS = " ".join(["7"] * 2304)
 RULES = Rules()
 
 
-def outcomes(path, rules=RULES):
+def outcomes(path, rules=RULES, name=None):
     return [
         outcome
-        for item in read_labeled_items(str(path))
+        for item in read_labeled_items(str(path), name=name)
         for outcome in parse_item(item, rules)
         if isinstance(outcome, Example | Reject)
     ]
@@ -65,6 +67,25 @@ def test_tables_as_spreadsheets_write_them(tmp_path, delimiter, encoding):
 def test_a_table_whose_name_tells_the_split(tmp_path, name, split):
     (example,) = outcomes(write_rows(tmp_path / name, f"3,{PIXELS}"))
     assert (example.split, example.split_from) == (split, "filename")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "split_from", "by_name"),
+    [
+        ("train/sad/test1.png", "train", "folder", "test"),
+        ("faces/sad/test1.png", "test", "filename", "test"),
+        ("test/sad/PublicTest_1.png", "val", "filename", "val"),
+        ("test/sad/train_00001.png", "test", "folder", "train"),
+    ],
+)
+def test_an_image_whose_name_and_folder_tell_splits(
+    tmp_path, png, faces, name, split, split_from, by_name
+):
+    path = write_zip(tmp_path / "x.zip", png, faces[0], [name])
+    (example,) = outcomes(path)
+    assert (example.split, example.split_from) == (split, split_from)
+    (example,) = outcomes(path, Rules(split_from="filename"))
+    assert example.split == by_name
 
 
 def test_a_name_that_may_tell_the_split(tmp_path):
@@ -127,6 +148,19 @@ def write_zip(path, png, images, names):
 def test_an_archive_whose_name_tells_the_split(tmp_path, png, faces):
     (example,) = outcomes(write_zip(tmp_path / "test.zip", png, faces[0], ["sad/1.png"]))
     assert (example.split, example.split_from) == ("test", "folder")
+
+
+def test_sources_that_are_folders_of_classes_in_folders_of_splits(tmp_path, png, faces):
+    """As the shell makes them of ``--source train/* test/*``."""
+    sources = [f"{tmp_path}/{split}/{name}" for split in ("train", "test") for name in ("sad", "x")]
+    for number, source in enumerate(sources):
+        Path(source).mkdir(parents=True)
+        (Path(source) / "1.png").write_bytes(png(faces[0][number]))
+    names = dict(zip(sources, names_of(sources), strict=True))
+    assert [*names.values()] == ["train/sad", "train/x", "test/sad", "test/x"]
+    splits = [outcomes(source, name=name)[0] for source, name in names.items()]
+    assert [(splits[at].label, splits[at].split) for at in (0, 2)] == [(4, "train"), (4, "test")]
+    assert splits[1].reason == "no folder of 'train/x' names a class"
 
 
 def test_folders_that_are_numbered(tmp_path, png, faces):
