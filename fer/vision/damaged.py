@@ -51,7 +51,7 @@ _WITHOUT_METADATA: dict[bytes, Callable[[bytes], bytes]] = {
     jpeg.SIGNATURE: jpeg.without_metadata,
     png.SIGNATURE: png.without_damaged_chunks,
     b"RIFF": webp.without_metadata,
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff.without_metadata),
+    **dict.fromkeys(tiff.SIGNATURES, tiff.without_metadata),
 }
 """How files are rid of metadata, by their first bytes."""
 
@@ -64,10 +64,12 @@ def _without_damaged_metadata(data: bytes) -> bytes:
 
 
 def _load_to_end(data: bytes, mode: str, scale: Scale) -> LoadedImage:
-    """Load the pixels of a file, and find out whether it ends early."""
+    """Load the pixels of a file, and find out whether it ends early or has more pages."""
     if data.startswith(jpeg.SIGNATURE):
         return _load_jpeg(data, mode, scale)
     loaded = load_pixels(data, mode, scale)
+    if data.startswith(tiff.SIGNATURES) and tiff.has_more_pages(data):
+        return replace(loaded, note="The TIFF file has more than one page: the first is used.")
     return _check_png(data, loaded) if data.startswith(png.SIGNATURE) else loaded
 
 
