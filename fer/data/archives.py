@@ -137,7 +137,7 @@ def read_tar(stream: IO[bytes], origin: Origin, read_content: Reader) -> Iterato
                 continue
             yield from _read_tar_member(archive, info, origin.member(name), name, read_content)
     if repeated.number:
-        yield origin.reject(repeated.describe())
+        yield origin.reject(repeated.describe(), "incomplete")
 
 
 def _read_tar_member(
@@ -157,7 +157,7 @@ def _read_tar_member(
         # What lacks a part of an image is this archive. But an archive in it may be damaged alone.
         if is_image(name) or is_video(name):
             raise
-        yield member.reject(f"can't be unpacked: {error_text(error)}")
+        yield member.reject(f"can't be unpacked: {error_text(error)}", "incomplete")
 
 
 class _TarFile(tarfile.TarFile):

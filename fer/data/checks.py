@@ -4,6 +4,7 @@ from fer.data.emotions import FER2013_CLASSES, ClassList
 from fer.data.ferplus import Votes
 from fer.data.numbering import misfit_with_fer2013, misfit_with_labels
 from fer.data.parsing import Rules
+from fer.data.rejects import UNREAD_REST
 from fer.data.tally import DatasetTally
 from fer.errors import InputError, JobError
 
@@ -86,6 +87,24 @@ def check_rejects(tally: DatasetTally, max_fraction: float, output: str) -> None
     raise JobError(
         f"{tally.num_rejects:,} of {total:,} examples were rejected{limit}: {kinds}; for example, "
         f"{first.source}: {first.reason.rstrip('.')}; see {output}/rejects."
+    )
+
+
+def describe_unread(tally: DatasetTally) -> str | None:
+    """Say which files were not read to their end, as a sentence; None if all of them were.
+
+    Each is a single reject, whatever it held beyond that place.
+    """
+    groups = [tally.rejects[code] for code in UNREAD_REST if code in tally.rejects]
+    if not groups:
+        return None
+    number = sum(group.count for group in groups)
+    example = f"{groups[0].source}: {groups[0].reason.rstrip('.')}"
+    if number == 1:
+        return f"One file was not read to its end, and nobody knows what else it holds: {example}."
+    return (
+        f"{number:,} files were not read to their end, and nobody knows what else they hold; for "
+        f"example, {example}."
     )
 
 

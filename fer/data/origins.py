@@ -7,7 +7,7 @@ from typing import IO
 
 from fer import storage
 from fer.data.items import MEMBER_SEPARATOR, SourceItem
-from fer.data.kinds import is_supported, is_unknown, is_video
+from fer.data.kinds import is_image, is_supported, is_unknown, is_video
 from fer.data.rejects import RejectCode
 from fer.data.tables import ParquetRow
 from fer.vision.loading import MAX_IMAGE_BYTES
@@ -81,11 +81,11 @@ class Origin:
         return self.reject(f"is a video of more than {limit} MiB: unpack the archive first")
 
     def fail(self, reason: str, error: Exception) -> SourceItem:
-        """Reject the file, and leave out its ETag after an I/O error.
+        """Reject what could not be read of the file, and leave out its ETag after an I/O error.
 
         The content was not seen then. Without an ETag, an update reads the file again.
         """
-        rejected = self.reject(reason)
+        rejected = self.reject(reason, "unreadable" if is_image(self.source) else "incomplete")
         return replace(rejected, etag=None) if isinstance(error, OSError) else rejected
 
 

@@ -194,12 +194,12 @@ def _parse_rows(item: SourceItem, rules: Rules) -> Iterator[Outcome]:
     rows = [_fields(line, delimiter) for line in lines]
     texts = [row[columns["pixels"]].strip() if len(row) == len(columns) else b"" for row in rows]
     # Pixels are parsed for all rows at once: see fer.data.pixels.
-    parsed = zip(rows, parse_pixels(texts), strict=True)
-    for row_number, (row, pixels) in enumerate(parsed, start=item.first_row):
+    parsed = zip(lines, rows, parse_pixels(texts), strict=True)
+    for row_number, (line, row, pixels) in enumerate(parsed, start=item.first_row):
         source = f"{item.source}#{row_number}"
         try:
             if len(row) != len(columns):
-                raise RejectedError("field_count", f"has {len(row)} of {len(columns)} fields")
+                raise _wrong_field_count(line, len(row), len(columns))
             label, number = _label(row[emotion].decode(errors="replace"), rules.classes)
             if isinstance(pixels, RejectedError):
                 raise pixels
@@ -245,6 +245,14 @@ def _fields(line: bytes, delimiter: str) -> list[bytes]:
     except csv.Error:
         # A single field, so that the row is rejected for its number of fields.
         return [line]
+
+
+def _wrong_field_count(line: bytes, found: int, expected: int) -> RejectedError:
+    if line.count(b'"') % 2:
+        return RejectedError(
+            "field_count", "has a line break or a single quotation mark in a field"
+        )
+    return RejectedError("field_count", f"has {found} of {expected} fields")
 
 
 @lru_cache(maxsize=256)

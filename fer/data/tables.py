@@ -79,6 +79,10 @@ def read_csv_blocks(stream: IO[bytes]) -> Iterator[Block]:
         raise RejectedError(
             "missing_column", "is empty: expected the columns emotion, pixels and perhaps Usage"
         )
+    if b"\0" in header:
+        raise RejectedError(
+            "unreadable", "seems to be in UTF-16 without a byte order mark: save it as UTF-8"
+        )
     columns = parse_csv_header(header).columns
     if not {"emotion", "pixels"} <= set(columns):
         names = ", ".join(columns)[:100]
@@ -90,15 +94,15 @@ def read_csv_blocks(stream: IO[bytes]) -> Iterator[Block]:
     for block in blocks:
         # The block ends within a row, whose beginning is kept for the next block.
         rows, _, rest = (rest + block).rpartition(b"\n")
+        if lines := [line for line in rows.split(b"\n") if line.strip()]:
+            yield Block(header + b"\n".join(lines), row)
+            row += len(lines)
         if len(rest) > MAX_ROW_BYTES:
             raise RejectedError(
                 "row_too_long",
                 f"row {row} is longer than {MAX_ROW_BYTES:,} bytes: the rows from there on are "
                 "not read",
             )
-        if lines := [line for line in rows.split(b"\n") if line.strip()]:
-            yield Block(header + b"\n".join(lines), row)
-            row += len(lines)
     if rest.strip():
         yield Block(header + rest, row)
 

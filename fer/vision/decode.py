@@ -97,8 +97,8 @@ def decode_image(data: bytes, shape: ImageShape = FER2013_SHAPE) -> DecodedImage
     properties), placed on white if it is transparent, and converted to gray by ITU-R 601 unless
     color is wanted. Its largest centered square is scaled to the side of ``shape``. A gray image
     that has this shape keeps its pixels. Only the first frame of an animation is used. Damaged
-    metadata is ignored. A JPEG that lacks only its end is used with a note, and so is the first page
-    of a TIFF file.
+    metadata is ignored. A JPEG that lacks only its end is used with a note, and so is the first
+    page of a TIFF file.
 
     Args:
         data: The file.

@@ -31,6 +31,8 @@ def read(path):
     images = [(item.path.partition("!/")[2], item.data) for item in items if item.kind == "image"]
     assert len(dict(images)) == len(images)
     rejects = [(item.source, item.reason) for item in items if item.kind == "rejected"]
+    ends = [item for item in items if item.reason.startswith("can't be read to its end")]
+    assert {item.code for item in ends} <= {"incomplete"}
     assert len(dict(rejects)) == len(rejects)
     return dict(images), dict(rejects)
 

@@ -1,11 +1,11 @@
 import pytest
 
 from fer.data import parsed
-from fer.data.checks import check_numbers, check_rejects, check_splits
+from fer.data.checks import check_numbers, check_rejects, check_splits, describe_unread
 from fer.data.emotions import ClassList
 from fer.data.items import SourceItem
 from fer.data.parsing import Rules, parse_item
-from fer.data.tally import DatasetTally
+from fer.data.tally import DatasetTally, RejectGroup
 from fer.errors import InputError, JobError
 
 PIXELS = " ".join(["7"] * 2304)
@@ -82,3 +82,19 @@ def test_numbers_are_checked_against_the_given_classes(labels, message):
         return
     with pytest.raises(InputError, match=message):
         check_numbers(tally, classes)
+
+
+def test_files_that_were_not_read_to_their_end_are_said():
+    tally = DatasetTally()
+    tally.add_rejects("unreadable", RejectGroup(3, "x.png", "is damaged"))
+    assert describe_unread(tally) is None
+    tally.add_rejects("row_too_long", RejectGroup(1, "a.csv", "row 2 is too long"))
+    assert describe_unread(tally) == (
+        "One file was not read to its end, and nobody knows what else it holds: a.csv: row 2 is "
+        "too long."
+    )
+    tally.add_rejects("incomplete", RejectGroup(1, "a.zip", "can't be read to its end: broken."))
+    assert describe_unread(tally) == (
+        "2 files were not read to their end, and nobody knows what else they hold; for example, "
+        "a.zip: can't be read to its end: broken."
+    )

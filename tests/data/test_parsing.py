@@ -219,10 +219,14 @@ def test_val_is_taken_out_of_train_by_the_pixels(tmp_path, faces):
 
 
 def test_pixels_that_are_rejected_have_a_code(tmp_path):
-    rows = ["3,1 2", f"3,{PIXELS[:-1]}256", "3", f"3,{PIXELS}"]
+    rows = ["3,1 2", f"3,{PIXELS[:-1]}256", "3", '3,"1 2', '3"', f"3,{PIXELS}"]
     *rejects, _ = outcomes(write_rows(tmp_path / "a.csv", *rows))
-    assert [reject.code for reject in rejects] == ["pixel_count", "pixel_range", "field_count"]
+    assert [reject.code for reject in rejects] == [
+        *("pixel_count", "pixel_range", "field_count", "pixel_count", "field_count")
+    ]
     assert rejects[1].reason == "has the pixel '256': expected 0 to 255"
+    assert rejects[2].reason == "has 1 of 2 fields"
+    assert rejects[4].reason == "has a line break or a single quotation mark in a field"
 
 
 def test_an_image_without_the_split_that_is_asked_for(tmp_path, png, faces):

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer.data.rejects import RejectedError
-from fer.data.tables import parse_csv_header, read_csv_blocks, read_parquet_rows
+from fer.data.tables import MAX_ROW_BYTES, parse_csv_header, read_csv_blocks, read_parquet_rows
 
 ROWS = "emotion,pixels\n3,1 2 3\n4,4 5 6\n"
 
@@ -50,6 +50,19 @@ def test_a_long_table_in_utf_16_comes_in_blocks_of_whole_rows():
         == (text.partition("\n")[2])
     )
     assert blocks[1].first_row == blocks[0].data.count(b"\n") + 1
+
+
+def test_rows_before_one_that_is_too_long_are_read():
+    content = f"{ROWS}5,{'1 ' * 4 * MAX_ROW_BYTES}\n6,7 8 9\n"
+    blocks = read_csv_blocks(io.BytesIO(content.encode()))
+    assert next(blocks) == (b"emotion,pixels\n3,1 2 3\n4,4 5 6", 1)
+    with pytest.raises(RejectedError, match=r"^row 3 is longer than 65,536 bytes: the rows fro"):
+        next(blocks)
+
+
+def test_a_table_in_utf_16_without_a_mark():
+    with pytest.raises(RejectedError, match="seems to be in UTF-16 without a byte order mark"):
+        next(read_csv_blocks(io.BytesIO(ROWS.encode("utf-16-le"))))
 
 
 def test_a_table_without_the_columns():
