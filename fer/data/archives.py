@@ -65,12 +65,12 @@ def _open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
         return zipfile.ZipFile(stream)
     except UnicodeDecodeError as error:
         raise RejectedError(
-            "unreadable", "has names that are marked as UTF-8 and are not: pack it again"
+            "incomplete", "has names that are marked as UTF-8 and are not: pack it again"
         ) from error
     # pyarrow's files raise a ValueError where zipfile seeks before the start of a short file.
     except (zipfile.BadZipFile, ValueError) as error:
         raise RejectedError(
-            "unreadable", "is not a zip archive, or lacks its end: fetch it again"
+            "incomplete", "is not a zip archive, or lacks its end: fetch it again"
         ) from error
 
 
@@ -137,7 +137,7 @@ def read_tar(stream: IO[bytes], origin: Origin, read_content: Reader) -> Iterato
                 continue
             yield from _read_tar_member(archive, info, origin.member(name), name, read_content)
     if repeated.number:
-        yield origin.reject(repeated.describe(), "incomplete")
+        yield origin.reject(repeated.describe())
 
 
 def _read_tar_member(

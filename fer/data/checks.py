@@ -4,7 +4,7 @@ from fer.data.emotions import FER2013_CLASSES, ClassList
 from fer.data.ferplus import Votes
 from fer.data.numbering import misfit_with_fer2013, misfit_with_labels
 from fer.data.parsing import Rules
-from fer.data.rejects import UNREAD_REST
+from fer.data.rejects import UNREAD
 from fer.data.tally import DatasetTally
 from fer.errors import InputError, JobError
 
@@ -91,19 +91,19 @@ def check_rejects(tally: DatasetTally, max_fraction: float, output: str) -> None
 
 
 def describe_unread(tally: DatasetTally) -> str | None:
-    """Say which files were not read to their end, as a sentence; None if all of them were.
+    """Say which tables and archives were not read to their end, as a sentence; None if none.
 
-    Each is a single reject, whatever it held beyond that place.
+    Each is a single reject, whatever else it holds.
     """
-    groups = [tally.rejects[code] for code in UNREAD_REST if code in tally.rejects]
+    groups = [tally.rejects[code] for code in UNREAD if code in tally.rejects]
     if not groups:
         return None
     number = sum(group.count for group in groups)
     example = f"{groups[0].source}: {groups[0].reason.rstrip('.')}"
     if number == 1:
-        return f"One file was not read to its end, and nobody knows what else it holds: {example}."
+        return f"One file was not read to its end, and what else it holds is lost: {example}."
     return (
-        f"{number:,} files were not read to their end, and nobody knows what else they hold; for "
+        f"{number:,} files were not read to their end, and what else they hold is lost; for "
         f"example, {example}."
     )
 

@@ -24,8 +24,8 @@ RejectCode = Literal[
 ]
 """Kinds of rejects. The reason of a reject adds the values that are specific to it."""
 
-UNREAD_REST: tuple[RejectCode, ...] = ("incomplete", "row_too_long")
-"""Kinds of rejects that stand for the unread rest of a table or an archive, of unknown size."""
+UNREAD: tuple[RejectCode, ...] = ("incomplete", "row_too_long", "nested_archive")
+"""Kinds of rejects that stand for what was not read of a table or an archive, of unknown size."""
 
 
 class RejectedError(ValueError):

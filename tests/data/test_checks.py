@@ -90,11 +90,11 @@ def test_files_that_were_not_read_to_their_end_are_said():
     assert describe_unread(tally) is None
     tally.add_rejects("row_too_long", RejectGroup(1, "a.csv", "row 2 is too long"))
     assert describe_unread(tally) == (
-        "One file was not read to its end, and nobody knows what else it holds: a.csv: row 2 is "
-        "too long."
+        "One file was not read to its end, and what else it holds is lost: a.csv: row 2 is too "
+        "long."
     )
     tally.add_rejects("incomplete", RejectGroup(1, "a.zip", "can't be read to its end: broken."))
     assert describe_unread(tally) == (
-        "2 files were not read to their end, and nobody knows what else they hold; for example, "
+        "2 files were not read to their end, and what else they hold is lost; for example, "
         "a.zip: can't be read to its end: broken."
     )
