@@ -36,6 +36,8 @@ _CANONICAL = {
     name: emotion for emotion, aliases in _EMOTION_ALIASES.items() for name in (emotion, *aliases)
 }
 
+_ARCHIVE_SUFFIX = re.compile(r"(\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz))+!$", re.IGNORECASE)
+
 _NUMBERED_NAME = re.compile(r"([0-9]{1,3})[\s_\-.]+([a-z]+)")
 
 
@@ -152,5 +154,8 @@ FER2013_CLASSES = ClassList.parse(EMOTIONS)
 
 
 def _folders(path: str) -> list[str]:
-    """Return the names of the folders in a path, the one closest to the file first."""
-    return list(reversed(PurePosixPath(path).parts[:-1]))
+    """Return the names of the folders in a path, the one closest to the file first.
+
+    An archive is a folder, whose name lacks the suffix: ``happy`` for ``happy.zip!``.
+    """
+    return [_ARCHIVE_SUFFIX.sub("", part) for part in reversed(PurePosixPath(path).parts[:-1])]

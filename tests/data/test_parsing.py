@@ -163,6 +163,15 @@ def test_sources_that_are_folders_of_classes_in_folders_of_splits(tmp_path, png,
     assert splits[1].reason == "no folder of 'train/x' names a class"
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("happy.zip", 3), ("Sadness.ZIP", 4), ("2.zip", 2), ("happy.faces.zip", None)],
+)
+def test_an_archive_whose_name_tells_the_class(tmp_path, png, faces, name, label):
+    (outcome,) = outcomes(write_zip(tmp_path / name, png, faces[0], ["a/1.png"]))
+    assert getattr(outcome, "label", None) == label
+
+
 def test_folders_that_are_numbered(tmp_path, png, faces):
     names = ["train/0/1.png", "train/7/2.png", "train/010/3.png", "train/2024/4.png"]
     first, *rejects = outcomes(write_zip(tmp_path / "x.zip", png, faces[0], names))
