@@ -52,6 +52,12 @@ def read_zip(stream: IO[bytes], origin: Origin, read_content: Reader) -> Iterato
         yield origin.reject(error.reason, error.code)
         return
     with archive:
+        if _has_unlisted_members(stream, archive):
+            yield origin.reject(
+                "begins with members that its directory does not list, as when archives are "
+                "joined: they are not read",
+                "incomplete",
+            )
         # A member that was added again replaces the earlier ones of its name, as when unpacked.
         members = {_member_name(_zip_name(info)): info for info in archive.infolist()}
         # Members are read in the order of their data, so that one read-ahead serves many of them.
@@ -74,6 +80,13 @@ def _open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
         ) from error
 
 
+def _has_unlisted_members(stream: IO[bytes], archive: zipfile.ZipFile) -> bool:
+    """Tell whether a file begins with a zip member before those of its directory."""
+    stream.seek(0)
+    starts_with_member = stream.read(4) == b"PK\3\4"
+    return starts_with_member and all(info.header_offset for info in archive.infolist())
+
+
 def _read_zip_member(
     archive: zipfile.ZipFile,
     info: zipfile.ZipInfo,
@@ -85,7 +98,7 @@ def _read_zip_member(
         yield member.reject("is encrypted: unpack the archive first", "encrypted")
         return
     try:
-        open_member = partial(archive.open, info)
+        open_member = partial(_open_zip_member, archive, info)
         yield from _read_member(open_member, name, info.file_size, member, read_content)
     except (InputError, JobError):
         raise
@@ -93,6 +106,18 @@ def _read_zip_member(
     except Exception as error:
         storage.check_store(member.source)
         yield member.fail(f"can't be unpacked: {error_text(error)}", error)
+
+
+def _open_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """Open a member whose name may be marked as UTF-8 in one of its two places only."""
+    try:
+        return archive.open(info)
+    except zipfile.BadZipFile:
+        encodings = ("utf-8", "cp437")
+        written, other = encodings if info.flag_bits & UTF8_FLAG else reversed(encodings)
+        # zipfile compares this name with the one before the data, as that is marked.
+        info.orig_filename = info.orig_filename.encode(written, "replace").decode(other, "replace")
+        return archive.open(info)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -147,6 +172,9 @@ def _read_tar_member(
     name: str,
     read_content: Reader,
 ) -> Iterator[SourceItem]:
+    if not info.isreg() and not member.is_wanted(name):
+        yield member.ignore()
+        return
     if not info.isreg():
         yield member.reject("is a link or a device: expected a regular file", "not_a_file")
         return

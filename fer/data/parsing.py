@@ -13,6 +13,7 @@ from fer.data.annotations import kdef_emotion
 from fer.data.emotions import FER2013_CLASSES, ClassList, folder_with_number, is_class_number
 from fer.data.framing import FER2013_FRAMING, Framing, frame_image
 from fer.data.items import NotAnImageError, SourceItem, fetch_image
+from fer.data.origins import error_text
 from fer.data.pixels import parse_pixels
 from fer.data.rejects import RejectCode, RejectedError
 from fer.data.splits import (
@@ -231,7 +232,7 @@ def _reject(source: str, error: Exception, kind: Format, row: int = 0) -> Reject
     elif isinstance(error, RejectedError):
         code = error.code
     number = error.number if isinstance(error, _UnknownNumberError) else None
-    return Reject(source, code, str(error) or type(error).__name__, row, kind, number)
+    return Reject(source, code, error_text(error), row, kind, number)
 
 
 def _fields(line: bytes, delimiter: str) -> list[bytes]:

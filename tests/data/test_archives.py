@@ -189,6 +189,42 @@ def test_the_last_member_of_a_name_in_a_zip_archive_counts(tmp_path):
     assert read(path) == ({"a.png": b"new", "b.png": b"b"}, {})
 
 
+def pack_zip(members):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("before", "says_so"),
+    [(pack_zip([("b.png", b"b")]), True), (b"MZ" + bytes(100), False), (b"", False)],
+)
+def test_zip_archives_that_were_joined(tmp_path, before, says_so):
+    path = tmp_path / "faces.zip"
+    path.write_bytes(before + pack_zip([("a.png", b"a")]))
+    images, rejects = read(path)
+    assert images == {"a.png": b"a"}
+    reason = (
+        "begins with members that its directory does not list, as when archives are joined: they "
+        "are not read"
+    )
+    assert rejects == ({str(path): reason} if says_so else {})
+
+
+def test_links_in_a_tar_archive_are_rejected_if_they_may_be_images(tmp_path):
+    path = tmp_path / "faces.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("happy/a.png", "latest", "README"):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, "b.png"
+            archive.addfile(info)
+    images, rejects = read(path)
+    assert images == {}
+    assert rejects == {f"{path}!/happy/a.png": "is a link or a device: expected a regular file"}
+
+
 def test_a_tar_archive_that_holds_a_name_twice_is_read_once_and_says_so(tmp_path):
     path = tmp_path / "faces.tar"
     path.write_bytes(pack_tar(TWICE))

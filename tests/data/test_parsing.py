@@ -245,6 +245,14 @@ def test_an_image_without_the_split_that_is_asked_for(tmp_path, png, faces):
     assert reject.reason == "names no split in its folder: expected train, val or test"
 
 
+def test_an_image_that_can_not_be_opened_says_why(tmp_path):
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "x.png").symlink_to("gone.png")
+    (reject,) = outcomes(tmp_path)
+    assert "No such file or directory" in reject.reason
+    assert "rrno" not in reject.reason
+
+
 def test_every_kind_of_source_item_has_a_code(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("inner.zip", b"PK")
