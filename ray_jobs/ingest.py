@@ -74,7 +74,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
         with _explain_write_errors(config.output):
             num_dropped = _drop_redundant_rows(tally, config.output)
             summary = _finish(tally, config, rules, num_dropped, output)
-    _say_findings(summary)
+    _say_findings(tally, summary)
     return {
         "output": config.output,
         "examples": tally.num_examples,
@@ -289,8 +289,10 @@ def _finish(
     return summary
 
 
-def _say_findings(summary: dict[str, Any]) -> None:
-    """Say aloud what may surprise: splits by chance, dropped rows, copies of ``train``."""
+def _say_findings(tally: DatasetTally, summary: dict[str, Any]) -> None:
+    """Say aloud what may surprise: unread files, splits by chance, dropped rows, copies."""
+    if unread := checks.describe_unread(tally):
+        _say(unread)
     if (divided := summary["split_from"].get("hash")) and len(summary["split_from"]) > 1:
         _say(f"{divided:,} examples name no split, so a hash of their pixels chose it.")
     if dropped := summary["copies_dropped"]:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import IO, Self, cast
 
 from fer import storage
+from fer.data.compression import unpack
 from fer.data.items import SourceItem
 from fer.data.kinds import is_image, is_video
 from fer.data.origins import Origin, Reader, error_text
@@ -51,6 +52,12 @@ def read_zip(stream: IO[bytes], origin: Origin, read_content: Reader) -> Iterato
         yield origin.reject(error.reason, error.code)
         return
     with archive:
+        if _has_unlisted_members(stream, archive):
+            yield origin.reject(
+                "begins with members that its directory does not list, as when archives are "
+                "joined: they are not read",
+                "incomplete",
+            )
         # A member that was added again replaces the earlier ones of its name, as when unpacked.
         members = {_member_name(_zip_name(info)): info for info in archive.infolist()}
         # Members are read in the order of their data, so that one read-ahead serves many of them.
@@ -64,13 +71,20 @@ def _open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
         return zipfile.ZipFile(stream)
     except UnicodeDecodeError as error:
         raise RejectedError(
-            "unreadable", "has names that are marked as UTF-8 and are not: pack it again"
+            "incomplete", "has names that are marked as UTF-8 and are not: pack it again"
         ) from error
     # pyarrow's files raise a ValueError where zipfile seeks before the start of a short file.
     except (zipfile.BadZipFile, ValueError) as error:
         raise RejectedError(
-            "unreadable", "is not a zip archive, or lacks its end: fetch it again"
+            "incomplete", "is not a zip archive, or lacks its end: fetch it again"
         ) from error
+
+
+def _has_unlisted_members(stream: IO[bytes], archive: zipfile.ZipFile) -> bool:
+    """Tell whether a file begins with a zip member before those of its directory."""
+    stream.seek(0)
+    starts_with_member = stream.read(4) == b"PK\3\4"
+    return starts_with_member and all(info.header_offset for info in archive.infolist())
 
 
 def _read_zip_member(
@@ -84,14 +98,26 @@ def _read_zip_member(
         yield member.reject("is encrypted: unpack the archive first", "encrypted")
         return
     try:
-        unpack = partial(archive.open, info)
-        yield from _read_member(unpack, name, info.file_size, member, read_content)
+        open_member = partial(_open_zip_member, archive, info)
+        yield from _read_member(open_member, name, info.file_size, member, read_content)
     except (InputError, JobError):
         raise
     # The libraries raise all kinds of exceptions on damaged members.
     except Exception as error:
         storage.check_store(member.source)
         yield member.fail(f"can't be unpacked: {error_text(error)}", error)
+
+
+def _open_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """Open a member whose name may be marked as UTF-8 in one of its two places only."""
+    try:
+        return archive.open(info)
+    except zipfile.BadZipFile:
+        encodings = ("utf-8", "cp437")
+        written, other = encodings if info.flag_bits & UTF8_FLAG else reversed(encodings)
+        # zipfile compares this name with the one before the data, as that is marked.
+        info.orig_filename = info.orig_filename.encode(written, "replace").decode(other, "replace")
+        return archive.open(info)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -110,7 +136,8 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 def read_tar(stream: IO[bytes], origin: Origin, read_content: Reader) -> Iterator[SourceItem]:
     """Yield the items of a tar archive's members, in one pass.
 
-    A damaged archive in the archive becomes a rejected item.
+    A damaged archive in the archive becomes a rejected item. Archives that were joined, as by
+    ``cat``, are read one after the other.
 
     Args:
         stream: The archive, which may be compressed.
@@ -122,7 +149,9 @@ def read_tar(stream: IO[bytes], origin: Origin, read_content: Reader) -> Iterato
             before that place have been read.
     """
     repeated = _Repeated()
-    with tarfile.open(fileobj=stream, mode="r|*", encoding="utf-8", tarinfo=_TarInfo) as archive:
+    with _TarFile.open(
+        fileobj=unpack(stream), mode="r|", encoding="utf-8", tarinfo=_TarInfo, ignore_zeros=True
+    ) as archive:
         for info in archive:
             # tarfile keeps a record of every member, which would fill the memory.
             archive.members = []  # type: ignore[attr-defined]
@@ -143,17 +172,27 @@ def _read_tar_member(
     name: str,
     read_content: Reader,
 ) -> Iterator[SourceItem]:
+    if not info.isreg() and not member.is_wanted(name):
+        yield member.ignore()
+        return
     if not info.isreg():
         yield member.reject("is a link or a device: expected a regular file", "not_a_file")
         return
     try:
-        unpack = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
-        yield from _read_member(unpack, name, info.size, member, read_content)
+        open_member = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
+        yield from _read_member(open_member, name, info.size, member, read_content)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         # What lacks a part of an image is this archive. But an archive in it may be damaged alone.
         if is_image(name) or is_video(name):
             raise
-        yield member.reject(f"can't be unpacked: {error_text(error)}")
+        yield member.reject(f"can't be unpacked: {error_text(error)}", "incomplete")
+
+
+class _TarFile(tarfile.TarFile):
+    """An archive that is read beyond its end, where another archive may follow."""
+
+    has_ended = False
+    """Whether the blocks of zeros were met that end an archive."""
 
 
 class _TarInfo(tarfile.TarInfo):
@@ -161,17 +200,32 @@ class _TarInfo(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        assert isinstance(archive, _TarFile)
         try:
-            return super().fromtarfile(archive)
-        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
-            # Whether some tool left the mark out or the file was cut here, nobody can tell.
-            problem = "it lacks the blocks of zeros that end a tar archive, so members may be gone"
+            info = super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            archive.has_ended = True
+            raise
+        except tarfile.SubsequentHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            if (problem := _problem(error, has_ended=archive.has_ended)) is None:
+                raise tarfile.EmptyHeaderError("end of file") from error  # type: ignore[attr-defined]
             raise tarfile.ReadError(problem) from error
-        except (
-            tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
-            tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
-        ) as error:
-            raise tarfile.ReadError(f"the header of a member is damaged ({error})") from error
+        archive.has_ended = False
+        return info
+
+
+def _problem(error: tarfile.HeaderError, *, has_ended: bool) -> str | None:
+    """Say what is wrong where a header was expected; None at the end of the file."""
+    if not isinstance(error, tarfile.InvalidHeaderError) and has_ended:  # type: ignore[attr-defined]
+        return None
+    if has_ended:
+        return "its end is followed by something that is no member, so members may be damaged"
+    if isinstance(error, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+        # Whether some tool left the mark out or the file was cut here, nobody can tell.
+        return "it lacks the blocks of zeros that end a tar archive, so members may be gone"
+    return f"the header of a member is damaged ({error})"
 
 
 class _Repeated:
@@ -204,7 +258,7 @@ class _Repeated:
 
 
 def _read_member(
-    unpack: Callable[[], IO[bytes]],
+    open_member: Callable[[], IO[bytes]],
     name: str,
     size_bytes: int,
     member: Origin,
@@ -213,7 +267,7 @@ def _read_member(
     """Yield the items of a regular file in an archive, unless its path or size is unacceptable.
 
     Args:
-        unpack: Opens the member.
+        open_member: Opens the member.
         name: Path of the member in the archive.
         size_bytes: Unpacked size of the member.
         member: Origin of the member.
@@ -234,7 +288,7 @@ def _read_member(
             "nested_archive",
         )
     else:
-        with unpack() as stream:
+        with open_member() as stream:
             yield from read_content(stream, member)
 
 

@@ -2,8 +2,9 @@
 
 from fer.data.emotions import FER2013_CLASSES, ClassList
 from fer.data.ferplus import Votes
-from fer.data.numbering import misfit_with_fer2013
+from fer.data.numbering import misfit_with_fer2013, misfit_with_labels
 from fer.data.parsing import Rules
+from fer.data.rejects import UNREAD
 from fer.data.tally import DatasetTally
 from fer.errors import InputError, JobError
 
@@ -22,15 +23,18 @@ def check_votes(tally: DatasetTally, votes: Votes | None) -> None:
 
 
 def check_numbers(tally: DatasetTally, classes: ClassList) -> None:
-    """Refuse numbered classes that would be taken for FER2013's and can't be.
+    """Refuse numbered classes that would be taken for FER2013's, or for labels, and can't be.
 
     Raises:
-        InputError: The numbers are not FER2013's.
+        InputError: The numbers are not FER2013's, or not the labels of the given classes.
     """
-    if classes != FER2013_CLASSES:
-        return
+    in_folders = tally.numbers.get("class_folders", set())
     tables = (tally.numbers.get(name, set()) for name in ("csv", "hugging_face"))
-    misfit = misfit_with_fer2013(tally.numbers.get("class_folders", set()), set().union(*tables))
+    in_tables = set[int]().union(*tables)
+    if classes == FER2013_CLASSES:
+        misfit = misfit_with_fer2013(in_folders, in_tables)
+    else:
+        misfit = misfit_with_labels(in_folders, in_tables, classes)
     if misfit:
         raise InputError(misfit)
 
@@ -83,6 +87,24 @@ def check_rejects(tally: DatasetTally, max_fraction: float, output: str) -> None
     raise JobError(
         f"{tally.num_rejects:,} of {total:,} examples were rejected{limit}: {kinds}; for example, "
         f"{first.source}: {first.reason.rstrip('.')}; see {output}/rejects."
+    )
+
+
+def describe_unread(tally: DatasetTally) -> str | None:
+    """Say which tables and archives were not read to their end, as a sentence; None if none.
+
+    Each is a single reject, whatever else it holds.
+    """
+    groups = [tally.rejects[code] for code in UNREAD if code in tally.rejects]
+    if not groups:
+        return None
+    number = sum(group.count for group in groups)
+    example = f"{groups[0].source}: {groups[0].reason.rstrip('.')}"
+    if number == 1:
+        return f"One file was not read to its end, and what else it holds is lost: {example}."
+    return (
+        f"{number:,} files were not read to their end, and what else they hold is lost; for "
+        f"example, {example}."
     )
 
 

@@ -36,6 +36,8 @@ _CANONICAL = {
     name: emotion for emotion, aliases in _EMOTION_ALIASES.items() for name in (emotion, *aliases)
 }
 
+_ARCHIVE_SUFFIX = re.compile(r"(\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz))+!$", re.IGNORECASE)
+
 _NUMBERED_NAME = re.compile(r"([0-9]{1,3})[\s_\-.]+([a-z]+)")
 
 
@@ -97,6 +99,11 @@ class ClassList:
             for spelling in (name, *aliases)
         }
 
+    @cached_property
+    def has_numbers(self) -> bool:
+        """Whether aliases of classes are numbers, so that their labels do not count as names."""
+        return any(alias.isdecimal() for alias in self.labels)
+
     def label(self, name: str) -> int | None:
         """Return the label that a class name stands for, or None.
 
@@ -114,9 +121,8 @@ class ClassList:
         return None
 
     def _label_of_number(self, digits: str) -> int | None:
-        has_number_aliases = any(alias.isdecimal() for alias in self.labels)
         is_label = len(digits) < 4 and int(digits) < len(self.names)
-        return int(digits) if is_label and not has_number_aliases else None
+        return int(digits) if is_label and not self.has_numbers else None
 
     def class_folder(self, path: str) -> str | None:
         """Return the folder in a file's path that tells the class, or None.
@@ -148,5 +154,8 @@ FER2013_CLASSES = ClassList.parse(EMOTIONS)
 
 
 def _folders(path: str) -> list[str]:
-    """Return the names of the folders in a path, the one closest to the file first."""
-    return list(reversed(PurePosixPath(path).parts[:-1]))
+    """Return the names of the folders in a path, the one closest to the file first.
+
+    An archive is a folder, whose name lacks the suffix: ``happy`` for ``happy.zip!``.
+    """
+    return [_ARCHIVE_SUFFIX.sub("", part) for part in reversed(PurePosixPath(path).parts[:-1])]

@@ -38,6 +38,7 @@ class SourceItem:
         code: Kind of the reject.
         format: Name of the format that told the class of an image, if it was no folder.
         label: Class name or number of an image in that format.
+        usage: What tells the split of an image in a table; empty if no column does.
         frames: Which frames of a video are meant, as ``FrameChunk.to_json`` writes it; empty for
             those that are sampled from all of it.
     """
@@ -53,6 +54,7 @@ class SourceItem:
     code: RejectCode = "unreadable"
     format: str = ""
     label: str = ""
+    usage: str = ""
     frames: str = ""
 
 

@@ -1,9 +1,9 @@
-"""Classes that are numbered: whether the numbers can be FER2013's."""
+"""Classes that are numbered: whether the numbers can be FER2013's, or labels of other classes."""
 
 from collections.abc import Set
 from itertools import groupby
 
-from fer.data.emotions import EMOTIONS
+from fer.data.emotions import EMOTIONS, ClassList
 
 OTHER_NUMBERINGS = {
     frozenset(range(8)): "--classes neutral=0 happy=1 sad=2 surprise=3 fear=4 disgust=5 angry=6 "
@@ -19,7 +19,8 @@ def misfit_with_fer2013(in_folders: Set[int], in_tables: Set[int]) -> str | None
 
     Folders must have all of FER2013's numbers and no other: three folders 0 to 2 are likely to be
     something else. Rows of a table may lack some, and a row with a stray number is damaged; but
-    where there is a 7, the classes are numbered from 1 or there are eight.
+    where there is a 7, or where only the 0 is lacking, the classes are numbered from 1 or there are
+    eight.
 
     Args:
         in_folders: The numbers that folders give instead of a class name.
@@ -29,7 +30,7 @@ def misfit_with_fer2013(in_folders: Set[int], in_tables: Set[int]) -> str | None
     # Without one of FER2013's numbers, no example got its class from a number.
     if in_folders & numbers and in_folders != numbers:
         found = in_folders
-    elif in_tables & numbers and len(EMOTIONS) in in_tables:
+    elif in_tables & numbers and (len(EMOTIONS) in in_tables or in_tables == numbers - {0}):
         found = in_tables
     else:
         return None
@@ -37,6 +38,33 @@ def misfit_with_fer2013(in_folders: Set[int], in_tables: Set[int]) -> str | None
     return (
         f"The classes are numbered {_ranges(found)}, so they are not FER2013's, which are 0-6; say "
         f"what each number means, with {OTHER_NUMBERINGS.get(frozenset(found), example)}."
+    )
+
+
+def misfit_with_labels(in_folders: Set[int], in_tables: Set[int], classes: ClassList) -> str | None:
+    """Say why numbered classes can't be the labels of given classes; None if they can.
+
+    Labels count from 0. Folders must have no other numbers; of tables, those that count from 1 have
+    the number of classes.
+
+    Args:
+        in_folders: As for ``misfit_with_fer2013``.
+        in_tables: As for ``misfit_with_fer2013``.
+        classes: The classes, of which some may be given with their numbers.
+    """
+    labels = frozenset(range(len(classes.names)))
+    if classes.has_numbers:
+        return None
+    if in_folders & labels and not in_folders <= labels:
+        found = in_folders
+    elif in_tables & labels and len(labels) in in_tables:
+        found = in_tables
+    else:
+        return None
+    return (
+        f"The classes are numbered {_ranges(found)}, but those of --classes count from 0 to "
+        f"{len(labels) - 1}; say what each number means, as in --classes "
+        f"{classes.names[0]}={min(found)} {classes.names[1]}={min(found) + 1} and so on."
     )
 
 

@@ -7,8 +7,9 @@ from typing import IO
 
 from fer import storage
 from fer.data.items import MEMBER_SEPARATOR, SourceItem
-from fer.data.kinds import is_supported, is_unknown, is_video
+from fer.data.kinds import is_image, is_supported, is_unknown, is_video
 from fer.data.rejects import RejectCode
+from fer.data.tables import ParquetRow
 from fer.vision.loading import MAX_IMAGE_BYTES
 
 
@@ -54,13 +55,13 @@ class Origin:
             "image", self.source, self.path, data, size_bytes=size_bytes, etag=self.etag
         )
 
-    def table_image(self, row: int, data: bytes | None, label: str) -> SourceItem:
-        """Return the image of a table's row, counted from 1; None rejects a row without one."""
-        source = f"{self.source}#{row}"
-        if data is None:
+    def table_image(self, number: int, row: ParquetRow) -> SourceItem:
+        """Return the image of a table's row, counted from 1; a row without one is rejected."""
+        source = f"{self.source}#{number}"
+        if row.image is None:
             return SourceItem("rejected", source, reason="has no image", code="no_image")
-        image = replace(self, source=source).image(data, len(data))
-        return replace(image, format="hugging_face", label=label)
+        image = replace(self, source=source).image(row.image, len(row.image))
+        return replace(image, format="hugging_face", label=row.label, usage=row.usage)
 
     def rows(self, data: bytes, first_row: int) -> SourceItem:
         """Return a block of a CSV file's rows."""
@@ -80,11 +81,11 @@ class Origin:
         return self.reject(f"is a video of more than {limit} MiB: unpack the archive first")
 
     def fail(self, reason: str, error: Exception) -> SourceItem:
-        """Reject the file, and leave out its ETag after an I/O error.
+        """Reject what could not be read of the file, and leave out its ETag after an I/O error.
 
         The content was not seen then. Without an ETag, an update reads the file again.
         """
-        rejected = self.reject(reason)
+        rejected = self.reject(reason, "unreadable" if is_image(self.source) else "incomplete")
         return replace(rejected, etag=None) if isinstance(error, OSError) else rejected
 
 

@@ -13,10 +13,12 @@ from fer.data.annotations import kdef_emotion
 from fer.data.emotions import FER2013_CLASSES, ClassList, folder_with_number, is_class_number
 from fer.data.framing import FER2013_FRAMING, Framing, frame_image
 from fer.data.items import NotAnImageError, SourceItem, fetch_image
+from fer.data.origins import error_text
 from fer.data.pixels import parse_pixels
 from fer.data.rejects import RejectCode, RejectedError
 from fer.data.splits import (
     is_held_out,
+    is_named_on_purpose,
     split_from_file_name,
     split_from_folders,
     split_from_sha256,
@@ -30,7 +32,8 @@ from fer.vision.shape import FER2013_SHAPE
 
 SplitFrom = Literal["auto", "usage", "filename", "folder", "hash"]
 """Where the split of an example is read from. ``auto`` tries the ``Usage`` column, the file's name
-and its folders in this order, and falls back on the hash of the pixels."""
+and its folders in this order, the name of an image last unless it is FER2013's, and falls back on
+the hash of the pixels."""
 
 SplitSource = Literal["usage", "filename", "folder", "hash", "val_fraction"]
 """What told the split of an example. ``val_fraction``: it was taken out of ``train``."""
@@ -78,7 +81,7 @@ class Example(NamedTuple):
 
     Attributes:
         row: Number of the row of a CSV file, counted from 1; 0 for an image.
-        has_usage: Whether the row tells the split in the column ``Usage``.
+        has_usage: Whether the row of a CSV file tells the split in a column such as ``Usage``.
         number: The number that stood for the class; None if a name did.
     """
 
@@ -156,7 +159,7 @@ def _parse_image(item: SourceItem, rules: Rules) -> Outcome:
         label, number = _label(text, rules.classes)
         pixels = frame_image(fetch_image(item), rules.framing).tobytes()
         sha256 = hashlib.sha256(pixels).digest()
-        name, source, unclear_name = _split("", item.path, sha256, rules)
+        name, source, unclear_name = _split(item.usage, item.path, sha256, rules)
         return Example(
             *(pixels, label, name, source, item.source, sha256, kind),
             number=number,
@@ -186,17 +189,18 @@ def _class_text(item: SourceItem, classes: ClassList) -> tuple[Format, str]:
 
 def _parse_rows(item: SourceItem, rules: Rules) -> Iterator[Outcome]:
     first, *lines = (item.data or b"").split(b"\n")
-    columns, delimiter = parse_csv_header(first)
-    emotion, usage = columns["emotion"], columns.get("usage")
+    header = parse_csv_header(first)
+    (columns, delimiter), usage = header, header.split
+    emotion = columns["emotion"]
     rows = [_fields(line, delimiter) for line in lines]
     texts = [row[columns["pixels"]].strip() if len(row) == len(columns) else b"" for row in rows]
     # Pixels are parsed for all rows at once: see fer.data.pixels.
-    parsed = zip(rows, parse_pixels(texts), strict=True)
-    for row_number, (row, pixels) in enumerate(parsed, start=item.first_row):
+    parsed = zip(lines, rows, parse_pixels(texts), strict=True)
+    for row_number, (line, row, pixels) in enumerate(parsed, start=item.first_row):
         source = f"{item.source}#{row_number}"
         try:
             if len(row) != len(columns):
-                raise RejectedError("field_count", f"has {len(row)} of {len(columns)} fields")
+                raise _wrong_field_count(line, len(row), len(columns))
             label, number = _label(row[emotion].decode(errors="replace"), rules.classes)
             if isinstance(pixels, RejectedError):
                 raise pixels
@@ -228,7 +232,7 @@ def _reject(source: str, error: Exception, kind: Format, row: int = 0) -> Reject
     elif isinstance(error, RejectedError):
         code = error.code
     number = error.number if isinstance(error, _UnknownNumberError) else None
-    return Reject(source, code, str(error) or type(error).__name__, row, kind, number)
+    return Reject(source, code, error_text(error), row, kind, number)
 
 
 def _fields(line: bytes, delimiter: str) -> list[bytes]:
@@ -242,6 +246,14 @@ def _fields(line: bytes, delimiter: str) -> list[bytes]:
     except csv.Error:
         # A single field, so that the row is rejected for its number of fields.
         return [line]
+
+
+def _wrong_field_count(line: bytes, found: int, expected: int) -> RejectedError:
+    if line.count(b'"') % 2:
+        return RejectedError(
+            "field_count", "has a line break or a single quotation mark in a field"
+        )
+    return RejectedError("field_count", f"has {found} of {expected} fields")
 
 
 @lru_cache(maxsize=256)
@@ -285,6 +297,8 @@ def _named_split(usage: str, path: str, split_from: SplitFrom) -> Split | None:
         "filename": split_from_file_name(path),
         "folder": split_from_folders(path),
     }
+    if not is_named_on_purpose(path):
+        splits["filename"] = splits.pop("filename")
     for source, name in splits.items():
         if name and split_from in ("auto", source):
             return Split(name, source)

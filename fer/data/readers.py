@@ -26,6 +26,7 @@ from fer.vision.loading import MAX_IMAGE_BYTES
 def read_items(
     location: str,
     *,
+    name: str | None = None,
     with_tables: bool = True,
     with_videos: bool = False,
     all_files: bool = False,
@@ -37,6 +38,8 @@ def read_items(
 
     Args:
         location: The source.
+        name: Its name, with which the path of each item begins; None for the last segment of the
+            location.
         with_tables: Whether to read CSV files; otherwise they are ignored.
         with_videos: Whether to read the videos of archives; otherwise they are ignored.
         all_files: Whether files whose names do not say what they are become ``unknown``; otherwise
@@ -45,7 +48,7 @@ def read_items(
     Raises:
         StoreError: The store refuses access to the whole bucket.
     """
-    name, is_folder = storage.base_name(location), storage.is_folder(location)
+    name, is_folder = name or storage.base_name(location), storage.is_folder(location)
     entries = listing.walk(location) if is_folder else iter([listing.describe(location)])
     for entry in entries:
         path = storage.join(name, entry.name) if is_folder else name
@@ -151,14 +154,16 @@ def _read_parquet(stream: IO[bytes], origin: Origin) -> Iterator[SourceItem]:
         return
     try:
         for number, row in enumerate(read_parquet_rows(stream), start=1):
-            yield origin.table_image(number, row.image, row.label)
+            yield origin.table_image(number, row)
     except RejectedError as error:
         yield origin.reject(error.reason, error.code)
 
 
 def _read_label_list(stream: IO[bytes], origin: Origin) -> Iterator[SourceItem]:
     if origin.with_tables:
-        yield SourceItem("label_list", origin.source, data=stream.read(MAX_IMAGE_BYTES))
+        yield SourceItem(
+            "label_list", origin.source, origin.path, data=stream.read(MAX_IMAGE_BYTES)
+        )
     else:
         yield origin.ignore()
 

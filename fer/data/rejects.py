@@ -4,6 +4,7 @@ from typing import Literal
 
 RejectCode = Literal[
     "unreadable",
+    "incomplete",
     "encrypted",
     "too_large",
     "crash",
@@ -22,6 +23,9 @@ RejectCode = Literal[
     "no_split",
 ]
 """Kinds of rejects. The reason of a reject adds the values that are specific to it."""
+
+UNREAD: tuple[RejectCode, ...] = ("incomplete", "row_too_long", "nested_archive")
+"""Kinds of rejects that stand for what was not read of a table or an archive, of unknown size."""
 
 
 class RejectedError(ValueError):

@@ -1,6 +1,7 @@
 """Check and list sources: folders, archives, tables and single files."""
 
-from collections.abc import Iterable, Iterator
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from fer import storage
@@ -47,6 +48,25 @@ def check_source(location: str, *, all_files: bool = False, with_videos: bool = 
             f"ends in .csv, .csv.gz, .parquet, {', '.join(ARCHIVE_SUFFIXES)}; give --all-files if "
             "it is an image by another name."
         )
+
+
+def names_of(locations: Sequence[str]) -> list[str]:
+    """Return the name of each source: its path below the folder that all of them share.
+
+    The folders of a name may tell a class and a split, as in ``train/happy`` and ``test/happy``.
+    Sources that share no disk and no bucket have the last segments of their locations as names.
+    """
+    root, *others = {_root(location) for location in locations}
+    if others or len(locations) == 1:
+        return [storage.base_name(location) for location in locations]
+    paths = [location.removeprefix(root) for location in locations]
+    shared = posixpath.commonpath(map(posixpath.dirname, paths))
+    return [path.removeprefix(shared).lstrip("/") for path in paths]
+
+
+def _root(location: str) -> str:
+    """Return the scheme and the bucket of a location; empty for a local path."""
+    return "/".join(location.split("/")[:3]) if storage.is_uri(location) else ""
 
 
 def check_readable(location: str, *, all_files: bool = False) -> None:

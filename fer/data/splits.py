@@ -7,15 +7,22 @@ from pathlib import PurePosixPath
 _SPLITS_BY_WORD = {
     "train": "train",
     "training": "train",
+    "trn": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validate": "val",
     "dev": "val",
     "publictest": "val",
     "test": "test",
     "testing": "test",
+    "tests": "test",
+    "tst": "test",
     "privatetest": "test",
 }
+
+_UNCLEAR_WORDS = {"eval", "evaluation", "evaluate", "holdout", "heldout"}
+"""Words for a split that is ``val`` to some and ``test`` to others."""
 
 _OTHER_WORDS = (
     r"sets?|data(?:sets?)?|splits?|parts?|of|folder|dir|files?|images?|imgs?|pics?|pictures?|"
@@ -32,9 +39,10 @@ _IMAGE_NAME = re.compile(
     r"(training|publictest|privatetest)[_\-. ]|(train|test|val|valid|validation)[_\-]?\d",
     re.IGNORECASE,
 )
+_FER2013_IMAGE_NAME = re.compile(r"(training|publictest|privatetest)[_\-. ]", re.IGNORECASE)
 _PUBLIC_OR_PRIVATE = re.compile(r"(public|private)[\s_\-]+(?=test)")
 _WORD = re.compile(r"[^\W\d_]+")
-_JOINED = re.compile(rf"({'|'.join(_SPLITS_BY_WORD)})({_OTHER_WORDS})")
+_JOINED = re.compile(rf"({'|'.join({*_SPLITS_BY_WORD, *_UNCLEAR_WORDS})})({_OTHER_WORDS})")
 _SHARD_DIGEST = re.compile(r"(?<=-of-[0-9]{5})-[0-9a-f]{16}$")
 """End of the names that older versions of Hugging Face's datasets gave to their files."""
 
@@ -55,6 +63,15 @@ def split_from_file_name(path: str) -> str | None:
         return split_from_name(name)
     match = _IMAGE_NAME.match(name)
     return split_from_usage(match[1] or match[2]) if match else None
+
+
+def is_named_on_purpose(path: str) -> bool:
+    """Return whether a file's name that tells a split is a table's, or one of FER2013's images.
+
+    Other images may be called ``test1.jpg`` by chance, whatever folder they are in.
+    """
+    name = PurePosixPath(path).name
+    return name.lower().endswith(_TABLE_SUFFIXES) or bool(_FER2013_IMAGE_NAME.match(name))
 
 
 def split_from_folders(path: str) -> str | None:
@@ -85,7 +102,7 @@ def unclear_split_name(path: str) -> str | None:
 
 
 def _mentions_split(name: str) -> bool:
-    return not _SPLITS_BY_WORD.keys().isdisjoint(_words(name))
+    return not (_SPLITS_BY_WORD.keys() | _UNCLEAR_WORDS).isdisjoint(_words(name))
 
 
 def _words(name: str) -> list[str]:

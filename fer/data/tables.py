@@ -21,6 +21,9 @@ MAX_ROW_BYTES = 2**16
 ROWS_PER_READ = 64
 """Rows of a Parquet file that are in memory at the same time."""
 
+SPLIT_COLUMNS = ("usage", "split", "subset", "partition", "set")
+"""Columns that tell the split, in lower case; FER2013 has Usage. The first in a table counts."""
+
 _DELIMITERS = ",;\t"
 
 # CSV.
@@ -42,12 +45,18 @@ class CsvHeader(NamedTuple):
     """The first line of a CSV file.
 
     Attributes:
-        columns: Position of each column by its name in lower case.
+        columns: Position of each column by its name in lower case. A name that was taken is
+            followed by the number of its column, so that there are as many names as columns.
         delimiter: Comma, semicolon or tab.
     """
 
     columns: dict[str, int]
     delimiter: str
+
+    @property
+    def split(self) -> int | None:
+        """Position of the column that tells the split, or None."""
+        return next((self.columns[name] for name in SPLIT_COLUMNS if name in self.columns), None)
 
 
 def is_csv(name: str) -> bool:
@@ -70,6 +79,10 @@ def read_csv_blocks(stream: IO[bytes]) -> Iterator[Block]:
         raise RejectedError(
             "missing_column", "is empty: expected the columns emotion, pixels and perhaps Usage"
         )
+    if b"\0" in header:
+        raise RejectedError(
+            "unreadable", "seems to be in UTF-16 without a byte order mark: save it as UTF-8"
+        )
     columns = parse_csv_header(header).columns
     if not {"emotion", "pixels"} <= set(columns):
         names = ", ".join(columns)[:100]
@@ -81,15 +94,15 @@ def read_csv_blocks(stream: IO[bytes]) -> Iterator[Block]:
     for block in blocks:
         # The block ends within a row, whose beginning is kept for the next block.
         rows, _, rest = (rest + block).rpartition(b"\n")
+        if lines := [line for line in rows.split(b"\n") if line.strip()]:
+            yield Block(header + b"\n".join(lines), row)
+            row += len(lines)
         if len(rest) > MAX_ROW_BYTES:
             raise RejectedError(
                 "row_too_long",
                 f"row {row} is longer than {MAX_ROW_BYTES:,} bytes: the rows from there on are "
                 "not read",
             )
-        if lines := [line for line in rows.split(b"\n") if line.strip()]:
-            yield Block(header + b"\n".join(lines), row)
-            row += len(lines)
     if rest.strip():
         yield Block(header + rest, row)
 
@@ -115,7 +128,10 @@ def parse_csv_header(line: bytes) -> CsvHeader:
     text = line.decode("utf-8-sig", errors="replace").strip()
     delimiter = max(_DELIMITERS, key=text.count)
     names = [name.strip().lower() for name in next(csv.reader([text], delimiter=delimiter), [])]
-    return CsvHeader({name: index for index, name in enumerate(names)}, delimiter)
+    columns: dict[str, int] = {}
+    for index, name in enumerate(names):
+        columns[f"{name} {index + 1}" if name in columns else name] = index
+    return CsvHeader(columns, delimiter)
 
 
 # Parquet.
@@ -127,10 +143,12 @@ class ParquetRow(NamedTuple):
     Attributes:
         image: The encoded image; None if the file only names it.
         label: Its class name or number; empty if there is none.
+        usage: What tells the split; empty if the file has no such column.
     """
 
     image: bytes | None
     label: str
+    usage: str = ""
 
 
 def read_parquet_rows(stream: IO[bytes]) -> Iterator[ParquetRow]:
@@ -139,33 +157,44 @@ def read_parquet_rows(stream: IO[bytes]) -> Iterator[ParquetRow]:
     Args:
         stream: A seekable file with the columns ``image`` (the encoded image, or a struct with the
             field ``bytes``) and ``label`` (a class name, or a number). Names of numbered classes
-            are taken from the schema's metadata, if they are there.
+            are taken from the schema's metadata, if they are there. A column with names is
+            preferred. One of ``SPLIT_COLUMNS`` may tell the split.
 
     Raises:
         RejectedError: A column is missing.
     """
     file = pq.ParquetFile(stream)
     schema = file.schema_arrow
-    image = _find_column(schema, ("image", "img"), _is_image_type)
-    label = _find_column(schema, ("label", "labels", "emotion"), _is_label_type)
+    images = _find_columns(schema, ("image", "img"), _is_image_type)
+    labels = _find_columns(schema, ("label", "labels", "emotion"), _is_label_type)
+    if not (images and labels):
+        found = ", ".join(f"{field.name} ({field.type})" for field in schema)[:200]
+        raise RejectedError(
+            "missing_column",
+            f"has the columns {found}: expected image (bytes, or a struct with bytes) and label "
+            "(an integer or a string)",
+        )
+    image, label = images[0], next((name for name in labels if _has_names(schema, name)), labels[0])
     class_names = _class_names(schema, label)
-    for batch in file.iter_batches(ROWS_PER_READ, columns=[image, label]):
+    splits = _find_columns(schema, SPLIT_COLUMNS, _is_text_type)[:1]
+    for batch in file.iter_batches(ROWS_PER_READ, columns=[image, label, *splits]):
         for row in batch.to_pylist():
-            yield ParquetRow(_image_bytes(row[image]), _label_text(row[label], class_names))
+            # A row without a split beside others must not be divided by chance.
+            usage = (row[splits[0]] or "null") if splits else ""
+            text = _label_text(row[label], class_names)
+            yield ParquetRow(_image_bytes(row[image]), text, usage)
 
 
-def _find_column(
+def _find_columns(
     schema: pa.Schema, names: tuple[str, ...], is_type: Callable[[pa.DataType], bool]
-) -> str:
-    for name in names:
-        if name in schema.names and is_type(schema.field(name).type):
-            return name
-    found = ", ".join(f"{field.name} ({field.type})" for field in schema)[:200]
-    raise RejectedError(
-        "missing_column",
-        f"has the columns {found}: expected image (bytes, or a struct with bytes) and label "
-        "(an integer or a string)",
-    )
+) -> list[str]:
+    """Return the columns of certain names, in any case, and types in the order of these names."""
+    return [
+        field.name
+        for name in names
+        for field in schema
+        if field.name.strip().lower() == name and is_type(field.type)
+    ]
 
 
 def _is_image_type(kind: pa.DataType) -> bool:
@@ -177,15 +206,31 @@ def _is_image_type(kind: pa.DataType) -> bool:
 def _is_label_type(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return bool(is_text or pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return bool(_is_text_type(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _is_text_type(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(
+        test(kind)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )
+
+
+def _has_names(schema: pa.Schema, label: str) -> bool:
+    return _is_text_type(schema.field(label).type) or bool(_class_names(schema, label))
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str]:
     """Return the names of numbered classes from the metadata of Hugging Face, if they are there."""
     try:
         metadata = json.loads((schema.metadata or {})[b"huggingface"])
-        return [str(name) for name in metadata["info"]["features"][label]["names"]]
+        names = metadata["info"]["features"][label]["names"]
+        # Cards of datasets have them by number.
+        numbered = names.items() if isinstance(names, dict) else enumerate(names)
+        by_number = {int(number): str(name) for number, name in numbered}
+        return [by_number[number] for number in range(len(by_number))]
     except (KeyError, ValueError, TypeError):
         return []
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from fer import storage
-from fer.data.items import MEMBER_SEPARATOR, SourceItem
-from fer.data.kinds import is_archive, is_video
+from fer.data.items import MEMBER_SEPARATOR, ItemKind, SourceItem
+from fer.data.kinds import is_archive, is_packed_image, is_video
 from fer.errors import InputError
 from fer.labels.manifest_tables import Columns, Row, is_table, read_rows, read_types
 from fer.storage import listing
@@ -152,11 +152,17 @@ def _to_item(row: Row, folder: str) -> SourceItem:
         reason = f"is a member of {storage.base_name(archive)}; name the archive instead"
         return SourceItem("rejected", location, reason=reason)
     return SourceItem(
-        "archive" if is_archive(location) else "video" if is_video(location) else "image",
+        _kind_of(location),
         location,
         size_bytes=_to_size_bytes(row.size_bytes),
         etag=(row.etag or "").strip('"') or None,
     )
+
+
+def _kind_of(location: str) -> ItemKind:
+    if is_archive(location) or is_packed_image(location):
+        return "archive"
+    return "video" if is_video(location) else "image"
 
 
 def _join(folder: str, path: str) -> str:

@@ -4,15 +4,20 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-BITS_PER_SAMPLE = 258
-"""Number of the TIFF tag BitsPerSample (TIFF 6.0, section 8)."""
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""Numbers of TIFF's tags BitsPerSample, PhotometricInterpretation and SampleFormat (TIFF 6.0)."""
+
+MAX_SIGNED = 2**31 - 1
+
+MAX_FRACTION = 2.0
+"""Fractions whose largest is at most this have 1 as white. Filters overshoot it a little."""
 
 TILE_SIDE = 256
 """Side in pixels of the output tiles in which a large image is converted."""
@@ -33,15 +38,25 @@ def crop_square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top))
 
 
+class Levels(NamedTuple):
+    """The values that become 0 and 255 when an image is converted to eight bits.
+
+    In a TIFF image of which 0 is white, ``black`` is the larger one.
+    """
+
+    black: float
+    white: float
+
+
 def shrink(
-    image: Image.Image, mode: Literal["L", "RGB"], scale: float, white: float
+    image: Image.Image, mode: Literal["L", "RGB"], scale: float, levels: Levels
 ) -> Image.Image:
     """Convert an image to a mode and divide its size by ``scale`` if that is above 1.
 
     A large image is converted in tiles. A conversion takes several copies of its input, which would
     be of the original's size otherwise.
     """
-    scale, convert = max(1.0, scale), partial(convert_mode, mode=mode, white=white)
+    scale, convert = max(1.0, scale), partial(convert_mode, mode=mode, levels=levels)
     width, height = (max(1, round(side / scale)) for side in image.size)
     if not is_large(image):
         whole = convert(image)
@@ -81,21 +96,39 @@ def _shrink_tile(
     return tile.resize(size, Image.Resampling.BOX, box=box_in_tile)
 
 
-def white_level(image: Image.Image) -> float:
-    """Return the value that becomes 255 when an image is converted to eight bits.
+def levels_of(image: Image.Image) -> Levels:
+    """Return the levels of an image.
 
-    It is 4095 or 65535 for unsigned integers of 12 or 16 bits and 1 for fractions. For other
-    numbers, it is the largest value in the image, but at least 255.
+    The larger one is 4095 or 65535 for unsigned integers of 12 or 16 bits and 1 for fractions. For
+    other numbers, it is the largest value in the image, but at least 255.
     """
+    largest = _largest_level(image)
+    # Pillow turns images of which 0 is white over if they have eight bits, but no others.
+    is_inverted = (
+        image.mode.startswith(("I", "F"))
+        and isinstance(image, TiffImageFile)
+        and image.tag_v2.get(PHOTOMETRIC) == 0
+    )
+    return Levels(largest, 0.0) if is_inverted else Levels(0.0, largest)
+
+
+def _largest_level(image: Image.Image) -> float:
     if not image.mode.startswith(("I", "F")):
         return 255.0
     if image.mode.startswith("I;16"):
         return 4095.0 if _has_twelve_bits(image) else 65535.0
     if isinstance(image, PpmImageFile) and image.mode == "I":
         return 65535.0
-    # fmax ignores NaN, which max would return.
-    largest = float(np.fmax.reduce(np.asarray(image), axis=None))
-    return 1.0 if image.mode == "F" and largest <= 1 else max(largest, 255.0)
+    values = np.asarray(image)
+    if image.mode == "I" and _is_unsigned(image):
+        values = values.view(np.uint32)
+    largest = float(values.max(where=np.isfinite(values), initial=0))
+    return 1.0 if image.mode == "F" and largest <= MAX_FRACTION else max(largest, 255.0)
+
+
+def _is_unsigned(image: Image.Image) -> bool:
+    """Return whether the numbers of an image are unsigned. Pillow keeps 32 bits as signed ones."""
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(SAMPLE_FORMAT, (1,)) == (1,)
 
 
 def _has_twelve_bits(image: Image.Image) -> bool:
@@ -117,25 +150,25 @@ def ignore_unused_alpha(image: Image.Image) -> None:
         image.putalpha(255)
 
 
-def convert_mode(image: Image.Image, mode: Literal["L", "RGB"], white: float) -> Image.Image:
-    """Convert an image to gray or RGB. ``white`` is its ``white_level``."""
-    return _to_gray(image, white) if mode == "L" else _to_rgb(image, white)
+def convert_mode(image: Image.Image, mode: Literal["L", "RGB"], levels: Levels) -> Image.Image:
+    """Convert an image to gray or RGB. ``levels`` are its ``levels_of``."""
+    return _to_gray(image, levels) if mode == "L" else _to_rgb(image, levels)
 
 
-def _to_gray(image: Image.Image, white: float) -> Image.Image:
-    if image.mode == "L":
+def _to_gray(image: Image.Image, levels: Levels) -> Image.Image:
+    if image.mode == "L" and not image.has_transparency_data:
         return image
     if image.mode.startswith(("I", "F")):
-        return _to_eight_bits(image, white)
+        return _to_eight_bits(image, levels)
     image = _opaque(image)
     if image.mode in ("P", "LAB", "HSV", "YCbCr", "RGBX"):
         image = image.convert("RGB")
     return image.convert("L")
 
 
-def _to_rgb(image: Image.Image, white: float) -> Image.Image:
+def _to_rgb(image: Image.Image, levels: Levels) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image, white)
+        image = _to_eight_bits(image, levels)
     return _opaque(image).convert("RGB")
 
 
@@ -148,7 +181,18 @@ def _opaque(image: Image.Image) -> Image.Image:
     return opaque
 
 
-def _to_eight_bits(image: Image.Image, white: float) -> Image.Image:
-    """Scale values linearly so that ``white`` becomes 255. Negative values and NaN become 0."""
-    values = np.nan_to_num(np.asarray(image, np.float64).clip(0))
-    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
+def _to_eight_bits(image: Image.Image, levels: Levels) -> Image.Image:
+    """Scale values linearly, put the transparent one on white. Those beyond the levels are clipped.
+
+    NaN becomes black.
+    """
+    values = np.asarray(image)
+    if image.mode == "I" and max(levels) > MAX_SIGNED:
+        values = values.view(np.uint32)
+    values = np.nan_to_num(values.astype(np.float64), nan=levels.black)
+    shares = (values.clip(0, max(levels)) - levels.black) / (levels.white - levels.black)
+    gray = (255 * shares).round().astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        gray[values == transparent] = 255
+    return Image.fromarray(gray)

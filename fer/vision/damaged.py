@@ -50,8 +50,8 @@ def load_image(data: bytes, mode: str, scale: Scale) -> LoadedImage:
 _WITHOUT_METADATA: dict[bytes, Callable[[bytes], bytes]] = {
     jpeg.SIGNATURE: jpeg.without_metadata,
     png.SIGNATURE: png.without_damaged_chunks,
-    b"RIFF": webp.without_metadata,
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff.without_metadata),
+    webp.SIGNATURE: webp.without_metadata,
+    **dict.fromkeys(tiff.SIGNATURES, tiff.without_metadata),
 }
 """How files are rid of metadata, by their first bytes."""
 
@@ -64,10 +64,14 @@ def _without_damaged_metadata(data: bytes) -> bytes:
 
 
 def _load_to_end(data: bytes, mode: str, scale: Scale) -> LoadedImage:
-    """Load the pixels of a file, and find out whether it ends early."""
+    """Load the pixels of a file, and find out whether it ends early or has more pages."""
     if data.startswith(jpeg.SIGNATURE):
         return _load_jpeg(data, mode, scale)
     loaded = load_pixels(data, mode, scale)
+    if data.startswith(tiff.SIGNATURES) and tiff.has_more_pages(data):
+        return replace(loaded, note="The TIFF file has more than one page: the first is used.")
+    if data.startswith(webp.SIGNATURE) and webp.ends_in_zeros(data):
+        raise unreadable("the WebP file ends in zeros, and its last pixels are missing")
     return _check_png(data, loaded) if data.startswith(png.SIGNATURE) else loaded
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from fer.vision.convert import convert_mode, crop_square, is_large, shrink, white_level
+from fer.vision.convert import convert_mode, crop_square, is_large, levels_of, shrink
 from fer.vision.damaged import load_image
 from fer.vision.loading import ImageError, LoadedImage, too_many_pixels, unreadable
 from fer.vision.shape import FER2013_SHAPE, ImageShape
@@ -57,7 +57,7 @@ class DecodedImage:
         pixels: uint8 (size, size), or (size, size, 3) for color, 0 to 255.
         width: Width of the upright original, in pixels.
         height: Height of the upright original, in pixels.
-        note: What the file lacks although it was used, in one sentence, or None.
+        note: What the file lacks, or has beside it, although it was used; a sentence, or None.
     """
 
     pixels: np.ndarray
@@ -74,7 +74,7 @@ class Photo:
         pixels: uint8 (H, W, 3), red, green and blue, 0 to 255.
         width: Width of the upright original, in pixels.
         height: Height of the upright original, in pixels.
-        note: What the file lacks although it was used, in one sentence, or None.
+        note: What the file lacks, or has beside it, although it was used; a sentence, or None.
     """
 
     pixels: np.ndarray
@@ -97,7 +97,8 @@ def decode_image(data: bytes, shape: ImageShape = FER2013_SHAPE) -> DecodedImage
     properties), placed on white if it is transparent, and converted to gray by ITU-R 601 unless
     color is wanted. Its largest centered square is scaled to the side of ``shape``. A gray image
     that has this shape keeps its pixels. Only the first frame of an animation is used. Damaged
-    metadata is ignored, and a JPEG that lacks only its end is used with a note.
+    metadata is ignored. A JPEG that lacks only its end is used with a note, and so is the first
+    page of a TIFF file.
 
     Args:
         data: The file.
@@ -112,11 +113,11 @@ def decode_image(data: bytes, shape: ImageShape = FER2013_SHAPE) -> DecodedImage
         # for a fraction of the cost.
         loaded = load_image(data, shape.mode, lambda size: min(size) / side)
         image = loaded.image
-        white = white_level(image)
+        levels = levels_of(image)
         if is_large(image):
-            converted = shrink(crop_square(image), shape.mode, min(image.size) / side, white)
+            converted = shrink(crop_square(image), shape.mode, min(image.size) / side, levels)
         else:
-            converted = convert_mode(image, shape.mode, white)
+            converted = convert_mode(image, shape.mode, levels)
         face = _fit(_turn_upright(converted, image), shape)
         return DecodedImage(face, *_upright_size(loaded), loaded.note)
 
@@ -137,8 +138,8 @@ def decode_photo(data: bytes) -> Photo:
 
     The image is turned upright by its EXIF orientation (HEIC and AVIF by their own transformation
     properties), placed on white if it is transparent, and shrunk until its longer side is at most
-    ``MAX_PHOTO_SIDE``. Only the first frame of an animation is used. Damaged metadata is ignored,
-    and a JPEG that lacks only its end is used with a note.
+    ``MAX_PHOTO_SIDE``. Only the first frame of an animation is used. Damaged metadata is ignored. A
+    JPEG that lacks only its end is used with a note, and so is the first page of a TIFF file.
 
     Raises:
         ImageError: The file is too large, not an image, or damaged.
@@ -146,7 +147,7 @@ def decode_photo(data: bytes) -> Photo:
     with _image_errors():
         loaded = load_image(data, "RGB", lambda size: max(size) / MAX_PHOTO_SIDE)
         image = loaded.image
-        rgb = shrink(image, "RGB", max(image.size) / MAX_PHOTO_SIDE, white_level(image))
+        rgb = shrink(image, "RGB", max(image.size) / MAX_PHOTO_SIDE, levels_of(image))
         return Photo(np.asarray(_turn_upright(rgb, image)), *_upright_size(loaded), loaded.note)
 
 

@@ -30,8 +30,8 @@ class IngestConfig:
     output: Location
     """Folder or URI where the dataset is written."""
     split_from: Literal["auto", "usage", "filename", "folder", "hash"] = "auto"
-    """Where the split of an example is read from: the Usage column of the CSV file (usage), the
-    table's name or the start of the image's name (filename), the folders and archives above the
+    """Where the split of an example is read from: the column Usage or split of the table (usage),
+    the table's name or the start of the image's name (filename), the folders and archives above the
     file (folder) or a hash of the pixels (hash). auto uses the first of these that names a
     split."""
     val_fraction: float = 0.0

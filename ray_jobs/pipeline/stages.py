@@ -14,6 +14,7 @@ from fer import storage
 from fer.data.annotations import read_labeled_items
 from fer.data.dataset import Dataset
 from fer.data.items import SourceItem
+from fer.data.sources import names_of
 from fer.errors import JobError
 from ray_jobs.cluster import session
 
@@ -40,6 +41,7 @@ ITEM_SCHEMA = pa.schema(
         ("code", pa.string()),
         ("format", pa.string()),
         ("label", pa.string()),
+        ("usage", pa.string()),
         ("frames", pa.string()),
     ]
 )
@@ -52,7 +54,8 @@ def read_sources(locations: Sequence[str], *, all_files: bool = False) -> ray.da
         locations: Sources that ``fer.data.annotations.read_labeled_items`` can read.
         all_files: Whether files whose names do not say what they are may be images.
     """
-    sources = ray.data.from_blocks([pa.table({"location": list(locations)})])
+    named = pa.table({"location": list(locations), "name": names_of(locations)})
+    sources = ray.data.from_blocks([named])
     sources.context.target_max_block_size = BLOCK_BYTES
     return sources.repartition(len(locations)).map_batches(
         _read_sources,
@@ -82,8 +85,8 @@ def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Da
 
 
 def _read_sources(sources: pa.Table, all_files: bool) -> Iterator[pa.Table]:
-    for location in sources["location"].to_pylist():
-        for items in batch_items(read_labeled_items(location, all_files=all_files)):
+    for source in sources.to_pylist():
+        for items in batch_items(read_labeled_items(**source, all_files=all_files)):
             yield to_table(items)
 
 

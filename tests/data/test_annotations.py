@@ -7,7 +7,7 @@ import pytest
 from fer.data.annotations import kdef_emotion, parse_label_list, read_labeled_items
 from fer.data.kinds import LABEL_LIST
 
-LIST = b"train_00001.jpg 5\ntrain_00002.jpg 1\r\ntest_0001.jpg 7\n\nnothing\ntest_0002.jpg 8\n"
+LIST = b"train_00001.jpg 5\ntrain_00002.jpg 1\r\ntest_0001.jpg 7\n\nnothing\ntest_0002.jpg 12\n"
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,36 @@ def test_images_of_raf_db_get_the_labels_of_its_list(tmp_path, name, pack, is_li
     assert (labeled.kind, labeled.format, labeled.label) == ("image", "raf_db", "sad")
     assert items["train_00001.jpg"].kind == "ignored"
     assert (items["train_00009_aligned.jpg"].label, items["cat.jpg"].label) == ("", "")
+
+
+def test_a_compound_emotion_of_raf_db_is_none_of_the_basic_ones():
+    """Its images have the names of others, which are in the list of the basic emotions."""
+    assert parse_label_list(b"\xef\xbb\xbftrain_0001.jpg 1\ntest_0001.jpg 11\n") == {
+        "train_0001": "compound emotion 1",
+        "test_0001": "compound emotion 11",
+    }
+
+
+BOTH = {
+    "basic/EmoLabel/list_patition_label.txt": b"test_0001.jpg 4\ntest_0002.jpg 5\n",
+    "basic/Image/aligned/test_0001_aligned.jpg": b"x",
+    "compound/EmoLabel/list_patition_label.txt": b"test_0001.jpg 2\ntest_0003.jpg 8\n",
+    "compound/Image/aligned/test_0001_aligned.jpg": b"x",
+    "compound/Image/aligned/test_0002_aligned.jpg": b"x",
+    "test_0001.jpg": b"x",
+}
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_each_image_of_raf_db_gets_its_label_from_the_closest_list(tmp_path, is_reversed):
+    with zipfile.ZipFile(tmp_path / "raf.zip", "w") as archive:
+        for name in sorted(BOTH, reverse=is_reversed):
+            archive.writestr(name, BOTH[name])
+    items = read_labeled_items(str(tmp_path / "raf.zip"))
+    labels = {item.source.partition("!/")[2]: item.label for item in items}
+    assert labels == {
+        "basic/Image/aligned/test_0001_aligned.jpg": "happy",
+        "compound/Image/aligned/test_0001_aligned.jpg": "compound emotion 2",
+        "compound/Image/aligned/test_0002_aligned.jpg": "",
+        "test_0001.jpg": "compound emotion 2 or happy",
+    }

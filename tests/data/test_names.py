@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from fer.data.archives import UTF8_FLAG
 from fer.data.emotions import FER2013_CLASSES
 from fer.data.items import NotAnImageError, fetch_image, kind_by_content
 from fer.data.readers import read_items
@@ -63,6 +64,19 @@ def test_names_of_zip_members_are_utf8_wherever_they_are_valid_utf8(tmp_path):
         content = content.replace(old, new)
     path.write_bytes(content)
     assert members(path, "ignored") == ["ja\u0308nn.png".ljust(10, "_"), "jänn.png_"]
+
+
+@pytest.mark.parametrize(
+    ("signature", "offset"), [(b"PK\x03\x04", 6), (b"PK\x01\x02", 8)], ids=["member", "directory"]
+)
+def test_names_that_are_marked_as_utf8_in_one_place_only(tmp_path, signature, offset):
+    path = write_zip(tmp_path / "faces.zip", ["j\u00e4nner.png"])
+    content = bytearray(path.read_bytes())
+    flags = content.index(signature) + offset
+    content[flags + 1] ^= UTF8_FLAG >> 8
+    path.write_bytes(content)
+    (item,) = read_items(str(path))
+    assert (item.kind, item.source, item.data) == ("image", f"{path}!/j\u00e4nner.png", b"x")
 
 
 def test_an_archive_whose_names_are_falsely_marked_as_utf8_is_rejected(tmp_path):

@@ -1,5 +1,6 @@
 import io
 import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ from PIL import Image
 from fer.data.annotations import read_labeled_items
 from fer.data.emotions import ClassList
 from fer.data.parsing import Example, Reject, Rules, parse_item
+from fer.data.sources import names_of
 from fer.data.splits import is_held_out
 
 PIXELS = " ".join(["7"] * 2304)
@@ -17,10 +19,10 @@ PIXELS = " ".join(["7"] * 2304)
 RULES = Rules()
 
 
-def outcomes(path, rules=RULES):
+def outcomes(path, rules=RULES, name=None):
     return [
         outcome
-        for item in read_labeled_items(str(path))
+        for item in read_labeled_items(str(path), name=name)
         for outcome in parse_item(item, rules)
         if isinstance(outcome, Example | Reject)
     ]
@@ -67,12 +69,45 @@ def test_a_table_whose_name_tells_the_split(tmp_path, name, split):
     assert (example.split, example.split_from) == (split, "filename")
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "split_from", "by_name"),
+    [
+        ("train/sad/test1.png", "train", "folder", "test"),
+        ("faces/sad/test1.png", "test", "filename", "test"),
+        ("test/sad/PublicTest_1.png", "val", "filename", "val"),
+        ("test/sad/train_00001.png", "test", "folder", "train"),
+    ],
+)
+def test_an_image_whose_name_and_folder_tell_splits(
+    tmp_path, png, faces, name, split, split_from, by_name
+):
+    path = write_zip(tmp_path / "x.zip", png, faces[0], [name])
+    (example,) = outcomes(path)
+    assert (example.split, example.split_from) == (split, split_from)
+    (example,) = outcomes(path, Rules(split_from="filename"))
+    assert example.split == by_name
+
+
 def test_a_name_that_may_tell_the_split(tmp_path):
     path = write_rows(tmp_path / "celebrities_train.csv", f"3,{PIXELS}")
     (example,) = outcomes(path)
     assert (example.split_from, example.unclear_name) == ("hash", path.name)
     (example,) = outcomes(path, Rules(split_from="hash"))
     assert (example.split_from, example.unclear_name) == ("hash", None)
+
+
+@pytest.mark.parametrize("column", ["split", "Subset", "partition", " Set "])
+def test_a_column_that_tells_the_split_by_another_name(tmp_path, png, faces, column):
+    path = write_rows(tmp_path / "a.csv", f"3,{PIXELS},dev,", header=f"emotion,pixels,{column},")
+    (example,) = outcomes(path)
+    assert (example.split, example.split_from, example.has_usage) == ("val", "usage", True)
+    images = [png(image) for image in faces[0][:3]]
+    splits = ["Test", None, "other"]
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": images, "label": [3] * 3, column: splits}), path)
+    first, *others = outcomes(path)
+    assert (first.split, first.split_from, first.unclear_name) == ("test", "usage", None)
+    assert [example.unclear_name for example in others] == ["null", "other"]
 
 
 def test_blank_lines_are_no_rows(tmp_path):
@@ -113,6 +148,28 @@ def write_zip(path, png, images, names):
 def test_an_archive_whose_name_tells_the_split(tmp_path, png, faces):
     (example,) = outcomes(write_zip(tmp_path / "test.zip", png, faces[0], ["sad/1.png"]))
     assert (example.split, example.split_from) == ("test", "folder")
+
+
+def test_sources_that_are_folders_of_classes_in_folders_of_splits(tmp_path, png, faces):
+    """As the shell makes them of ``--source train/* test/*``."""
+    sources = [f"{tmp_path}/{split}/{name}" for split in ("train", "test") for name in ("sad", "x")]
+    for number, source in enumerate(sources):
+        Path(source).mkdir(parents=True)
+        (Path(source) / "1.png").write_bytes(png(faces[0][number]))
+    names = dict(zip(sources, names_of(sources), strict=True))
+    assert [*names.values()] == ["train/sad", "train/x", "test/sad", "test/x"]
+    splits = [outcomes(source, name=name)[0] for source, name in names.items()]
+    assert [(splits[at].label, splits[at].split) for at in (0, 2)] == [(4, "train"), (4, "test")]
+    assert splits[1].reason == "no folder of 'train/x' names a class"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("happy.zip", 3), ("Sadness.ZIP", 4), ("2.zip", 2), ("happy.faces.zip", None)],
+)
+def test_an_archive_whose_name_tells_the_class(tmp_path, png, faces, name, label):
+    (outcome,) = outcomes(write_zip(tmp_path / name, png, faces[0], ["a/1.png"]))
+    assert getattr(outcome, "label", None) == label
 
 
 def test_folders_that_are_numbered(tmp_path, png, faces):
@@ -171,10 +228,14 @@ def test_val_is_taken_out_of_train_by_the_pixels(tmp_path, faces):
 
 
 def test_pixels_that_are_rejected_have_a_code(tmp_path):
-    rows = ["3,1 2", f"3,{PIXELS[:-1]}256", "3", f"3,{PIXELS}"]
+    rows = ["3,1 2", f"3,{PIXELS[:-1]}256", "3", '3,"1 2', '3"', f"3,{PIXELS}"]
     *rejects, _ = outcomes(write_rows(tmp_path / "a.csv", *rows))
-    assert [reject.code for reject in rejects] == ["pixel_count", "pixel_range", "field_count"]
+    assert [reject.code for reject in rejects] == [
+        *("pixel_count", "pixel_range", "field_count", "pixel_count", "field_count")
+    ]
     assert rejects[1].reason == "has the pixel '256': expected 0 to 255"
+    assert rejects[2].reason == "has 1 of 2 fields"
+    assert rejects[4].reason == "has a line break or a single quotation mark in a field"
 
 
 def test_an_image_without_the_split_that_is_asked_for(tmp_path, png, faces):
@@ -182,6 +243,14 @@ def test_an_image_without_the_split_that_is_asked_for(tmp_path, png, faces):
     (reject,) = outcomes(path, Rules(split_from="folder"))
     assert reject.code == "no_split"
     assert reject.reason == "names no split in its folder: expected train, val or test"
+
+
+def test_an_image_that_can_not_be_opened_says_why(tmp_path):
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "x.png").symlink_to("gone.png")
+    (reject,) = outcomes(tmp_path)
+    assert "No such file or directory" in reject.reason
+    assert "rrno" not in reject.reason
 
 
 def test_every_kind_of_source_item_has_a_code(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from fer.data.parsing import Example, Reject, Rules, parse_item
 from fer.data.readers import read_items
-from fer.data.sources import check_source
+from fer.data.sources import check_source, names_of
 from fer.errors import InputError
 
 GOOD = " ".join(["7"] * 2304)
@@ -110,3 +110,21 @@ def test_a_damaged_member_is_rejected_alone(tmp_path):
 def test_rejects_a_source_that_does_not_exist(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         check_source(str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize(
+    ("locations", "names"),
+    [
+        (["/data/test/fer.zip"], ["fer.zip"]),
+        (["/data/a", "/data/b.zip"], ["a", "b.zip"]),
+        (["/data/test/a", "/data/test/b"], ["a", "b"]),
+        (["/data/train/a", "/data/b.csv"], ["train/a", "b.csv"]),
+        (["/train/a", "/test/a"], ["train/a", "test/a"]),
+        (["s3://bucket/x/train", "s3://bucket/test/x"], ["x/train", "test/x"]),
+        (["s3://test/faces", "/train/faces"], ["faces", "faces"]),
+        (["s3://test/faces", "s3://train/faces"], ["faces", "faces"]),
+        (["s3://bucket", "s3://train/faces"], ["bucket", "faces"]),
+    ],
+)
+def test_sources_are_named_from_the_folder_that_they_share(locations, names):
+    assert names_of(locations) == names

@@ -40,6 +40,12 @@ def test_rows_of_a_csv_file(tmp_path):
     ]
 
 
+def test_an_image_that_gzip_compressed_is_opened_like_an_archive(tmp_path):
+    (tmp_path / "list.csv").write_text("image\na.jpg.gz\nb.csv.gz\n")
+    kinds = [item.kind for item in read_manifest(f"{tmp_path}/list.csv")]
+    assert kinds == ["archive", "image"]
+
+
 @pytest.mark.parametrize(
     ("row", "source", "reason"),
     [

@@ -313,3 +313,15 @@ def test_other_files_that_are_cut_are_refused(kind):
     data = encode(kind)
     for share in (0.3, 0.9):
         assert reason(data[: int(share * len(data))])
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0" + bytes(64)], ids=["plain", "with metadata"])
+def test_a_webp_image_whose_end_was_never_filled(exif):
+    data = encode("WEBP", exif=exif)
+    assert decode_photo(data).note is None
+    start = data.index(b"VP8 ")
+    end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+    unfilled = data[: end - 40] + bytes(40) + data[end:]
+    assert "the WebP file ends in zeros, and its last pixels are missing" in reason(unfilled)
+    few = data[: end - 4] + bytes(4) + data[end:]
+    assert decode_photo(few).note is None

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fer.vision.decode import ImageError, decode_image, decode_photo
+from fer.vision.shape import ImageShape
 
 
 def encode(image, kind, **options):
@@ -48,6 +49,52 @@ def test_fractions_from_0_to_1():
     pixels = decode_image(encode(Image.fromarray(values), "TIFF")).pixels
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert abs(float(pixels.mean()) - 127.5) < 1
+
+
+GRADIENT = np.linspace(0, 1, 48 * 48, dtype=np.float32).reshape(48, 48)
+
+
+def patched(tiff, tag, old, new):
+    """Return a TIFF file with another value of a tag of one short number."""
+    old, new = (struct.pack("<HHII", tag, 3, 1, value) for value in (old, new))
+    assert tiff.count(old) == 1
+    return tiff.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    "values", [(65535 * GRADIENT).astype(np.uint16), GRADIENT], ids=["16 bits", "fractions"]
+)
+def test_a_tiff_image_of_which_zero_is_white(values):
+    white = values.max()
+    data = patched(encode(Image.fromarray(white - values), "TIFF"), 262, 1, 0)
+    for pixels in (decode_image(data).pixels, decode_photo(data).pixels[..., 0]):
+        np.testing.assert_allclose(pixels, 255 * GRADIENT, atol=1)
+
+
+def test_unsigned_numbers_of_32_bits():
+    values = (GRADIENT.astype(np.float64) * (2**32 - 1)).astype(np.uint32)
+    data = patched(encode(Image.fromarray(values.view(np.int32)), "TIFF"), 339, 2, 1)
+    for pixels in (decode_image(data).pixels, decode_photo(data).pixels[..., 0]):
+        np.testing.assert_allclose(pixels, 255 * GRADIENT, atol=1)
+
+
+@pytest.mark.parametrize("odd", [1.02, -0.02, np.nan, np.inf, -np.inf])
+def test_fractions_beyond_white_and_black_are_clipped(odd):
+    values = GRADIENT.copy()
+    values[20, 20] = odd
+    pixels = decode_image(encode(Image.fromarray(values), "TIFF")).pixels
+    assert pixels[20, 20] == (255 if odd > 1 else 0)
+    np.testing.assert_allclose(np.delete(pixels, 20, 0), np.delete(255 * GRADIENT, 20, 0), atol=1)
+
+
+@pytest.mark.parametrize("scale", [1, 257], ids=["L", "I;16"])
+@pytest.mark.parametrize("shape", [ImageShape(), ImageShape(48, 3)], ids=str)
+def test_a_transparent_gray_level_becomes_white(scale, shape):
+    gray = np.full((48, 48), 100, np.uint16) * scale
+    gray[:24] = 0
+    image = Image.fromarray(gray.astype(np.uint8) if scale == 1 else gray)
+    pixels = decode_image(encode(image, "PNG", transparency=0), shape).pixels
+    assert ((pixels[:24] == 255).all(), (pixels[24:] == 100).all()) == (True, True)
 
 
 def test_transparent_pixels_become_white():
@@ -249,3 +296,30 @@ def test_an_image_of_two_rows():
     photo = decode_photo(encode(Image.new("RGBA", (3_000_000, 2)), "PNG", compress_level=1))
     assert photo.pixels.shape == (1, 2048, 3)
     assert (photo.width, photo.height) == (3_000_000, 2)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_image_of_several_pages_says_that_the_first_is_used(big):
+    pages = [Image.new("L", (60, 60), value) for value in (100, 200, 200)]
+    several = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:], big_tiff=big)
+    one = encode(pages[0], "TIFF", big_tiff=big)
+    assert decode_image(several).note == "The TIFF file has more than one page: the first is used."
+    assert decode_photo(several).note == decode_image(several).note
+    assert decode_photo(several).pixels.max() == 100
+    assert decode_image(one).note is None
+
+
+def test_thumbnails_in_a_tiff_image_are_no_pages():
+    pages = [Image.new("L", (60, 60), 100), Image.new("L", (6, 6))]
+    pages[1].encoderinfo = {"tiffinfo": {254: 1}}
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert decode_image(data).note is None
+
+
+def test_pages_of_a_tiff_image_that_follow_each_other_in_a_circle():
+    data = bytearray(encode(Image.new("L", (60, 60), 100), "TIFF"))
+    start = struct.unpack_from("<I", data, 4)[0]
+    struct.pack_into("<I", data, start + 2 + 12 * data[start], start)
+    image = decode_image(bytes(data))
+    assert (image.pixels.max(), image.note) == (100, None)
