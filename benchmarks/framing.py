@@ -27,9 +27,8 @@ def enlarge(image: np.ndarray) -> np.ndarray:
 
 
 def to_photo(image: np.ndarray) -> Photo:
-    picture = np.full((PICTURE, PICTURE), 128, np.uint8)
-    start = (PICTURE - FACE) // 2
-    picture[start : start + FACE, start : start + FACE] = enlarge(image)
+    border = [(PICTURE - FACE) // 2] * 4
+    picture = cv2.copyMakeBorder(enlarge(image), *border, cv2.BORDER_REPLICATE)
     return Photo(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), PICTURE, PICTURE)
 
 
