@@ -2,10 +2,10 @@
 
     python benchmarks/framing.py runs/data --detector-weights face_detection_yunet_2023mar.onnx
 
-Each face of FER2013 is placed into a larger gray image, detected there, rotated upright and
-cropped, as in a photograph. The network's prediction for the crop is compared with that for the
-original. If the detector framed faces differently from FER2013, accuracy would drop. Scaling the
-face up and down again costs a part of that, which is told by the same faces without detection.
+Each face of FER2013 is placed into a larger image, detected there, rotated upright and cropped, as
+in a photograph. The network's prediction for the crop is compared with that for the original. If
+the detector framed faces differently from FER2013, accuracy would drop. Scaling the face up and
+down again costs a part of that, which is told by the same faces without detection.
 """
 
 import argparse
