@@ -131,5 +131,9 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Return batch normalization with TensorFlow's constants."""
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    """Return batch normalization with TensorFlow's epsilon, which the published weights need.
+
+    Their momentum of 0.01 was for hundreds of thousands of steps. Statistics that are to follow a
+    fine-tuning of some dozens need torch's.
+    """
+    return nn.BatchNorm2d(channels, eps=1e-3)

@@ -116,3 +116,18 @@ def test_same_padding_is_tensorflow_s():
     assert counted.shape == (24, 24)
     assert counted[0, 0] == 27
     assert counted[-1, -1] == 12
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet-lite0"])
+def test_statistics_follow_a_fine_tuning_of_forty_steps(name):
+    """Otherwise the network that is evaluated would not be the one that was trained."""
+    network, seen = build_model(name, 7, ImageShape(64, 3)).train(), []
+    norm = next(layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 9 + 5
+    with torch.no_grad():
+        for _ in range(40):
+            network(images)
+    mean, variance = seen[-1].mean((0, 2, 3)), seen[-1].var((0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, mean, rtol=0.05, atol=0.01)
+    torch.testing.assert_close(norm.running_var, variance, rtol=0.05, atol=0.1)
