@@ -11,6 +11,7 @@ share the files and keep the crops in memory.
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +25,7 @@ from turns import Measured, quietly, seconds, take_turns, working_folder
 
 from fer.data.emotions import EMOTIONS
 from fer.data.framing import Framing, frame_image
+from fer.data.rejects import RejectedError
 from fer.vision.decode import Photo
 from fer.vision.detector import FaceDetector, load_detector_weights
 from fer.vision.faces import Face
@@ -77,8 +79,12 @@ def cut_portrait(pixels: np.ndarray, face: Face, shift: np.ndarray) -> np.ndarra
 
 
 def crop_faces(files: Sequence[Path], framing: Framing) -> int:
-    """Crop the largest face of each file, and return the number of bytes."""
-    return sum(frame_image(file.read_bytes(), framing).nbytes for file in files)
+    """Crop the largest face of each file that shows one, and return their number."""
+    crops = []
+    for file in files:
+        with suppress(RejectedError):
+            crops.append(frame_image(file.read_bytes(), framing))
+    return len(crops)
 
 
 def main(
@@ -106,6 +112,7 @@ def main(
             color=True,
             detector="yunet",
             detector_weights=detector_weights,
+            max_reject_fraction=0.5,
             overwrite=True,
         )
         with ProcessPoolExecutor(num_cpus(), get_context("spawn")) as pool:

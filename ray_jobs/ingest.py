@@ -144,12 +144,12 @@ def _ingest_files(
 
 
 def parse_and_write(
-    items: pa.Table, rules: Rules, votes: Votes | None, output: str
+    chunks: pa.Table, rules: Rules, votes: Votes | None, output: str
 ) -> Iterator[dict[str, np.ndarray]]:
     """Parse items and write their files in one task, to keep parsed rows off the network.
 
     Args:
-        items: A table of ``stages.ITEM_SCHEMA``.
+        chunks: Rows of ``stages.read_sources``, normally one.
         rules: How examples get their labels and splits.
         votes: FER+ votes of the rows, or None.
         output: Location of the dataset.
@@ -157,12 +157,13 @@ def parse_and_write(
     Yields:
         The tally of each file.
     """
-    rows = parse(items, rules, votes)
     shape = rules.framing.shape
     schema = dataset.example_schema(rules.classes.names, shape, with_votes=bool(votes))
     num_rows = dataset.rows_per_file(shape)
-    for start in range(0, len(rows), num_rows):
-        yield write(rows.slice(start, num_rows), output, schema)
+    for packed in chunks["table"].to_pylist():
+        rows = parse(stages.unpack(packed), rules, votes)
+        for start in range(0, len(rows), num_rows):
+            yield write(rows.slice(start, num_rows), output, schema)
 
 
 def parse(table: pa.Table, rules: Rules, votes: Votes | None) -> pa.Table:

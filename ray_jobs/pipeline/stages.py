@@ -18,15 +18,11 @@ from fer.data.sources import names_of
 from fer.errors import JobError
 from ray_jobs.cluster import session
 
-BLOCK_BYTES = 16 * 2**20
-"""Target size of a block of items, which one task processes: about 1,800 rows of FER2013's CSV."""
+CHUNK_BYTES = 16 * 2**20
+"""Bytes of items that one task of ``ingest`` processes: about 1,800 rows of FER2013's CSV."""
 
-MAX_ITEMS = 256
-"""Largest number of items in a batch.
-
-Items of files that are still to be fetched carry no data. Without this limit, a task could get very
-many of them.
-"""
+MAX_FETCHES = 256
+"""Largest number of files that one task fetches. Their items carry no data yet."""
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -48,15 +44,20 @@ ITEM_SCHEMA = pa.schema(
 
 
 def read_sources(locations: Sequence[str], *, all_files: bool = False) -> ray.data.Dataset:
-    """Read sources, one task for each, into rows of ``ITEM_SCHEMA``.
+    """Read sources, one task for each, into chunks.
 
     Args:
         locations: Sources that ``fer.data.annotations.read_labeled_items`` can read.
         all_files: Whether files whose names do not say what they are may be images.
+
+    Returns:
+        Rows of ``table``, which is a packed table of ``ITEM_SCHEMA``.
     """
     named = pa.table({"location": list(locations), "name": names_of(locations)})
     sources = ray.data.from_blocks([named])
-    sources.context.target_max_block_size = BLOCK_BYTES
+    # A block for each chunk. Of small ones, Ray Data would make a single block, and one task of it:
+    # items of files that are still to be fetched are small, whatever the files are.
+    sources.context.target_max_block_size = 1
     return sources.repartition(len(locations)).map_batches(
         _read_sources,
         fn_kwargs={"all_files": all_files},
@@ -86,8 +87,8 @@ def read_split(data: Dataset, split: str, columns: Sequence[str]) -> ray.data.Da
 
 def _read_sources(sources: pa.Table, all_files: bool) -> Iterator[pa.Table]:
     for source in sources.to_pylist():
-        for items in batch_items(read_labeled_items(**source, all_files=all_files)):
-            yield to_table(items)
+        for items in batch_items(read_labeled_items(**source, all_files=all_files), CHUNK_BYTES):
+            yield pa.table({"table": pa.array([pack(to_table(items))], pa.large_binary())})
 
 
 def to_table(items: Iterable[SourceItem]) -> pa.Table:
@@ -109,16 +110,19 @@ def unpack(value: bytes) -> pa.Table:
         return stream.read_all()
 
 
-def batch_items(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
-    """Group items into batches, limited by their number and by the size of their data."""
+def batch_items(
+    items: Iterable[SourceItem], max_bytes: int = CHUNK_BYTES // 4
+) -> Iterator[list[SourceItem]]:
+    """Group items into batches of at most ``MAX_FETCHES`` without data, and some ``max_bytes``."""
     batch: list[SourceItem] = []
-    size_bytes = 0
+    size_bytes = num_fetches = 0
     for item in items:
         batch.append(item)
         size_bytes += len(item.data or b"")
-        if len(batch) >= MAX_ITEMS or size_bytes >= BLOCK_BYTES // 4:
+        num_fetches += item.data is None
+        if num_fetches >= MAX_FETCHES or size_bytes >= max_bytes:
             yield batch
-            batch, size_bytes = [], 0
+            batch, size_bytes, num_fetches = [], 0, 0
     if batch:
         yield batch
 
