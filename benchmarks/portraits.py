@@ -121,10 +121,12 @@ def main(
                 with quietly():
                     return {"job": number / seconds(lambda: run(config))}
 
-            def stages() -> Measured:
+            def crop_all() -> None:
                 shares = [files[first :: num_cpus()] for first in range(num_cpus())]
-                work = lambda: list(pool.map(crop_faces, shares, [framing] * num_cpus()))  # noqa: E731
-                return {"bare stages": number / seconds(work)}
+                list(pool.map(crop_faces, shares, [framing] * num_cpus()))
+
+            def stages() -> Measured:
+                return {"bare stages": number / seconds(crop_all)}
 
             stages()
             rates = take_turns((job, stages), repeats)

@@ -16,8 +16,8 @@ NUM_LEVELS = 33
 """Levels of each color in the table of a conversion, which interpolates between them."""
 
 
-def is_hdr(transfer: int) -> bool:
-    """Tell whether pictures with a transfer function, by its number in H.273, are HDR."""
+def is_hdr(transfer: int | None) -> bool:
+    """Tell whether pictures with a transfer function, by its number in H.273 if known, are HDR."""
     return transfer in (PQ, HLG)
 
 

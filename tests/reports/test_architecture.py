@@ -35,7 +35,7 @@ def test_layers_of_plain_networks_are_traced_in_their_order():
     assert blocks[1].followed_by == blocks[2].followed_by == pooled
 
 
-def test_networks_in_color_are_traced_by_their_stages():
+def test_stages_of_efficientnet_are_traced_as_blocks():
     blocks = trace_blocks(build_model("efficientnet-lite0", shape=ImageShape(64, 3)))
     assert [(block.title, block.shape) for block in blocks] == [
         ("image", (3, 64, 64)),
@@ -56,10 +56,12 @@ def test_networks_in_color_are_traced_by_their_stages():
         "+ the input in all but one",
     ]
     assert blocks[9].followed_by[-2:] == ["global average pool", "dropout 0.25"]
+
+
+def test_stages_of_resnet18_are_traced_as_those_of_residual_networks():
     blocks = trace_blocks(build_model("resnet18", shape=ImageShape(64, 3)))
-    assert [block.shape for block in blocks[2:6]] == [
-        (64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)
-    ]  # fmt: skip
+    shapes = [block.shape for block in blocks[2:6]]
+    assert shapes == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
     assert {block.title for block in blocks[2:6]} == {"2 residual blocks"}
     assert blocks[2].followed_by[-1] == "+ the input"
     assert blocks[3].followed_by[:3] == [
